@@ -1,0 +1,56 @@
+# Everything a developer or a visitor runs. `make help` lists it.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SITE ?= site
+
+.DEFAULT_GOAL := help
+.PHONY: help setup peers demo run test check bench docs format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh tests/install_peers.sh python3-venv
+	@echo "Setting up $(VENV) (once, about a minute) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+setup: $(READY) ## make the virtual environment with the tested versions
+
+peers: ## install the real peers the tests talk to (Debian packages, as root); says what it cannot
+	@sh tests/install_peers.sh dcmtk
+
+demo: $(READY) ## a department's day in under a minute, over real HL7, DICOM and SQLite
+	@$(BIN)/gateway demo
+
+run: $(READY) ## lay out a site in ./site (once) and run the service on it
+	@test -e $(SITE)/gateway.yaml || $(BIN)/gateway init $(SITE)
+	@$(BIN)/gateway run --config $(SITE)/gateway.yaml
+
+test: $(READY) peers check ## every check and every test, with the real peers
+	$(BIN)/pytest -n 2 --dist loadfile
+
+check: $(READY) ## formatting, lint, types, layers (no tests)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) peers ## the benchmark table, side by side with the peers; writes docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks
+
+docs: $(READY) ## rewrite the reference pages that are generated from the code's tables
+	$(BIN)/python -m gateway.reference docs/reference
+
+format: $(READY) ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

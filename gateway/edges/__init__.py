@@ -1,0 +1,1 @@
+"""Whatever blocks, waits or fails by itself: one file per neighbour."""

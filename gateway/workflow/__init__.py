@@ -1,0 +1,1 @@
+"""One function per use case: synchronous, meeting its neighbours only through `ports`."""

@@ -1,0 +1,129 @@
+"""What the use cases need of their neighbours, each as small as the use case allows.
+
+`Unit` is one transaction: everything a use case reads and writes is in it, and it is on disk before anyone is
+answered positively (design rule 1). `Reader` never changes anything.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from gateway.domain.identifiers import Identifier
+from gateway.domain.matching import Narrowing
+from gateway.domain.order import Order
+from gateway.domain.patient import Patient, Visit
+from gateway.domain.performed import PerformedStep
+from gateway.domain.worklist import SPSStatus, WorklistItem
+
+
+class Clock(Protocol):
+    """The time now, with a zone."""
+
+    def now(self) -> datetime: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRecord:
+    """A received message for the archive: input, outcome and answer (design section 2, rule 3).
+
+    `disposition` is one of accepted, held, ignored, refused, repeated, unreadable. `keys` are the business keys to
+    search by: (kind, value) with kind patient, placer, filler, accession.
+    """
+
+    received_at: datetime
+    listener: str
+    peer: str
+    sender: str
+    control_id: str
+    message_type: str
+    digest: bytes
+    raw: bytes = field(repr=False)
+    disposition: str = ""
+    reasons: str = field(default="", repr=False)
+    answer: bytes = field(default=b"", repr=False)
+    mapping: str = ""
+    keys: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    replay_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """An archived message with its number."""
+
+    id: int
+    record: MessageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class StepRef:
+    """A held step found for an MPPS: where it is, and whose it is."""
+
+    step_id: int
+    order_id: int
+    patient_id: int
+    study_instance_uid: str
+    sps_id: str
+    status: SPSStatus
+
+
+class Reader(Protocol):
+    """Reading for answers; a reader holds no transaction between calls."""
+
+    def candidates(self, narrowing: Narrowing) -> Sequence[tuple[int, int]]:
+        """(step id, revision) of every listed step that may match, by start; a superset of the truth."""
+
+    def items(self, step_ids: Iterable[int]) -> Sequence[WorklistItem]:
+        """Those steps as they are now, in the order asked; a step that went away meanwhile is left out."""
+
+
+class Unit(Protocol):
+    """One transaction."""
+
+    # the archive
+    def earlier_messages(self, listener: str, sender: str, control_id: str) -> Sequence[StoredMessage]: ...
+    def add_message(self, record: MessageRecord) -> int: ...
+
+    # patients
+    def patients(self, identifiers: Sequence[Identifier]) -> Sequence[Patient]:
+        """The distinct patients who bear any of these identifiers, merges followed to the survivor."""
+
+    def save_patient(self, patient: Patient, at: datetime) -> int:
+        """Insert or update (also its identifiers); every item that shows it gets a new revision."""
+
+    def merge_patient(self, prior_id: int, surviving_id: int, at: datetime) -> None:
+        """Orders, visits, performed steps and identifiers of the prior one now belong to the surviving one."""
+
+    # visits
+    def visit(self, patient_id: int, number: Identifier | None) -> Visit | None: ...
+    def save_visit(self, visit: Visit, at: datetime) -> int: ...
+
+    # orders
+    def orders(self, placer: Identifier | None, filler: Identifier | None) -> Sequence[Order]:
+        """The distinct orders that bear the placer or the filler number."""
+
+    def order_of_study(self, study_instance_uid: str) -> Order | None: ...
+    def orders_by_accession(self, accession: Identifier) -> Sequence[Order]: ...
+    def order(self, order_id: int) -> Order | None: ...
+    def save_order(self, order: Order, cause: str, at: datetime) -> Order:
+        """Insert or update with procedures and steps, status history by `cause`; returns it with its ids."""
+
+    # performed steps
+    def performed_step(self, sop_instance_uid: str) -> PerformedStep | None: ...
+    def save_performed_step(self, performed: PerformedStep, at: datetime) -> None: ...
+    def performed_steps_of(self, step_id: int) -> Sequence[PerformedStep]:
+        """Every performed step linked to this scheduled one."""
+
+    def find_steps(
+        self, study_instance_uid: str, sps_id: str, accession: str, requested_procedure_id: str
+    ) -> Sequence[StepRef]:
+        """Held steps that carry all of the non-empty arguments; none where all are empty."""
+
+    def set_step_status(self, step_id: int, status: SPSStatus, cause: str, at: datetime) -> None:
+        """Change a step's status, with a line of history and a new revision."""
+
+    def archive_performed(
+        self, sop_instance_uid: str, operation: str, calling_ae_title: str, raw: bytes, status: int, comment: str,
+        at: datetime,
+    ) -> None:  # fmt: skip
+        """Keep the raw N-CREATE or N-SET dataset with its outcome, also when refused."""
