@@ -232,7 +232,6 @@ LENGTH_MAX: Mapping[str, int] = {
 }  # fmt: skip
 
 
-
 def element(keyword: str, *values: Any) -> Element:
     """The element of a table attribute with these values; with none, a zero-length element."""
     vr = BY_KEYWORD[keyword].vr

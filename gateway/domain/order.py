@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from gateway.domain.attributes import TAG, Attributes, element, merge, text
+from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, element, merge
 from gateway.domain.identifiers import Identifier, Mint
 from gateway.domain.patient import PatientInput, VisitInput
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
@@ -57,7 +57,10 @@ class ProcedureInput:
 
 @dataclass(frozen=True, slots=True)
 class OrderEvent:
-    """What a feed said of one order. `policies` go by the keyword of the key that may be lacking."""
+    """What a feed said of one order. `policies` go by the keyword of the key that may be lacking.
+
+    `complete` demands the type 1 keys of every step; items imported from elsewhere keep what they have.
+    """
 
     control: OrderControl
     order_status: str
@@ -69,6 +72,7 @@ class OrderEvent:
     procedures: tuple[ProcedureInput, ...] = ()
     policies: Mapping[str, Policy] = field(default_factory=dict)
     where: str = ""
+    complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +121,26 @@ class Applied:
 # (ORC-1, ORC-5) -> what happens to the steps. Empty ORC-5 is the commonest form of all. A pair without a row
 # updates attributes and leaves the status, with a note (spec: HL7 tables 0119 and 0038).
 STEP_EVENTS: Mapping[tuple[OrderControl, str], StepEvent] = {
-    **{(control, status): StepEvent.ORDERED
-       for control in (OrderControl.NW, OrderControl.XO) for status in ("", "SC", "IP")},
+    **{
+        (control, status): StepEvent.ORDERED
+        for control in (OrderControl.NW, OrderControl.XO)
+        for status in ("", "SC", "IP")
+    },
     (OrderControl.SC, "SC"): StepEvent.ORDERED,
     **{(OrderControl.CA, status): StepEvent.CANCEL for status in ("", "CA", "DC", "SC")},
     **{(OrderControl.DC, status): StepEvent.DISCONTINUE for status in ("", "CA", "DC", "SC", "IP")},
     (OrderControl.XO, "IP"): StepEvent.REPORTED_STARTED,
     (OrderControl.SC, "IP"): StepEvent.REPORTED_STARTED,
-    **{(control, status): StepEvent.REPORTED_COMPLETED
-       for control in (OrderControl.XO, OrderControl.SC) for status in ("CM", "A")},
+    **{
+        (control, status): StepEvent.REPORTED_COMPLETED
+        for control in (OrderControl.XO, OrderControl.SC)
+        for status in ("CM", "A")
+    },
     (OrderControl.SC, "CA"): StepEvent.CANCEL,
     (OrderControl.SC, "DC"): StepEvent.DISCONTINUE,
     (OrderControl.XO, "CA"): StepEvent.CANCEL,
     (OrderControl.XO, "DC"): StepEvent.DISCONTINUE,
-}  # fmt: skip
+}
 
 _CREATES = frozenset({OrderControl.NW, OrderControl.XO, OrderControl.SC})
 
@@ -156,22 +166,31 @@ def apply(held: Order | None, event: OrderEvent, patient_id: int, visit_id: int 
             StepEvent.CANCEL,
             StepEvent.DISCONTINUE,
         ):
-            raise Refused(Refusal(
-                RefusalKind.UNKNOWN_KEY, f"{event.where}-2.1" if event.where else "ORC-2.1",
-                f"no order with this placer or filler number is held, so {event.control} has nothing to act on",
-                "send the new order (NW) first, or check the number and its assigning authority",
-            ))  # fmt: skip
+            raise Refused(
+                Refusal(
+                    RefusalKind.UNKNOWN_KEY,
+                    f"{event.where}-2.1" if event.where else "ORC-2.1",
+                    f"no order with this placer or filler number is held, so {event.control} has nothing to act on",
+                    "send the new order (NW) first, or check the number and its assigning authority",
+                )
+            )
         held = Order(None, patient_id, visit_id, event.placer, event.filler, {}, ())
     elif held.patient_id != patient_id:
-        raise Refused(Refusal(
-            RefusalKind.DUPLICATE_KEY, f"{event.where}-2.1" if event.where else "ORC-2.1",
-            "this order number already belongs to an order of another patient",
-            "use a new order number, or merge the patients first (A40) if they are one person",
-        ))  # fmt: skip
+        raise Refused(
+            Refusal(
+                RefusalKind.DUPLICATE_KEY,
+                f"{event.where}-2.1" if event.where else "ORC-2.1",
+                "this order number already belongs to an order of another patient",
+                "use a new order number, or merge the patients first (A40) if they are one person",
+            )
+        )
     notes: list[str] = []
     refusals: list[Refusal] = []
     key = order_key(event)
-    removing = STEP_EVENTS.get((event.control, event.order_status)) in (StepEvent.CANCEL, StepEvent.DISCONTINUE)
+    removing = STEP_EVENTS.get((event.control, event.order_status)) in (
+        StepEvent.CANCEL,
+        StepEvent.DISCONTINUE,
+    )
     procedures = list(held.procedures)
     touched: set[int] = set()
     if not (removing and held.id is not None and not _names_procedures(event)):
@@ -215,10 +234,11 @@ def _names_procedures(event: OrderEvent) -> bool:
 
 def _unknown_procedure(said: ProcedureInput) -> Refusal:
     return Refusal(
-        RefusalKind.UNKNOWN_KEY, said.where,
+        RefusalKind.UNKNOWN_KEY,
+        said.where,
         "the order is held, but not with this requested procedure",
         "check Study Instance UID and requested procedure ID",
-    )  # fmt: skip
+    )
 
 
 def _match_procedure(held: Sequence[Procedure], said: ProcedureInput, number: int, of: int) -> int | None:
@@ -242,70 +262,89 @@ def _match_procedure(held: Sequence[Procedure], said: ProcedureInput, number: in
 def _apply_procedure(
     held: Procedure | None, said: ProcedureInput, event: OrderEvent, key: str, mint: Mint, removing: bool
 ) -> tuple[Procedure, Sequence[int], list[Refusal]]:
-    """The procedure with its keys filled, which of its steps were spoken of, and what its keys lack."""
-    refusals: list[Refusal] = []
-    uid = said.study_instance_uid or (held.study_instance_uid if held else "")
+    """The procedure after the event, the indexes of its steps that were spoken of, and what its keys lack."""
+    keys, refusals = _procedure_keys(held, said, event, key, mint)
     accession = said.accession or (held.accession if held else None)
-    rp_id = said.requested_procedure_id or (held.requested_procedure_id if held else "")
-    known = {
-        "StudyInstanceUID": uid,
-        "AccessionNumber": accession.value if accession else "",
-        "RequestedProcedureID": rp_id,
-        "PlacerOrderNumberImagingServiceRequest": event.placer.value if event.placer else "",
-        "FillerOrderNumberImagingServiceRequest": event.filler.value if event.filler else "",
-    }
-    made = {
-        "StudyInstanceUID": lambda: mint.study_instance_uid(key),
-        "AccessionNumber": lambda: mint.short_id("A", key),
-        "RequestedProcedureID": lambda: mint.short_id("R", key),
-    }
-    for keyword, make in made.items():
-        policy = event.policies.get(keyword)
-        if known[keyword] or policy is None:
-            continue
-        if policy.action == "derive" and known.get(policy.source):
-            known[keyword] = known[policy.source]
-        elif policy.action == "generate" or policy.action == "derive":
-            known[keyword] = make()
-        else:
-            refusals.append(_lacking(keyword, policy, said.where))
-    if known["AccessionNumber"] and accession is None:
-        accession = Identifier(known["AccessionNumber"])
+    if accession is None and keys["AccessionNumber"]:
+        accession = Identifier(keys["AccessionNumber"])
     attributes = merge(held.attributes if held else {}, {} if removing else said.attributes)
-    for keyword in made:
-        if known[keyword]:
-            attributes[TAG[keyword]] = element(keyword, known[keyword])
+    attributes |= {TAG[keyword]: element(keyword, value) for keyword, value in keys.items() if value}
     steps = list(held.steps) if held else []
     spoken: list[int] = []
     for number, step in enumerate(said.steps):
         index = _match_step(steps, step, number, len(said.steps))
-        if index is None and removing:
-            continue
-        sps_id = step.sps_id or (steps[index].sps_id if index is not None else "")
-        if not sps_id:
-            policy = event.policies.get("ScheduledProcedureStepID", Policy("generate"))
-            if policy.action == "refuse":
-                refusals.append(_lacking("ScheduledProcedureStepID", policy, said.where))
-            sps_id = mint.short_id("S", f"{key}/{number + 1}")
-        before = steps[index] if index is not None else Step(None, sps_id, SPSStatus.SCHEDULED, {})
-        after = merge(before.attributes, {} if removing else step.attributes)
-        after[TAG["ScheduledProcedureStepID"]] = element("ScheduledProcedureStepID", sps_id)
         if index is None:
-            steps.append(before)
-            index = len(steps) - 1
-        steps[index] = replace(before, sps_id=sps_id, attributes=after)
+            if removing:
+                continue
+            index = len(steps)
+            steps.append(Step(None, step.sps_id, SPSStatus.SCHEDULED, {}))
         spoken.append(index)
         if not removing:
-            refusals += [_uncovered(keyword, said.where) for keyword in missing_for_listing(after)]
-    if not said.steps:
+            steps[index], problems = _apply_step(steps[index], step, event, f"{key}/{number + 1}", mint, said.where)
+            refusals += problems
+    if not said.steps:  # the procedure as a whole is meant
         spoken = list(range(len(steps)))
     if not steps and not removing:
         refusals.append(_uncovered("ScheduledProcedureStepID", said.where))
     procedure = Procedure(
-        held.id if held else None, known["StudyInstanceUID"], known["RequestedProcedureID"], accession, attributes,
+        held.id if held else None,
+        keys["StudyInstanceUID"],
+        keys["RequestedProcedureID"],
+        accession,
+        attributes,
         tuple(steps),
-    )  # fmt: skip
+    )
     return procedure, spoken, refusals
+
+
+def _procedure_keys(
+    held: Procedure | None, said: ProcedureInput, event: OrderEvent, key: str, mint: Mint
+) -> tuple[dict[str, str], list[Refusal]]:
+    """Study Instance UID, accession number and RP ID: as said, as held, or by the policy of each; and refusals."""
+    accession = said.accession or (held.accession if held else None)
+    keys = {
+        "StudyInstanceUID": said.study_instance_uid or (held.study_instance_uid if held else ""),
+        "AccessionNumber": accession.value if accession else "",
+        "RequestedProcedureID": said.requested_procedure_id or (held.requested_procedure_id if held else ""),
+    }
+    sources = {
+        "PlacerOrderNumberImagingServiceRequest": event.placer.value if event.placer else "",
+        "FillerOrderNumberImagingServiceRequest": event.filler.value if event.filler else "",
+    }
+    minted = {
+        "StudyInstanceUID": mint.study_instance_uid(key),
+        "AccessionNumber": mint.short_id("A", key),
+        "RequestedProcedureID": mint.short_id("R", key),
+    }
+    refusals = []
+    for keyword, known in tuple(keys.items()):
+        policy = event.policies.get(keyword)
+        if known or policy is None:
+            continue
+        if policy.action == "refuse":
+            refusals.append(_lacking(keyword, policy, said.where))
+        else:  # a source that is itself empty, or too long for the key, falls back to minting
+            derived = (keys | sources).get(policy.source, "")
+            keys[keyword] = derived if 0 < len(derived) <= LENGTH_MAX["SH"] else minted[keyword]
+    return keys, refusals
+
+
+def _apply_step(
+    held: Step, said: StepInput, event: OrderEvent, key: str, mint: Mint, where: str
+) -> tuple[Step, list[Refusal]]:
+    """The step with what was said merged in and its ID filled, and what it lacks to be a worklist item."""
+    sps_id, refusals = said.sps_id or held.sps_id, []
+    policy = event.policies.get("ScheduledProcedureStepID")
+    if not sps_id and policy is not None:
+        if policy.action == "refuse":
+            refusals.append(_lacking("ScheduledProcedureStepID", policy, where))
+        sps_id = mint.short_id("S", key)
+    attributes = merge(held.attributes, said.attributes)
+    if sps_id:
+        attributes[TAG["ScheduledProcedureStepID"]] = element("ScheduledProcedureStepID", sps_id)
+    if event.complete:
+        refusals += [_uncovered(keyword, where) for keyword in missing_for_listing(attributes)]
+    return replace(held, sps_id=sps_id, attributes=attributes), refusals
 
 
 def _match_step(held: Sequence[Step], said: StepInput, number: int, of: int) -> int | None:
@@ -317,23 +356,30 @@ def _match_step(held: Sequence[Step], said: StepInput, number: int, of: int) -> 
 
 def _lacking(keyword: str, policy: Policy, where: str) -> Refusal:
     return Refusal(
-        RefusalKind.MISSING_FIELD, policy.where or where, f"{keyword} is not in the order",
+        RefusalKind.MISSING_FIELD,
+        policy.where or where,
+        f"{keyword} is not in the order",
         "send it, or let the mapping generate or derive it",
-    )  # fmt: skip
+    )
 
 
 def _uncovered(keyword: str, where: str) -> Refusal:
     return Refusal(
-        RefusalKind.UNCOVERED, where,
+        RefusalKind.UNCOVERED,
+        where,
         f"{keyword} is neither in the order nor given by a procedure rule",
         "add the procedure code to mappings/procedures.csv, or send the value",
-    )  # fmt: skip
+    )
 
 
 def _set_status(
-    procedure: Procedure, spoken: Sequence[int], event: OrderEvent, notes: list[str], refusals: list[Refusal],
+    procedure: Procedure,
+    spoken: Sequence[int],
+    event: OrderEvent,
+    notes: list[str],
+    refusals: list[Refusal],
     before: Procedure | None,
-) -> Procedure:  # fmt: skip
+) -> Procedure:
     """The procedure with the event's effect on the status of the steps spoken of."""
     happened = STEP_EVENTS.get((event.control, event.order_status))
     if happened is None:
@@ -350,20 +396,16 @@ def _set_status(
         )
         status = TRANSITIONS[step.status, StepEvent.RESCHEDULED if moved else happened]
         if status is None:
-            refusals.append(Refusal(
-                RefusalKind.CONFLICT, f"{event.where}-1" if event.where else "ORC-1",
-                f"a step of this order is {step.status}, so it cannot be cancelled any more",
-                "send DC to discontinue it",
-            ))  # fmt: skip
+            refusals.append(
+                Refusal(
+                    RefusalKind.CONFLICT,
+                    f"{event.where}-1" if event.where else "ORC-1",
+                    f"a step of this order is {step.status}, so it cannot be cancelled any more",
+                    "send DC to discontinue it",
+                )
+            )
             continue
         if status is step.status and step.status not in (SPSStatus.SCHEDULED, SPSStatus.STARTED):
             notes.append(f"a step of this order is {step.status}; its status is unchanged")
         steps[index] = replace(step, status=status)
     return replace(procedure, steps=tuple(steps))
-
-
-def title(order: Order) -> str:
-    """How operators name the order: its accession numbers, else its placer or filler number."""
-    accessions = [text(procedure.attributes, "AccessionNumber") for procedure in order.procedures]
-    numbers = [identifier.value for identifier in (order.placer, order.filler) if identifier]
-    return ", ".join(dict.fromkeys(accession for accession in accessions if accession)) or next(iter(numbers), "")

@@ -88,6 +88,9 @@ class Unit(Protocol):
     def patients(self, identifiers: Sequence[Identifier]) -> Sequence[Patient]:
         """The distinct patients who bear any of these identifiers, merges followed to the survivor."""
 
+    def patient(self, patient_id: int) -> Patient | None:
+        """The patient with this id, merges followed to the survivor, with all identifiers borne now."""
+
     def save_patient(self, patient: Patient, at: datetime) -> int:
         """Insert or update (also its identifiers); every item that shows it gets a new revision."""
 
@@ -114,10 +117,21 @@ class Unit(Protocol):
     def performed_steps_of(self, step_id: int) -> Sequence[PerformedStep]:
         """Every performed step linked to this scheduled one."""
 
+    def unlinked_performed_steps(
+        self, study_instance_uids: Iterable[str], accession_numbers: Iterable[str]
+    ) -> Sequence[PerformedStep]:
+        """Performed steps that wait for an order (`PerformedStep.waits`) and name one of these non-empty values.
+
+        Names: in an item of their Scheduled Step Attributes Sequence (`domain.performed.references`). Oldest first.
+        """
+
     def find_steps(
         self, study_instance_uid: str, sps_id: str, accession: str, requested_procedure_id: str
     ) -> Sequence[StepRef]:
         """Held steps that carry all of the non-empty arguments; none where all are empty."""
+
+    def steps(self, step_ids: Sequence[int]) -> Sequence[StepRef]:
+        """Those scheduled steps as they are now, in the order asked; one that went away is left out."""
 
     def set_step_status(self, step_id: int, status: SPSStatus, cause: str, at: datetime) -> None:
         """Change a step's status, with a line of history and a new revision."""

@@ -1,0 +1,189 @@
+"""HL7 v2 character sets: MSH-18 (table 0211) to and from Unicode, with the ISO 2022 shifts of HL7 v2 chapter 2.
+
+Nothing here guesses: a value that the table does not know is refused by name, and bytes that the declared set does
+not have are an error, never a replacement character. Only the names of sets and their bytes live here; segments and
+delimiters are `er7`'s.
+"""
+
+import codecs
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+_CODECS: Mapping[str, str] = {
+    "ASCII": "ascii",
+    "ISO IR6": "ascii",
+    **{f"8859/{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)},
+    "ISO IR14": "ascii",
+    "ISO IR87": "iso2022_jp",
+    "ISO IR159": "iso2022_jp_1",
+    "JIS X 0202": "iso2022_jp_1",
+    "JAS2020": "iso2022_jp_1",
+    "KS X 1001": "euc_kr",
+    "GB 18030-2000": "gb18030",
+    "BIG-5": "big5",
+    "UNICODE UTF-8": "utf-8",
+    "UNICODE": "utf-8",  # deprecated; UTF-16 cannot pass through MLLP, so UTF-8 is what it means
+}
+"""The codec that reads the set where no shift occurs, and writes it."""
+
+KNOWN: tuple[str, ...] = tuple(_CODECS)
+"""Every MSH-18 value that is understood, as table 0211 spells it."""
+
+_SHIFTED = frozenset({"ISO IR14", "ISO IR87", "ISO IR159", "JIS X 0202", "JAS2020"})
+_NOT_ISO_2022 = frozenset({"utf-8", "gb18030", "big5"})
+
+
+def _key(name: str) -> str:
+    """Spelling without what senders vary: case, spaces, hyphens, and the `ISO` before 8859."""
+    return re.sub(r"[^A-Z0-9]", "", name.upper()).replace("ISO8859", "8859")
+
+
+_BY_KEY = {_key(name): name for name in _CODECS} | {"UTF8": "UNICODE UTF-8", "GB18030": "GB 18030-2000"}
+
+_RIGHT_HALVES = {
+    **{f"iso8859-{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)},
+    "euc_kr": "euc_kr",
+}
+
+_KANJI, _EXTRA_KANJI, _KATAKANA = "JIS X 0208", "JIS X 0212", "JIS X 0201 katakana"
+
+_DESIGNATIONS: Mapping[bytes, tuple[int, str]] = {
+    # ISO 2022 escape sequence after ESC -> (0: bytes below 80H, 1: bytes above; the set). JIS X 0201 romaji differs
+    # from ASCII only in two signs that HL7 needs as delimiters, so it is read as ASCII.
+    b"(B": (0, "ascii"),
+    b"(J": (0, "ascii"),
+    b"(I": (0, _KATAKANA),
+    b"$@": (0, _KANJI),
+    b"$B": (0, _KANJI),
+    b"$(B": (0, _KANJI),
+    b"$(D": (0, _EXTRA_KANJI),
+    b")I": (1, _KATAKANA),
+    b"$)A": (1, "gb2312"),
+    b"$)C": (1, "euc_kr"),
+    **{
+        b"-" + final: (1, f"iso8859-{part}")
+        for final, part in zip(
+            (b"A", b"B", b"C", b"D", b"L", b"G", b"F", b"H", b"M", b"b"), (1, 2, 3, 4, 5, 6, 7, 8, 9, 15), strict=True
+        )
+    },
+}
+_SHIFT_TOKENS = re.compile(
+    rb"\x1b(" + b"|".join(re.escape(each) for each in sorted(_DESIGNATIONS, key=len, reverse=True)) + rb")"
+    rb"|[\r\n]|[\x21-\x7e]+|[\x80-\xff]+|[\x00-\x20\x7f]"
+)
+
+
+class UnknownCharacterSet(ValueError):  # noqa: N818  (what happened, in the words of table 0211)
+    """MSH-18 names a set that is not understood, or two that cannot be in one message. The text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterSet:
+    """How one message's bytes are read and its answer's written.
+
+    `codec` is a Python codec. `shifting` says that ISO 2022 escape sequences are part of the set; `upper` is then the
+    set of the bytes above 80H before the first of them ('' for none).
+    """
+
+    codec: str
+    shifting: bool = False
+    upper: str = ""
+
+    @property
+    def may_shift(self) -> bool:
+        """Whether `\\C..\\` and `\\M..\\` can mean anything in this set."""
+        return self.codec not in _NOT_ISO_2022
+
+    def decode(self, data: bytes, shifted: bool = False) -> str:
+        """Unicode for `data`; UnicodeDecodeError with the offset where the set does not have the bytes."""
+        if self.shifting or shifted:
+            return _decode_shifts(data, self.upper or _RIGHT_HALVES.get(self.codec, ""))
+        return data.decode(self.codec)
+
+    def encode(self, text: str) -> bytes:
+        """The bytes of `text`; what the set cannot hold becomes `?`, because an answer must leave."""
+        return text.encode(self.codec, "replace")
+
+
+@lru_cache(maxsize=256)  # as many spellings as senders have; the values come from the network, hence a bound
+def character_set(values: Sequence[str]) -> CharacterSet:
+    """The set for the repetitions of MSH-18, the first being the base (HL7 v2 2.15.9.18).
+
+    A Python codec name is understood as well, for a listener's default. Raises UnknownCharacterSet.
+    """
+    names = [_known(value) for value in values if value.strip()] or ["ASCII"]
+    base, others = names[0], names[1:]
+    codec = _CODECS.get(base, base)
+    if not others:
+        return CharacterSet(codec, base in _SHIFTED, _KATAKANA if base == "ISO IR14" else "")
+    extensions = [_CODECS.get(name, name) for name in others]
+    foreign = [name for name, each in zip(others, extensions, strict=True) if each in _NOT_ISO_2022]
+    if codec in _NOT_ISO_2022 or foreign:
+        if set(extensions) | {codec, "ascii"} == {"ascii", *([codec] if codec in _NOT_ISO_2022 else extensions)}:
+            return CharacterSet(codec if codec in _NOT_ISO_2022 else extensions[-1])
+        raise UnknownCharacterSet(f"{' and '.join(names)} cannot be in one message")
+    upper = _KATAKANA if "ISO IR14" in names else next((each for each in (codec, *extensions) if each in _RIGHT_HALVES), "")
+    writing = codec if codec != "ascii" else next((each for each in extensions if each.startswith("iso2022")), codec)
+    return CharacterSet(writing, True, upper)
+
+
+def _known(value: str) -> str:
+    name = _BY_KEY.get(_key(value))
+    if name is not None:
+        return name
+    if _key(value).startswith(("UNICODEUTF16", "UNICODEUTF32", "UTF16", "UTF32")):
+        raise UnknownCharacterSet(f"{value.strip()} cannot pass through MLLP")
+    try:
+        found = codecs.lookup(value.strip())
+    except (LookupError, ValueError):
+        raise UnknownCharacterSet(f"{value.strip()} is not a known character set") from None
+    if "a".encode(found.name) != b"a":
+        raise UnknownCharacterSet(f"{value.strip()} is not a known character set")
+    return found.name
+
+
+def _decode_shifts(data: bytes, upper: str) -> str:
+    """ISO 2022 text; every line begins in ASCII and `upper` again, as HL7 and DICOM (PS3.5 6.1.2.5.3) ask."""
+    lower_now, upper_now = "ascii", upper
+    pieces: list[str] = []
+    position = 0
+    while position < len(data):
+        token = _SHIFT_TOKENS.match(data, position)
+        if token is None or token.group() == b"\x1b":
+            raise UnicodeDecodeError("iso2022", data, position, position + 1, "unknown escape sequence")
+        found = token.group()
+        if token[1] is not None:
+            plane, name = _DESIGNATIONS[token[1]]
+            lower_now, upper_now = (name, upper_now) if plane == 0 else (lower_now, name)
+        elif found in (b"\r", b"\n"):
+            lower_now, upper_now = "ascii", upper
+            pieces.append(found.decode("ascii"))
+        else:
+            current = upper_now if found[0] >= 0x80 else lower_now if found[0] > 0x20 else "ascii"  # fmt: skip
+            pieces.append(_decode_run(data, position, found, current))
+        position = token.end()
+    return "".join(pieces)
+
+
+def _decode_run(data: bytes, offset: int, run: bytes, name: str) -> str:
+    """One run of bytes of one set, by way of the 8-bit forms that Python's codecs know."""
+    high = bytes(byte | 0x80 for byte in run)
+    try:
+        match name:
+            case "ascii":
+                return run.decode("ascii")
+            case "JIS X 0208":
+                return high.decode("euc_jp")
+            case "JIS X 0212":
+                return b"".join(b"\x8f" + high[at : at + 2] for at in range(0, len(high), 2)).decode("euc_jp")
+            case "JIS X 0201 katakana":
+                return b"".join(b"\x8e" + high[at : at + 1] for at in range(len(high))).decode("euc_jp")
+            case "":
+                raise UnicodeDecodeError("ascii", run, 0, 1, "no set for bytes above 7FH")
+            case _:
+                return run.decode(name)
+    except UnicodeDecodeError as error:
+        start = min(offset + error.start, len(data) - 1)
+        raise UnicodeDecodeError(name or "ascii", data, start, start + 1, error.reason) from None
