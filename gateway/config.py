@@ -9,7 +9,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,30 +24,14 @@ from gateway.domain.catalogue import Catalogue
 from gateway.domain.devices import Device, Devices, Sees
 from gateway.domain.identifiers import Issuer, Issuers
 from gateway.domain.mapping import Mapping as FieldMapping
-from gateway.domain.mapping import MappingError, compile_mapping
+from gateway.domain.mapping import compile_mapping
+from gateway.domain.problem import MappingError, Problem
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 AEText = Annotated[str, StringConstraints(min_length=1, max_length=16, strip_whitespace=True, pattern=r"^[ -\[\]-~]+$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong in a file: where (1-based line, 0 if unknown; dotted path), what, and what to do."""
-
-    file: str
-    line: int
-    where: str
-    text: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.where + ': ' if self.where else ''}{self.text}" + (
-            f" ({self.hint})" if self.hint else ""
-        )
 
 
 class ConfigError(Exception):
@@ -220,7 +204,7 @@ def _devices(base: Path, settings: Settings, problems: list[Problem]) -> Devices
         entries = read.devices if read else ()
         titles = [entry.ae_title for entry in entries]
         for title in sorted({title for title in titles if titles.count(title) > 1}):
-            problems.append(Problem(settings.devices.file, 0, "devices", f"AE title {title} is listed twice"))
+            problems.append(Problem(settings.devices.file, "devices", f"AE title {title} is listed twice"))
     unknown = settings.devices.unknown or ("accept" if settings.dicom.host in LOOPBACK else "reject")
     return Devices.of(
         (Device(entry.ae_title, entry.description, entry.sees, entry.mpps_strict) for entry in entries),
@@ -230,9 +214,9 @@ def _devices(base: Path, settings: Settings, problems: list[Problem]) -> Devices
 
 def _mappings(folder: Path, settings: Settings, issuers: Issuers, problems: list[Problem]) -> dict[str, FieldMapping]:
     if not folder.is_dir():
-        problems.append(Problem(
-            settings.mappings, 0, "mappings", "is no folder", "run `gateway init DIR` for a complete example"
-        ))  # fmt: skip
+        problems.append(
+            Problem(settings.mappings, "mappings", "is no folder", "run `gateway init DIR` for a complete example")
+        )
         return {}
     sources: dict[str, dict[str, Any]] = {}
     lines: dict[str, CommentedMap] = {}
@@ -241,7 +225,7 @@ def _mappings(folder: Path, settings: Settings, issuers: Issuers, problems: list
         if tree is None:
             continue
         if not isinstance(tree, CommentedMap):
-            problems.append(Problem(path.name, 1, "", "is no mapping: key-value pairs expected"))
+            problems.append(Problem(path.name, "", "is no mapping: key-value pairs expected", line=1))
             continue
         name = str(tree.get("name", path.stem))
         sources[name] = _plain(tree)
@@ -251,31 +235,33 @@ def _mappings(folder: Path, settings: Settings, issuers: Issuers, problems: list
     compiled: dict[str, FieldMapping] = {}
     for name in sorted({listener.mapping for listener in settings.hl7} | sources.keys()):
         if name not in sources:
-            problems.append(Problem(
-                settings.mappings, 0, f"hl7.mapping {name}", "there is no such mapping",
-                f"have: {', '.join(sorted(sources)) or 'none'}",
-            ))  # fmt: skip
+            problems.append(
+                Problem(
+                    settings.mappings,
+                    f"hl7.mapping {name}",
+                    "there is no such mapping",
+                    f"have: {', '.join(sorted(sources)) or 'none'}",
+                )
+            )
             continue
         try:
             compiled[name] = compile_mapping(sources, name, catalogue=catalogue, tables=tables, issuers=issuers)
         except MappingError as error:
             problems += [
-                Problem(
-                    f"hl7v2/{problem.file or name}.yaml",
-                    _line_of(lines.get(problem.file or name), tuple(problem.where.split("/"))) if problem.where else 0,
-                    problem.where, problem.text, problem.hint,
-                )
+                replace(problem, line=problem.line or _line_of(lines.get(problem.source), problem.path.split(".")))
                 for problem in error.problems
-            ]  # fmt: skip
+            ]
     return compiled
 
 
 def _catalogue(path: Path, problems: list[Problem]) -> Catalogue:
     if not path.is_file():
-        return Catalogue.compile(())[0]
-    catalogue, wrong = Catalogue.compile(_rows(path))
-    problems += [Problem(path.name, problem.line, problem.where, problem.text, problem.hint) for problem in wrong]
-    return catalogue
+        return Catalogue()
+    try:
+        return Catalogue.compile(_rows(path), path.name)
+    except MappingError as error:
+        problems += error.problems
+        return Catalogue()
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -298,10 +284,15 @@ def _read(path: Path, model: type[Model], problems: list[Problem]) -> Model | No
     except ValidationError as error:
         for detail in error.errors(include_input=False, include_url=False, include_context=False):
             where = tuple(str(part) for part in detail["loc"])
-            problems.append(Problem(
-                path.name, _line_of(tree, where), ".".join(where), _plain_words(detail["msg"]),
-                _hint(model, where, detail["type"]),
-            ))  # fmt: skip
+            problems.append(
+                Problem(
+                    path.name,
+                    ".".join(where),
+                    _plain_words(detail["msg"]),
+                    _hint(model, where, detail["type"]),
+                    _line_of(tree, where),
+                )
+            )
         return None
 
 
@@ -326,14 +317,14 @@ def _load_yaml(path: Path, problems: list[Problem]) -> Any:
     try:
         return YAML(typ="rt").load(path.read_text(encoding="utf-8")) or CommentedMap()
     except FileNotFoundError:
-        problems.append(Problem(path.name, 0, "", "the file does not exist", "run `gateway init DIR` for an example"))
+        problems.append(Problem(path.name, "", "the file does not exist", "run `gateway init DIR` for an example"))
     except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(path.name, 0, "", f"cannot be read: {type(error).__name__}"))
+        problems.append(Problem(path.name, "", f"cannot be read: {type(error).__name__}"))
     except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        problems.append(Problem(path.name, line, "", f"is not YAML: {error.problem}"))
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        problems.append(Problem(path.name, "", f"is not YAML: {error.problem}", line=line))
     except YAMLError:
-        problems.append(Problem(path.name, 0, "", "is not YAML"))
+        problems.append(Problem(path.name, "", "is not YAML"))
     return None
 
 
@@ -346,9 +337,9 @@ def _plain(tree: Any) -> Any:
     return tree
 
 
-def _line_of(tree: Any, where: Sequence[str]) -> int:
-    """The 1-based line of the deepest part of this path that the file has; 0 if none."""
-    line = 0
+def _line_of(tree: Any, where: Sequence[str]) -> int | None:
+    """The 1-based line of the deepest part of this path that the file has."""
+    line = None
     for part in where:
         if isinstance(tree, CommentedMap) and part in tree:
             line, tree = tree.lc.key(part)[0] + 1, tree[part]
@@ -368,7 +359,7 @@ def _expanded(tree: Any, path: Path, problems: list[Problem]) -> Any:
     def replace(match: re.Match[str]) -> str:
         value = os.environ.get(match[1])
         if value is None:
-            problems.append(Problem(path.name, 0, f"${{{match[1]}}}", "the environment variable is not set"))
+            problems.append(Problem(path.name, f"${{{match[1]}}}", "the environment variable is not set"))
         return value or ""
 
     if isinstance(tree, dict):

@@ -7,7 +7,7 @@ A modality is believed as far as it can be (design D14): by default only what ma
 demanded, and everything else that table F.7.2-1 asks for is noted. `Rules` holds one calling AE to more.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from typing import Any
@@ -365,7 +365,7 @@ def amend(held: PerformedStep | None, said: Attributes, rules: Rules) -> Change:
             else:
                 notes.append(f"{place(tag)} was set without having been created")
         attributes[tag] = spoken
-    for lack in _lacking(REQUIREMENTS, {tag: e for tag, e in said.items() if tag in BY_TAG}, _set_type):
+    for lack in _lacking(REQUIREMENTS, said, _set_type):
         if rules.whole_table:
             refusals.append(lack.refusal(RefusalKind.MISSING_VALUE))
         else:
@@ -443,7 +443,10 @@ def _final_type(requirement: Requirement, path: Sequence[str | int]) -> str:
 
 
 def _lacking(
-    requirements: Iterable[Requirement], attributes: Mapping[str, Element], needed: Any, path: tuple[str | int, ...] = ()
+    requirements: Iterable[Requirement],
+    attributes: Mapping[str, Element],
+    needed: Callable[[Requirement, Sequence[str | int]], str],
+    path: tuple[str | int, ...] = (),
 ) -> Iterator[Lack]:
     """Every attribute of type 1 without a value or of type 2 that is absent; conditional types are not judged."""
     for requirement in requirements:
@@ -478,7 +481,7 @@ def _text(attributes: Mapping[str, Element], tag: str) -> str:
 
 def _same(one: Element | None, other: Element | None) -> bool:
     """Whether two elements say the same: padding aside, and an absent element says as little as an empty one."""
-    return _plain(one) == _plain(other)
+    return bool((_plain(one) or None) == (_plain(other) or None))
 
 
 _NOTHING: tuple[Any, ...] = (None, "", [], {})

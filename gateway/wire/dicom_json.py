@@ -14,9 +14,9 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from pydicom.datadict import dictionary_VR, private_dictionary_VR
+from pydicom.datadict import dictionary_keyword, dictionary_VR, private_dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
@@ -37,30 +37,38 @@ _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = "FFFEE000", "FFFEE00D", "FFFEE0DD"
 _PADDING = "FFFCFFFC"  # Data Set Trailing Padding
 
-_SHORT_VRS = frozenset(
-    "AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
-)  # 16-bit length
-_LONG_VRS = frozenset(
-    "OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
-)  # 32-bit length, two reserved bytes before
+# PS3.5 7.1.2: a 16-bit length, or two reserved bytes and a 32-bit length.
+_SHORT_VRS = frozenset({
+    "AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI",
+    "UL", "US",
+})  # fmt: skip
+_LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _VRS = _SHORT_VRS | _LONG_VRS
 _VR_BYTES: Mapping[bytes, str] = {vr.encode(): vr for vr in _VRS}
-TEXT_VRS = frozenset("LO LT PN SH ST UC UT".split())
+TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 """What Specific Character Set applies to (PS3.5 6.1.2.2)."""
-_SINGLE_TEXT_VRS = frozenset("LT ST UT UR".split())  # a backslash is a letter here
+_SINGLE_TEXT_VRS = frozenset({"LT", "ST", "UT", "UR"})  # a backslash is a letter here
 _NUMBERS: Mapping[str, str] = {
     "US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d",
 }  # fmt: skip
-_BINARY_VRS = frozenset("OB OD OF OL OV OW UN".split())
+_BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 _Raw: TypeAlias = "tuple[str, str, bytes | list[list[_Raw]], str]"
 
 
-def read_attributes(data: bytes, transfer_syntax: str) -> tuple[Attributes, tuple[str, ...]]:
-    """The attributes of a little endian dataset, and notes on what was odd about it. Notes hold no values.
+class DatasetRead(NamedTuple):
+    """A dataset as read, the character set it was in, and notes on what was odd about it (which hold no values)."""
 
-    Tolerated, because devices send it: group lengths, UN where the dictionary knows better, an explicit dataset in an
-    implicit context and the other way round, empty and padded values, misspelt character sets. Raises Refused
+    attributes: Attributes
+    terms: Terms
+    notes: tuple[str, ...]
+
+
+def read_dataset_bytes(data: bytes, transfer_syntax: str) -> DatasetRead:
+    """A little endian dataset.
+
+    Tolerated, because devices send it: group lengths, UN where the dictionary knows better, an explicit dataset in
+    an implicit context and the other way round, empty and padded values, misspelt character sets. Raises Refused
     (UNREADABLE, with the place) where the bytes are no dataset.
     """
     notes: list[str] = []
@@ -68,9 +76,16 @@ def read_attributes(data: bytes, transfer_syntax: str) -> tuple[Attributes, tupl
     if len(data) >= 8 and _is_explicit(data) != explicit:
         explicit = not explicit
         notes.append("the dataset is not in the transfer syntax it was sent under")
-    reader = _Reader(data)
-    elements, _ = reader.elements(0, len(data), explicit, "", 0)
-    return _decode(elements, (), notes), tuple(dict.fromkeys(notes))
+    elements, _ = _Reader(data).elements(0, len(data), explicit, "", 0)
+    terms, said = _terms_of(elements, ())
+    attributes = _decode(elements, terms, notes)
+    return DatasetRead(attributes, terms, tuple(dict.fromkeys((*notes, *said))))
+
+
+def read_attributes(data: bytes, transfer_syntax: str) -> tuple[Attributes, tuple[str, ...]]:
+    """The attributes of a little endian dataset and the notes of `read_dataset_bytes`, which see."""
+    read = read_dataset_bytes(data, transfer_syntax)
+    return read.attributes, read.notes
 
 
 def _is_explicit(data: bytes) -> bool:
@@ -108,9 +123,7 @@ class _Reader:
                 known = dictionary_vr(tag)
                 if known == "SQ" or length == _UNDEFINED:
                     # A sequence of unknown VR is written in implicit VR whatever the dataset is (PS3.5 6.2.2).
-                    items, position = self._items(
-                        value_start, end, length, explicit and vr == "", here, depth
-                    )
+                    items, position = self._items(value_start, end, length, explicit and vr == "", here, depth)
                     found.append((tag, "SQ", items, here))
                     continue
                 vr = known or "UN"
@@ -178,9 +191,7 @@ def coordinates(tag: str) -> str:
 
 
 def _unreadable(place: str, text: str) -> Refused:
-    return Refused(
-        Refusal(RefusalKind.UNREADABLE, place.rstrip("/"), text, "send a well-formed little endian dataset")
-    )
+    return Refused(Refusal(RefusalKind.UNREADABLE, place.rstrip("/"), text, "send a well-formed little endian dataset"))
 
 
 @lru_cache(maxsize=8192)  # the public dictionary has about 5,000 rows
@@ -197,6 +208,16 @@ def dictionary_vr(tag: str) -> str:
         return ""
 
 
+def keyword_of(tag: str) -> str:
+    """The keyword of a public attribute; '' where the dictionary has none."""
+    if tag in BY_TAG:
+        return BY_TAG[tag].keyword
+    try:
+        return str(dictionary_keyword(int(tag, 16)))
+    except KeyError:
+        return ""
+
+
 def _private_vr(tag: str, creators: Mapping[str, str]) -> str:
     creator = creators.get(tag[:4] + "00" + tag[4:6])
     if not creator:
@@ -207,21 +228,27 @@ def _private_vr(tag: str, creators: Mapping[str, str]) -> str:
         return ""
 
 
-def _decode(elements: Sequence[_Raw], inherited: Terms, notes: list[str]) -> Attributes:
-    """The elements of one dataset or item by their VR, in its own or the inherited character set."""
-    terms = inherited
+def _terms_of(elements: Sequence[_Raw], inherited: Terms) -> tuple[Terms, tuple[str, ...]]:
+    """The character set of a dataset or item, its own or the inherited one."""
     for tag, _, value, _ in elements:
         if tag == CHARACTER_SET and isinstance(value, bytes):
-            terms, said = decode_key_terms(value.decode("latin-1").split("\\"))
-            notes += said
-            break
+            return decode_key_terms(value.decode("latin-1").split("\\"))
+    return inherited, ()
+
+
+def _decode(elements: Sequence[_Raw], terms: Terms, notes: list[str]) -> Attributes:
+    """The elements of one dataset or item by their VR, in this character set."""
     attributes: Attributes = {}
     creators: dict[str, str] = {}
     for tag, vr, value, _ in elements:
         if tag == CHARACTER_SET:
             continue
         if isinstance(value, list):
-            items = [_decode(item, terms, notes) for item in value]
+            items = []
+            for item in value:
+                own_terms, said = _terms_of(item, terms)
+                notes += said
+                items.append(_decode(item, own_terms, notes))
             attributes[tag] = {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
             continue
         if vr == "LO" and tag[4:6] == "00" and int(tag[3], 16) & 1:
@@ -329,9 +356,7 @@ def value_bytes(vr: str, held: Element, terms: Terms) -> bytes:
     if vr == "AT":
         return b"".join(_tag_bytes(value) for value in values if value)
     if vr == "PN":
-        text = "\\".join(
-            person_name_text(value) if isinstance(value, dict) else str(value or "") for value in values
-        )
+        text = "\\".join(person_name_text(value) if isinstance(value, dict) else str(value or "") for value in values)
     elif len(values) == 1 and isinstance(values[0], str):
         text = values[0]
     else:
@@ -355,9 +380,7 @@ def attributes_from_dataset(dataset: Dataset) -> Attributes:
             items = [attributes_from_dataset(item) for item in value or ()]
             attributes[tag] = {"vr": vr, "Value": items} if items else {"vr": vr}
         elif isinstance(value, bytes):
-            attributes[tag] = (
-                {"vr": vr, "InlineBinary": base64.b64encode(value).decode()} if value else {"vr": vr}
-            )
+            attributes[tag] = {"vr": vr, "InlineBinary": base64.b64encode(value).decode()} if value else {"vr": vr}
         elif element.is_empty:
             attributes[tag] = {"vr": vr}
         else:

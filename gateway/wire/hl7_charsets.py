@@ -7,7 +7,7 @@ delimiters are `er7`'s.
 
 import codecs
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -108,40 +108,52 @@ class CharacterSet:
 
 
 @lru_cache(maxsize=256)  # as many spellings as senders have; the values come from the network, hence a bound
-def character_set(values: Sequence[str]) -> CharacterSet:
+def character_set(values: tuple[str, ...]) -> CharacterSet:
     """The set for the repetitions of MSH-18, the first being the base (HL7 v2 2.15.9.18).
 
-    A Python codec name is understood as well, for a listener's default. Raises UnknownCharacterSet.
+    Raises UnknownCharacterSet.
     """
     names = [_known(value) for value in values if value.strip()] or ["ASCII"]
-    base, others = names[0], names[1:]
-    codec = _CODECS.get(base, base)
-    if not others:
-        return CharacterSet(codec, base in _SHIFTED, _KATAKANA if base == "ISO IR14" else "")
-    extensions = [_CODECS.get(name, name) for name in others]
-    foreign = [name for name, each in zip(others, extensions, strict=True) if each in _NOT_ISO_2022]
-    if codec in _NOT_ISO_2022 or foreign:
-        if set(extensions) | {codec, "ascii"} == {"ascii", *([codec] if codec in _NOT_ISO_2022 else extensions)}:
-            return CharacterSet(codec if codec in _NOT_ISO_2022 else extensions[-1])
-        raise UnknownCharacterSet(f"{' and '.join(names)} cannot be in one message")
-    upper = _KATAKANA if "ISO IR14" in names else next((each for each in (codec, *extensions) if each in _RIGHT_HALVES), "")
-    writing = codec if codec != "ascii" else next((each for each in extensions if each.startswith("iso2022")), codec)
-    return CharacterSet(writing, True, upper)
+    spoken = [_CODECS[name] for name in names]
+    wide = {codec for codec in spoken if codec in _NOT_ISO_2022}
+    if wide:
+        # ASCII is a part of each of these, so `ASCII~UNICODE UTF-8` says one thing; `8859/1~UNICODE UTF-8` says two.
+        if len(wide) > 1 or not set(spoken) <= {"ascii", *wide} or not _SHIFTED.isdisjoint(names):
+            raise UnknownCharacterSet(f"{' and '.join(names)} cannot be in one message")
+        return CharacterSet(wide.pop())
+    upper = _KATAKANA if "ISO IR14" in names else next((each for each in spoken if each in _RIGHT_HALVES), "")
+    if len(names) == 1:
+        return CharacterSet(spoken[0], names[0] in _SHIFTED, upper)
+    writing = next((each for each in spoken if each.startswith("iso2022")), spoken[0])
+    return CharacterSet(writing if spoken[0] == "ascii" else spoken[0], True, upper)
+
+
+@lru_cache(maxsize=64)
+def default_character_set(name: str) -> CharacterSet:
+    """What a listener assumes where MSH-18 is empty: a value of table 0211, or a Python codec (`cp1252`).
+
+    Raises UnknownCharacterSet, also for codecs in which HL7's delimiters are not the bytes of ASCII.
+    """
+    if _key(name) in _BY_KEY:
+        return character_set((name,))
+    ascii_bytes = bytes(range(0x80))
+    try:
+        codec = codecs.lookup(name).name
+        transparent = ascii_bytes.decode(codec) == ascii_bytes.decode("ascii")
+    except (LookupError, ValueError):
+        transparent = False
+    if not transparent:
+        raise UnknownCharacterSet(f"{name} is not a known character set")
+    return CharacterSet(codec)
 
 
 def _known(value: str) -> str:
     name = _BY_KEY.get(_key(value))
     if name is not None:
         return name
-    if _key(value).startswith(("UNICODEUTF16", "UNICODEUTF32", "UTF16", "UTF32")):
+    if re.search("UTF(16|32)", _key(value)):
         raise UnknownCharacterSet(f"{value.strip()} cannot pass through MLLP")
-    try:
-        found = codecs.lookup(value.strip())
-    except (LookupError, ValueError):
-        raise UnknownCharacterSet(f"{value.strip()} is not a known character set") from None
-    if "a".encode(found.name) != b"a":
-        raise UnknownCharacterSet(f"{value.strip()} is not a known character set")
-    return found.name
+    raise UnknownCharacterSet(f"{value.strip()} is not a known character set")
 
 
 def _decode_shifts(data: bytes, upper: str) -> str:
@@ -161,7 +173,7 @@ def _decode_shifts(data: bytes, upper: str) -> str:
             lower_now, upper_now = "ascii", upper
             pieces.append(found.decode("ascii"))
         else:
-            current = upper_now if found[0] >= 0x80 else lower_now if found[0] > 0x20 else "ascii"  # fmt: skip
+            current = upper_now if found[0] >= 0x80 else lower_now if 0x20 < found[0] < 0x7F else "ascii"
             pieces.append(_decode_run(data, position, found, current))
         position = token.end()
     return "".join(pieces)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.domain.attributes import Attributes
-from gateway.domain.refusal import Refusal, RefusalKind
+from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.wire.dicom_json import read_attributes
 
 MPPS_CLASS_UID = "1.2.840.10008.3.1.2.3.3"
@@ -22,13 +22,18 @@ ATTRIBUTE_LIST_ERROR = 0x0107
 MAY_NO_LONGER_BE_UPDATED = 0xA710
 """Error ID (0000,0903), not a status (PS3.4 table F.7.2-2)."""
 
+# A reference to an instance takes about 150 bytes, so this holds 50,000: more than the largest acquisition. It
+# bounds what one request costs in memory and what a step's row costs in the store.
+DATASET_BYTES_MAX = 8 * 1024 * 1024
+
+UID_LENGTH_MAX = 64  # PS3.5 9.1
 COMMENT_LENGTH_MAX = 64  # Error Comment (0000,0902) is LO
 TAGS_MAX = 64  # of Attribute Identifier List: no more than a person would read, and table F.7.2-1 is about as long
 
 _CLOSED_COMMENT = "Performed Procedure Step Object may no longer be updated"  # the words of PS3.4 F.7.2.2.3
 
-# In the order in which one status is chosen where a request has several faults (most telling first). The kinds that only
-# other protocols know are processing failures should they ever arise here.
+# In the order in which one status is chosen where a request has several faults (most telling first). The kinds that
+# only other protocols know are processing failures should they ever arise here.
 STATUSES: Mapping[RefusalKind, int] = {
     RefusalKind.TRANSIENT: 0x0213,
     RefusalKind.INTERNAL: 0x0110,
@@ -72,15 +77,26 @@ class StatusAnswer:
 def read_step(data: bytes, transfer_syntax: str) -> tuple[Attributes, tuple[str, ...]]:
     """The attributes of an N-CREATE or N-SET dataset, and notes (without values) on what was odd about it.
 
-    An empty dataset is one without attributes. Raises Refused (UNREADABLE) where the bytes are no dataset.
+    An empty dataset is one without attributes. Raises Refused (UNREADABLE) where the bytes are no dataset or too many.
     """
+    if len(data) > DATASET_BYTES_MAX:
+        raise Refused(Refusal(
+            RefusalKind.UNREADABLE, "", f"the dataset is longer than {DATASET_BYTES_MAX} bytes",
+            "divide the work into several performed steps",
+        ))  # fmt: skip
     return read_attributes(data, transfer_syntax)
+
+
+def said_instance_uid(attributes: Attributes) -> str:
+    """The SOP Instance UID (0008,0018) that some modalities put into the dataset instead of the command."""
+    found = (attributes.get("00080018") or {}).get("Value") or ("",)
+    return str(found[0] or "")
 
 
 def readable_uid(uid: str) -> str:
     """The UID without its padding; '' where it is none (PS3.5 9.1). Leading zeros in a component are forgiven."""
     plain = uid.strip(" \0")
-    return plain if len(plain) <= 64 and _UID.fullmatch(plain) else ""
+    return plain if len(plain) <= UID_LENGTH_MAX and _UID.fullmatch(plain) else ""
 
 
 def refusal_answer(refusals: Sequence[Refusal]) -> StatusAnswer:

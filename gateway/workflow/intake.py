@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from gateway.domain.attributes import merge
-from gateway.domain.identifiers import Mint
+from gateway.domain.identifiers import Issuers, Mint
 from gateway.domain.mapping import Mapping, MappingResult
 from gateway.domain.order import Order, OrderEvent, apply
 from gateway.domain.patient import Patient, PatientInput, PatientMerge, PatientUpdate, Visit, VisitInput
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.wire import ack, er7, hl7_source
-from gateway.workflow.perform import link_waiting
+from gateway.workflow.perform import PatientIssuers, link_waiting
 from gateway.workflow.ports import MessageRecord, Unit
 
 POSITIVE = frozenset({"accepted", "held", "ignored"})
@@ -30,12 +30,13 @@ class Feed:
     name: str
     mapping: Mapping = field(repr=False)
     mint: Mint = field(repr=False)
+    issuers: Issuers = field(default_factory=Issuers, repr=False)
     charset: str = ""
     issuer: str = ""
     hold_uncovered: bool = False
     refuse_repeated_ids: bool = False
     redirect_merged: bool = True
-    accept_test: bool = False
+    processing_ids: frozenset[str] = frozenset("PD")
     ignore: frozenset[str] = frozenset()
 
 
@@ -61,7 +62,7 @@ def receive(unit: Unit, raw: bytes, feed: Feed, peer: str, now: datetime, replay
             return repeated
     if record.message_type in feed.ignore or message.message_code in feed.ignore:
         return _conclude(unit, message, record, "ignored", [f"{record.message_type} is ignored here"], now)
-    problems = er7.check_header(message, accept_test=feed.accept_test)
+    problems = er7.check_header(message, feed.processing_ids)
     if problems:
         raise Refused(*problems)
     result = feed.mapping.apply(hl7_source.document(message), default_issuer=feed.issuer)
@@ -114,7 +115,7 @@ class Preview:
 def preview(raw: bytes, feed: Feed) -> Preview:
     """Map a message with its trace, and apply its orders to nothing. Raises Refused if it cannot be read."""
     message = er7.parse(raw, feed.charset)
-    refusals = [*er7.check_header(message, accept_test=feed.accept_test)]
+    refusals = [*er7.check_header(message, feed.processing_ids)]
     result = feed.mapping.apply(hl7_source.document(message), default_issuer=feed.issuer, trace=True)
     refusals += result.refusals
     orders = []
@@ -238,7 +239,13 @@ def _apply_order(unit: Unit, event: OrderEvent, feed: Feed, cause: str, now: dat
     applied = apply(held, event, patient, visit, feed.mint)
     saved = unit.save_order(applied.order, cause, now) if applied.order != held else applied.order
     notes += applied.notes
-    link_waiting(unit, saved, now)
+    link_waiting(
+        unit,
+        [procedure.study_instance_uid for procedure in saved.procedures if procedure.study_instance_uid],
+        [procedure.accession.value for procedure in saved.procedures if procedure.accession],
+        now,
+        PatientIssuers(feed.issuers, feed.issuer),
+    )
 
 
 def _held_order(unit: Unit, event: OrderEvent) -> Order | None:

@@ -1,0 +1,671 @@
+"""Converters: the closed table of ways from a source value to a DICOM value.
+
+Each is a pure function of one repetition (or, where its row says `joint`, of all of them) and its setting. It
+answers a value of the DICOM JSON Model, None where the source says nothing, DELETE where it says "no value",
+`Noted` where something is worth telling, or raises Unconvertible. Clauses: spec of HL7 chapter 2A types, PS3.5 6.2.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum
+from typing import Any, Final, NamedTuple
+
+from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, code_item, element
+from gateway.domain.refusal import RefusalKind
+from gateway.domain.source import NULL, Repetition
+
+
+class Unconvertible(Exception):  # noqa: N818  (reads as what the value is)
+    """The value cannot be used. `component` counts from where reading began; 0 means the whole repetition."""
+
+    def __init__(self, kind: RefusalKind, text: str, hint: str = "", component: int = 0) -> None:
+        self.kind, self.text, self.hint, self.component = kind, text, hint, component
+        super().__init__(str(kind))  # never the text, which may quote a patient's value
+
+
+class Deletion(Enum):
+    """The one value of DELETE."""
+
+    DELETE = "delete"
+
+
+DELETE: Final = Deletion.DELETE
+
+
+class Noted(NamedTuple):
+    """A value (None: nothing) with a remark for the answer's recipient."""
+
+    value: Any
+    note: str
+
+
+class Setting(NamedTuple):
+    """What a rule tells its converter. `start` is the component at which reading began, `unit` the value beside."""
+
+    vr: str = "LO"
+    start: int = 1
+    scheme: str = "99LOCAL"
+    schemes: Mapping[str, str] = {}
+    table: Mapping[str, str] = {}
+    table_name: str = ""
+    unknown: str = "refuse"
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """A row of the table: a name for rule files, the value representations it can feed, and the function."""
+
+    name: str
+    function: Callable[..., Any]
+    vrs: frozenset[str]
+    joint: bool = False
+
+    @property
+    def summary(self) -> str:
+        """The function's docstring, for documentation and `explain`."""
+        return " ".join((self.function.__doc__ or "").split())
+
+
+# ---- text ---------------------------------------------------------------------------------------------------
+
+_KEEPS_LINES = frozenset({"LT", "ST", "UT"})
+_ONE_LINE_SEPARATED = frozenset({"LO", "SH", "PN", "CS", "AE", "UC"})  # backslash separates their values (PS3.5 6.2)
+
+
+def part(repetition: Repetition, component: int, subcomponent: int = 1) -> str:
+    """The text at a position counted from 1; '' where there is none or it is the HL7 null."""
+    if component > len(repetition):
+        return ""
+    parts = repetition[component - 1]
+    if subcomponent > len(parts):
+        return ""
+    text = parts[subcomponent - 1]
+    return "" if text == NULL else text.strip()
+
+
+def clean(text: str, vr: str) -> str:
+    """Text as this VR may hold it: no control characters, no value separator, lines only where lines may be."""
+    if not text.isprintable():
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        line_break = "\n" if vr in _KEEPS_LINES else " "
+        text = "".join(
+            (line_break if character == "\n" else " " if character == "\t" else "")
+            if unicodedata.category(character) == "Cc"
+            else character
+            for character in text
+        )
+        if vr in _KEEPS_LINES:
+            text = text.replace("\n", "\r\n")  # PS3.5 6.1.2.3: a line ends with CR LF
+    if "\\" in text and vr in _ONE_LINE_SEPARATED:
+        text = text.replace("\\", "/")
+    return text.strip()
+
+
+def fit(text: str, vr: str, cut: bool) -> Any:
+    """Cleaned text within the length of its VR, as a value, a Noted cut value, or None for nothing left.
+
+    Raises Unconvertible where it is too long and may not be cut, or no code string (CS).
+    """
+    text = clean(text, vr)
+    if not text:
+        return None
+    if vr == "CS":
+        text = text.upper()
+        if not _CODE_STRING.fullmatch(text) and len(text) <= LENGTH_MAX["CS"]:
+            raise Unconvertible(
+                RefusalKind.BAD_VALUE, f"{text!r} is not a code string: only A-Z, 0-9, blank and _ may be in it",
+                "translate it with a code table",
+            )  # fmt: skip
+    limit = LENGTH_MAX.get(vr)
+    if limit is None or len(text) <= limit:
+        return text
+    if cut:
+        return Noted(text[:limit].rstrip(), f"cut to {limit} characters")
+    raise Unconvertible(
+        RefusalKind.TOO_LONG, f"{len(text)} characters, but DICOM allows {limit} ({vr})",
+        "shorten it at the source; it is never cut silently",
+    )  # fmt: skip
+
+
+_CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
+
+
+def text(repetition: Repetition, setting: Setting) -> str | None:
+    """The text of the first component read; cleaned and bounded for the attribute's VR."""
+    return part(repetition, 1) or None
+
+
+def all_text(repetition: Repetition, setting: Setting) -> str | None:
+    """All components and subcomponents that are not empty, joined by blanks."""
+    positions = ((n, m) for n, parts in enumerate(repetition, 1) for m in range(1, len(parts) + 1))
+    joined = " ".join(found for n, m in positions if (found := part(repetition, n, m)))
+    return joined or None
+
+
+def identifier_text(value: str, limit: int) -> str:
+    """An identifier, whole or refused: never cut, never altered (RAD TF-2 2.4). Raises Unconvertible."""
+    if len(value) > limit:
+        raise Unconvertible(
+            RefusalKind.TOO_LONG, f"{len(value)} characters, but DICOM allows {limit}",
+            "identifiers are never cut: send a shorter one, or map another field", 1,
+        )  # fmt: skip
+    if "\\" in value or not value.isprintable():
+        raise Unconvertible(
+            RefusalKind.BAD_VALUE, "an identifier holds a backslash or a control character", "send it without", 1
+        )
+    return value
+
+
+# ---- names --------------------------------------------------------------------------------------------------
+
+_REPRESENTATION = {"A": "Alphabetic", "I": "Ideographic", "P": "Phonetic"}
+
+
+def _script(name: str) -> str:
+    """The component group that a name's letters belong to (PS3.5 6.2.1.2, annexes H and I)."""
+    group = "Alphabetic"
+    for character in name:
+        if character < "\u1100":
+            continue
+        if "\u4e00" <= character <= "\u9fff" or "\u3400" <= character <= "\u4dbf" or character >= "\U00020000":
+            return "Ideographic"
+        if (
+            "\u3040" <= character <= "\u30ff"
+            or "\uff66" <= character <= "\uff9f"
+            or "\uac00" <= character <= "\ud7a3"
+            or "\u1100" <= character <= "\u11ff"
+        ):
+            group = "Phonetic"
+    return group
+
+
+def _name_part(repetition: Repetition, component: int) -> str:
+    found = part(repetition, component)
+    return clean(found.replace("^", " ").replace("=", " "), "PN") if found else ""
+
+
+def _name(repetition: Repetition, components: Sequence[int], degree: int) -> str:
+    """The five components of a PN in its own order (family, given, middle, prefix, suffix); degree joins suffix."""
+    parts = [_name_part(repetition, component) for component in components]
+    title = _name_part(repetition, degree)
+    if title:
+        parts[4] = f"{parts[4]} {title}".strip()
+    name = "^".join(parts).rstrip("^")
+    if len(name) > LENGTH_MAX["PN"]:
+        raise Unconvertible(
+            RefusalKind.TOO_LONG, f"a name of {len(name)} characters, but DICOM allows 64 a component group",
+            "shorten it at the source",
+        )  # fmt: skip
+    return name
+
+
+_XPN_ORDER = (1, 2, 3, 5, 4)  # HL7 has suffix before prefix, DICOM prefix before suffix
+
+
+def _names_by_type(repetitions: Sequence[Repetition]) -> dict[str, dict[str, str]]:
+    """Name type (HL7 table 0200) -> component groups of the repetitions with that type."""
+    names: dict[str, dict[str, str]] = {}
+    for repetition in repetitions:
+        name = _name(repetition, _XPN_ORDER, 6)
+        if not name:
+            continue
+        groups = names.setdefault(part(repetition, 7).upper(), {})
+        declared = _REPRESENTATION.get(part(repetition, 8).upper(), "Alphabetic")
+        if declared != "Alphabetic":
+            groups[declared] = name
+            continue
+        # An A or an untagged name with letters of another script belongs to that script's group.
+        fitting = _script(name)
+        groups.setdefault(fitting if fitting not in groups else "Alphabetic", name)
+    return names
+
+
+def xpn(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
+    """XPN to PN: prefix and suffix swapped, degree appended to the suffix; the legal name (type L) before others;
+    repetitions with representation codes A, I, P joined into one name; CJK to group 2, kana and Hangul to group 3."""
+    names = _names_by_type(repetitions)
+    for kind in ("L", "", *(kind for kind in names if kind != "M"), "M"):
+        if kind in names:
+            return [_in_group_order(names[kind])]
+    return []
+
+
+def xpn_birth(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
+    """XPN repetitions of type M (maiden name) to PN, for PatientBirthName."""
+    names = _names_by_type(repetitions)
+    return [_in_group_order(names["M"])] if "M" in names else []
+
+
+def xpn_other(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
+    """XPN repetitions of other types (alias, nickname and so on) to PN values, for OtherPatientNames."""
+    names = _names_by_type(repetitions)
+    return [_in_group_order(groups) for kind, groups in names.items() if kind not in ("L", "M", "", "D", "U")]
+
+
+def _in_group_order(groups: Mapping[str, str]) -> dict[str, str]:
+    return {group: groups[group] for group in _REPRESENTATION.values() if group in groups}
+
+
+def xcn(repetition: Repetition, setting: Setting) -> dict[str, str] | None:
+    """XCN to PN: components 2, 3, 4, 6, 5, degree 7 appended to the suffix; an ID alone is no name."""
+    name = _name(repetition, (2, 3, 4, 6, 5), 7)
+    return {_script(name): name} if name else None
+
+
+def ndl(repetition: Repetition, setting: Setting) -> dict[str, str] | None:
+    """NDL to PN: the name is in the subcomponents of component 1 (OBR-34); a plain XCN there is read as one."""
+    if len(repetition[0]) > 1:
+        return xcn(tuple((subcomponent,) for subcomponent in repetition[0]), setting)
+    second = part(repetition, 2)
+    return xcn(repetition, setting) if second and not second[0].isdigit() else None
+
+
+def xcn_identification(repetition: Repetition, setting: Setting) -> Attributes | None:
+    """XCN ID and authority to a Person Identification item (PS3.3 10.1), the authority as its local coding scheme."""
+    identifier = part(repetition, 1)
+    if not identifier:
+        return None
+    authority = part(repetition, 9)
+    name = " ".join(filter(None, (_name_part(repetition, 3), _name_part(repetition, 2))))
+    scheme = scheme_designator(authority, setting) if authority else setting.scheme
+    code = code_item(identifier_text(identifier, 64), scheme, name)
+    item: Attributes = {TAG["PersonIdentificationCodeSequence"]: element("PersonIdentificationCodeSequence", code)}
+    if authority:
+        item[TAG["InstitutionName"]] = element("InstitutionName", clean(authority, "LO"))
+    return item
+
+
+# ---- identifiers --------------------------------------------------------------------------------------------
+
+
+class Assigned(NamedTuple):
+    """An identifier as sent: value, authority (HD: namespace, universal ID, its type) and identifier type code."""
+
+    value: str
+    namespace: str = ""
+    universal_id: str = ""
+    universal_id_type: str = ""
+    type_code: str = ""
+    facility: tuple[str, str, str] = ("", "", "")
+    jurisdiction: Repetition = ()
+    agency: Repetition = ()
+
+
+def cx(repetition: Repetition) -> Assigned:
+    """A CX: ID, authority in component 4, type in 5, facility in 6, jurisdiction in 9, agency in 10."""
+    return Assigned(
+        part(repetition, 1),
+        part(repetition, 4, 1), part(repetition, 4, 2), part(repetition, 4, 3),
+        part(repetition, 5),
+        (part(repetition, 6, 1), part(repetition, 6, 2), part(repetition, 6, 3)),
+        _components_of(repetition, 9),
+        _components_of(repetition, 10),
+    )  # fmt: skip
+
+
+def ei(repetition: Repetition) -> Assigned:
+    """An EI: ID, namespace, universal ID, its type."""
+    return Assigned(part(repetition, 1), part(repetition, 2), part(repetition, 3), part(repetition, 4))
+
+
+def _components_of(repetition: Repetition, component: int) -> Repetition:
+    """The subcomponents of a component, as components of their own."""
+    if component > len(repetition) or not any(repetition[component - 1]):
+        return ()
+    return tuple((subcomponent,) for subcomponent in repetition[component - 1])
+
+
+# ---- codes --------------------------------------------------------------------------------------------------
+
+# HL7 table 0396 names, OIDs and habits of senders -> DICOM coding scheme designator (PS3.16 chapter 8).
+SCHEMES: Mapping[str, str] = {
+    **{known: known for known in (
+        "SCT", "SRT", "SNM3", "DCM", "LN", "RADLEX", "I10", "I10P", "I10C", "I11", "I9", "I9C", "C4", "C5", "HPC",
+        "ACR", "BI", "NICIP", "UCUM", "RXNORM", "UMLS", "FMA", "MDC", "NDC", "ISO639_1", "ISO639_2", "ISO3166_1",
+        "RFC5646", "L",
+    )},
+    "SNOMED-CT": "SCT", "SNOMED CT": "SCT", "SNOMED": "SCT", "2.16.840.1.113883.6.96": "SCT", "SCT2": "SCT",
+    "SDM": "99SDM", "LOINC": "LN", "2.16.840.1.113883.6.1": "LN",
+    "ICD10": "I10", "ICD-10": "I10", "2.16.840.1.113883.6.3": "I10",
+    "ICD10CM": "I10C", "I10CM": "I10C", "ICD-10-CM": "I10C", "2.16.840.1.113883.6.90": "I10C",
+    "ICD10PCS": "I10P", "2.16.840.1.113883.6.4": "I10P", "I9CDX": "I9C", "I9CP": "I9C", "ICD9CM": "I9C",
+    "CPT": "C4", "CPT4": "C4", "CPT-4": "C4", "2.16.840.1.113883.6.12": "C4", "HCPCS": "HPC", "UML": "UMLS",
+    "99RADLEX": "RADLEX", "2.16.840.1.113883.6.256": "RADLEX", "DICOM": "DCM", "1.2.840.10008.2.16.4": "DCM",
+    "LB": "L", "ISO639": "ISO639_1", "ISO3166": "ISO3166_1", "BCP47": "RFC5646",
+}  # fmt: skip
+
+
+def scheme_designator(scheme: str, setting: Setting) -> str:
+    """The DICOM designator of a coding scheme as sent: by table, 99... and HL7nnnn as they are, others made local.
+
+    Raises Unconvertible where a local name does not fit the 16 characters of a designator.
+    """
+    if not scheme:
+        return setting.scheme
+    folded = scheme.upper()
+    known = setting.schemes.get(folded) or SCHEMES.get(folded)
+    if known:
+        return known
+    designator = clean(scheme, "SH")
+    if not folded.startswith(("99", "HL7")):
+        designator = f"99{designator}"
+    if len(designator) > LENGTH_MAX["SH"]:
+        raise Unconvertible(
+            RefusalKind.TOO_LONG, f"coding scheme {scheme!r} does not fit the 16 characters of a designator",
+            "give it a designator in mappings/codes/coding-schemes.csv", 3,
+        )  # fmt: skip
+    return designator
+
+
+def _code(repetition: Repetition, at: int, version_at: int, setting: Setting) -> Attributes | None:
+    value = part(repetition, at)
+    if not value:
+        return None
+    designator = scheme_designator(part(repetition, at + 2), setting)
+    version = part(repetition, version_at) if version_at else ""
+    # A version only where the designator alone is ambiguous (PS3.3 8.2).
+    needed = designator in {"BI", "L"} or designator.startswith("99")
+    return code_item(
+        clean(value, "SH"), designator, clean(part(repetition, at + 1), "LO"), version[:16] if needed else ""
+    )
+
+
+def code(repetition: Repetition, setting: Setting) -> Attributes | None:
+    """CE, CWE or CNE to a code item: the triplet read (code, text, scheme). Text without a code is no code."""
+    version_at = {1: 7, 4: 5}.get(setting.start, 0)  # CWE.7 is the first triplet's version, CWE.8 the second's
+    return _code(repetition, 1, version_at, setting)
+
+
+def code_with_alternate(repetition: Repetition, setting: Setting) -> Attributes | None:
+    """CE, CWE or CNE to a code item, the alternate triplet (components 4 to 6) as its equivalent code (PS3.3 8.9)."""
+    first, second = _code(repetition, 1, 7, setting), _code(repetition, 4, 8, setting)
+    if first is None or second is None:
+        return first or second
+    return first | {TAG["EquivalentCodeSequence"]: element("EquivalentCodeSequence", second)}
+
+
+def from_table(repetition: Repetition, setting: Setting) -> Any:
+    """The value that a code table gives; an empty one deletes, `-` is as if nothing had been sent."""
+    sent = part(repetition, 1)
+    if not sent:
+        return None
+    found = setting.table.get(sent.upper())
+    if found is None:
+        if setting.unknown == "keep":
+            return sent
+        if setting.unknown == "omit":
+            return Noted(None, f"{sent!r} is not in table {setting.table_name}; left out")
+        raise Unconvertible(
+            RefusalKind.UNKNOWN_CODE, f"{sent!r} is not in table {setting.table_name}",
+            f"known are {', '.join(sorted(setting.table))[:200]}; add it to mappings/codes/{setting.table_name}.csv", 1,
+        )  # fmt: skip
+    if found == "-":
+        return None
+    return found or DELETE
+
+
+# ---- dates and times ----------------------------------------------------------------------------------------
+
+_TIMESTAMP = re.compile(
+    r"(\d{4})(?:(\d{2})(?:(\d{2})(?:(\d{2})(?:(\d{2})(?:(\d{2})(\.\d{1,6})?)?)?)?)?)?([+-]\d{4})?", re.ASCII
+)
+_ISO_8601 = re.compile(r"\d{4}-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?)?", re.ASCII)
+
+
+class Timestamp(NamedTuple):
+    """A TS or DTM: as many parts as were sent ('' for the rest), wall clock as sent, never shifted (design D13)."""
+
+    year: str
+    month: str
+    day: str
+    hour: str
+    minute: str
+    second: str
+    fraction: str
+    offset: str
+
+
+def timestamp(sent: str) -> Timestamp:
+    """A TS or DTM (or ISO 8601, which some send) taken apart. Raises Unconvertible for what is no real time."""
+    if _ISO_8601.fullmatch(sent):
+        zone = sent[10:]
+        sent = sent[:10].replace("-", "") + zone.replace("T", "").replace(" ", "").replace(":", "").replace(
+            "Z", "+0000"
+        )
+    match = _TIMESTAMP.fullmatch(sent)
+    if match is None:
+        raise Unconvertible(RefusalKind.BAD_VALUE, f"{sent!r} is not a date or time", "send YYYYMMDDHHMMSS[+ZZZZ]", 1)
+    found = Timestamp(*(group or "" for group in match.groups()))
+    real = found.hour < "24" and found.minute < "60" and found.second < "60"
+    try:
+        date(int(found.year), int(found.month or "1"), int(found.day or "1"))
+    except ValueError:
+        real = False
+    if found.offset and not ("0000" <= found.offset[1:] <= "1400" and found.offset[3:] < "60"):
+        real = False
+    if not real:
+        raise Unconvertible(RefusalKind.BAD_VALUE, f"{sent!r} is not a date or time that exists", "correct it", 1)
+    return found
+
+
+def date_of(repetition: Repetition, setting: Setting) -> str | None:
+    """The date of a TS, DTM or DT. A partial one (year, month) is refused."""
+    sent = part(repetition, 1)
+    if not sent:
+        return None
+    found = timestamp(sent)
+    if not found.day:
+        raise Unconvertible(RefusalKind.BAD_VALUE, f"{sent!r} names no day", "send YYYYMMDD", 1)
+    return found.year + found.month + found.day
+
+
+def birth_date(repetition: Repetition, setting: Setting) -> Any:
+    """A date of birth; a partial one (year, month) cannot be a DICOM date and is left out with a note."""
+    sent = part(repetition, 1)
+    if not sent:
+        return None
+    found = timestamp(sent)
+    if not found.day:
+        return Noted(None, "a partial date of birth cannot be shown in DICOM; left out")
+    return found.year + found.month + found.day
+
+
+def time_of(repetition: Repetition, setting: Setting) -> str | None:
+    """The wall-clock time of a TS or DTM as sent; nothing where only a date was sent."""
+    sent = part(repetition, 1)
+    found = timestamp(sent) if sent else None
+    return _time(found) if found and found.hour else None
+
+
+def start_time(repetition: Repetition, setting: Setting) -> Any:
+    """The wall-clock time of a scheduled start; a date alone starts at midnight, with a note."""
+    sent = part(repetition, 1)
+    if not sent:
+        return None
+    found = timestamp(sent)
+    return _time(found) if found.hour else Noted("000000", "the start has no time of day; taken as midnight")
+
+
+def _time(found: Timestamp) -> str:
+    return f"{found.hour}{found.minute or '00'}{found.second or '00'}{found.fraction}"
+
+
+def utc_offset(repetition: Repetition, setting: Setting) -> Any:
+    """The offset from UTC that a timestamp states; a timestamp without one deletes an offset stated earlier."""
+    sent = part(repetition, 1)
+    if not sent:
+        return None
+    offset = timestamp(sent).offset
+    return "+0000" if offset == "-0000" else offset or DELETE  # PS3.3 C.12.1.1.8: -0000 is not allowed
+
+
+# ---- people -------------------------------------------------------------------------------------------------
+
+_KILOGRAMS = {"KG": 1.0, "G": 0.001, "GM": 0.001, "LB": 0.45359237, "LBS": 0.45359237, "[LB_AV]": 0.45359237,
+              "OZ": 0.028349523125, "[OZ_AV]": 0.028349523125}  # fmt: skip
+_METRES = {"M": 1.0, "CM": 0.01, "MM": 0.001, "IN": 0.0254, "[IN_I]": 0.0254, "[IN_US]": 0.0254, "FT": 0.3048,
+           "[FT_I]": 0.3048}  # fmt: skip
+
+
+def weight(repetition: Repetition, setting: Setting) -> Any:
+    """A body weight in kilograms; the unit beside it (`with:`) may be kg, g, lb or oz, or their UCUM forms."""
+    return _quantity(repetition, setting, _KILOGRAMS, "weight")
+
+
+def height(repetition: Repetition, setting: Setting) -> Any:
+    """A body height in metres; the unit beside it (`with:`) may be m, cm, mm, in or ft, or their UCUM forms."""
+    return _quantity(repetition, setting, _METRES, "height")
+
+
+def _quantity(repetition: Repetition, setting: Setting, units: Mapping[str, float], what: str) -> Any:
+    sent = part(repetition, 1)
+    if not sent:
+        return None
+    factor = units.get(setting.unit.upper())
+    if factor is None:
+        return Noted(None, f"body {what} in unit {setting.unit[:16]!r} is not understood; left out")
+    if not _NUMBER.fullmatch(sent):
+        return Noted(None, f"body {what} is not a number; left out")
+    value = round(float(sent.replace(",", ".")) * factor, 4)
+    return value if value > 0 else Noted(None, f"body {what} is not above zero; left out")
+
+
+_NUMBER = re.compile(r"\d{1,7}([.,]\d{1,6})?", re.ASCII)
+
+
+def pregnancy(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
+    """Ambulatory status B6 (HL7 table 0009) to PregnancyStatus 3, definitely pregnant; other codes say nothing."""
+    return [3] if any(part(repetition, 1).upper() == "B6" for repetition in repetitions) else []
+
+
+def address(repetition: Repetition, setting: Setting) -> str | None:
+    """An XAD as one line: street, other designation, city, state, postal code, country."""
+    return ", ".join(found for component in range(1, 7) if (found := part(repetition, component))) or None
+
+
+def _number(repetition: Repetition) -> str:
+    """The telephone number of an XTN: component 1, else country, area, local number and extension (5 to 8)."""
+    whole = part(repetition, 1)
+    if whole:
+        return whole
+    country = part(repetition, 5)
+    parts = (
+        f"+{country.lstrip('+')}" if country else "",
+        part(repetition, 6),
+        part(repetition, 7),
+        part(repetition, 8),
+    )
+    return " ".join(filter(None, parts))
+
+
+def phone(repetition: Repetition, setting: Setting) -> Any:
+    """The telephone number of an XTN; punctuation goes if it is too long, and one that never fits is left out."""
+    number = clean(_number(repetition), setting.vr)
+    limit = LENGTH_MAX.get(setting.vr, len(number))
+    if len(number) > limit:
+        number = re.sub(r"[^0-9+]", "", number)
+    if len(number) > limit:
+        return Noted(None, "a telephone number is too long for DICOM; left out")
+    return number or None
+
+
+def telecom(repetition: Repetition, setting: Setting) -> str | None:
+    """The telephone number or, failing that, the e-mail address of an XTN, of any length."""
+    return _number(repetition) or part(repetition, 4) or None
+
+
+def location(repetition: Repetition, setting: Setting) -> str | None:
+    """A PL as point of care, room and bed, separated by blanks; the description (component 9) where these are empty."""
+    joined = " ".join(found for component in (1, 2, 3) if (found := part(repetition, component)))
+    return joined or part(repetition, 9) or None
+
+
+# ---- worklist keys ------------------------------------------------------------------------------------------
+
+_AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5 6.2: the default repertoire without backslash and controls
+_UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))+")
+
+
+def modality(repetition: Repetition, setting: Setting) -> str | None:
+    """A modality code in upper case; it has to be a code string (CS)."""
+    return part(repetition, 1).upper() or None
+
+
+def is_ae_title(title: str) -> bool:
+    """Whether PS3.5 6.2 allows this AE title: 1 to 16 characters, no backslash, no control character, not blank."""
+    return bool(_AE_TITLE.fullmatch(title)) and bool(title.strip())
+
+
+def ae_title(repetition: Repetition, setting: Setting) -> str | None:
+    """An AE title: at most 16 characters of the default repertoire, no backslash."""
+    title = part(repetition, 1)
+    if not title:
+        return None
+    if not is_ae_title(title):
+        raise Unconvertible(
+            RefusalKind.TOO_LONG if len(title) > LENGTH_MAX["AE"] else RefusalKind.BAD_VALUE,
+            f"{title!r} is not an AE title", "at most 16 ASCII characters without backslash", 1,
+        )  # fmt: skip
+    return title
+
+
+def uid(repetition: Repetition, setting: Setting) -> str | None:
+    """A UID: at most 64 characters, digits and dots, no leading zeros (PS3.5 9.1)."""
+    value = part(repetition, 1)
+    if not value:
+        return None
+    if len(value) > LENGTH_MAX["UI"] or not _UID.fullmatch(value):
+        raise Unconvertible(
+            RefusalKind.TOO_LONG if len(value) > LENGTH_MAX["UI"] else RefusalKind.BAD_VALUE,
+            f"{value[:80]!r} is not a UID", "a UID has digits and dots, no leading zeros, at most 64 characters", 1,
+        )  # fmt: skip
+    return value
+
+
+# ---- the table ----------------------------------------------------------------------------------------------
+
+_TEXTS = frozenset({"LO", "SH", "ST", "LT", "UT", "UC", "CS", "AE"})
+_PN, _SQ, _DA, _TM = frozenset({"PN"}), frozenset({"SQ"}), frozenset({"DA"}), frozenset({"TM"})
+
+CONVERTERS: Mapping[str, Converter] = {
+    row.name: row
+    for row in (
+        Converter("text", text, _TEXTS),
+        Converter("all-text", all_text, _TEXTS),
+        Converter("xpn", xpn, _PN, joint=True),
+        Converter("xpn-birth", xpn_birth, _PN, joint=True),
+        Converter("xpn-other", xpn_other, _PN, joint=True),
+        Converter("xcn", xcn, _PN),
+        Converter("ndl", ndl, _PN),
+        Converter("xcn-identification", xcn_identification, _SQ),
+        Converter("code", code, _SQ),
+        Converter("code-with-alternate", code_with_alternate, _SQ),
+        Converter("date", date_of, _DA),
+        Converter("birth-date", birth_date, _DA),
+        Converter("time", time_of, _TM),
+        Converter("start-time", start_time, _TM),
+        Converter("utc-offset", utc_offset, frozenset({"SH"})),
+        Converter("weight", weight, frozenset({"DS"})),
+        Converter("height", height, frozenset({"DS"})),
+        Converter("pregnancy", pregnancy, frozenset({"US"}), joint=True),
+        Converter("address", address, _TEXTS),
+        Converter("phone", phone, _TEXTS),
+        Converter("telecom", telecom, _TEXTS),
+        Converter("location", location, _TEXTS),
+        Converter("modality", modality, frozenset({"CS"})),
+        Converter("ae-title", ae_title, frozenset({"AE"})),
+        Converter("uid", uid, frozenset({"UI"})),
+    )
+}
+TABLE = Converter("table", from_table, _TEXTS)
+"""The converter behind `convert: {table: name}`."""
+
+DEFAULT_CONVERTER: Mapping[str, str] = {
+    **dict.fromkeys(("LO", "SH", "ST", "LT", "UT", "UC", "CS"), "text"),
+    "DA": "date", "TM": "time", "AE": "ae-title", "UI": "uid",
+}  # fmt: skip
+"""What a rule without `convert:` uses, by the VR of its target; names, codes and numbers have to say."""

@@ -1,0 +1,301 @@
+"""The tables of the store, once, for both databases (design D3, D10, D13). No statement and no connection here.
+
+Attribute sets are JSON text in the DICOM JSON Model. Events happen in UTC (ISO 8601, fixed width, so that text
+order is time order); scheduled starts are 14 digits of the department's wall clock and never pass through UTC.
+A key that is not known is NULL where it has to be unique when known, and '' elsewhere. Every change here needs a
+migration with the next number; a test compares the two.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+SCHEMA_REVISION = "0001"
+"""The Alembic revision this code works with. Revisions are numbers, so that newer and older can be told apart."""
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pk",
+        "fk": "%(table_name)s_%(column_0_name)s_fk",
+        "uq": "%(table_name)s_%(column_0_N_name)s_uq",
+    }
+)
+
+_Number = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows only in an INTEGER key
+_FoldedText = Text().with_variant(Text(collation="C"), "postgresql")  # prefix bounds need code point order
+
+
+def _id() -> Column[int]:
+    return Column("id", _Number, primary_key=True)
+
+
+def _of(name: str, target: str, *, nullable: bool = False) -> Column[int]:
+    return Column(name, _Number, ForeignKey(target), nullable=nullable)
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False)
+
+
+def _maybe(name: str) -> Column[str]:
+    return Column(name, Text)
+
+
+# One row per person ever heard of. `patient_id` repeats (0010,0020) for the index. A merged row keeps its
+# attributes for the record and points to the survivor; nothing else belongs to it any more.
+patients = Table(
+    "patients",
+    metadata,
+    _id(),
+    _text("patient_id"),
+    _of("merged_into", "patients.id", nullable=True),
+    _text("attributes"),
+    _text("created_at"),
+    _text("updated_at"),
+    Index("patients_by_patient_id", "patient_id"),
+    Index("patients_by_merged_into", "merged_into", sqlite_where=text("merged_into IS NOT NULL"),
+          postgresql_where=text("merged_into IS NOT NULL")),
+)  # fmt: skip
+
+patient_identifiers = Table(
+    "patient_identifiers",
+    metadata,
+    _text("value"),
+    _text("issuer"),
+    _of("patient_id", "patients.id"),
+    Column("position", Integer, nullable=False),  # 0 is the primary identifier
+    PrimaryKeyConstraint("value", "issuer"),
+    Index("patient_identifiers_by_patient", "patient_id", "position"),
+    sqlite_with_rowid=False,
+)
+
+# Each component group of the patient's name as `fold_name` leaves it, for prefix bounds.
+patient_names = Table(
+    "patient_names",
+    metadata,
+    _of("patient_id", "patients.id"),
+    Column("folded", _FoldedText, nullable=False),
+    PrimaryKeyConstraint("patient_id", "folded"),
+    Index("patient_names_by_folded", "folded", "patient_id"),
+    sqlite_with_rowid=False,
+)
+
+# `number` is '' for the visit without one. Not unique: after a merge both persons' visits stay with their orders.
+visits = Table(
+    "visits",
+    metadata,
+    _id(),
+    _of("patient_id", "patients.id"),
+    _text("number"),
+    _text("issuer"),
+    _text("attributes"),
+    _text("created_at"),
+    _text("updated_at"),
+    Index("visits_by_number", "patient_id", "number", "issuer"),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    _id(),
+    _of("patient_id", "patients.id"),
+    _of("visit_id", "visits.id", nullable=True),
+    _maybe("placer"),
+    _text("placer_issuer"),
+    _maybe("filler"),
+    _text("filler_issuer"),
+    _text("attributes"),
+    _text("created_at"),
+    _text("updated_at"),
+    Index("orders_by_patient", "patient_id"),
+    Index("orders_by_visit", "visit_id", sqlite_where=text("visit_id IS NOT NULL"),
+          postgresql_where=text("visit_id IS NOT NULL")),
+    Index("orders_by_placer", "placer", "placer_issuer", unique=True, sqlite_where=text("placer IS NOT NULL"),
+          postgresql_where=text("placer IS NOT NULL")),
+    Index("orders_by_filler", "filler", "filler_issuer", unique=True, sqlite_where=text("filler IS NOT NULL"),
+          postgresql_where=text("filler IS NOT NULL")),
+)  # fmt: skip
+
+# `accession` may be shared between procedures; a Study Instance UID never is.
+requested_procedures = Table(
+    "requested_procedures",
+    metadata,
+    _id(),
+    _of("order_id", "orders.id"),
+    _maybe("study_instance_uid"),
+    _text("requested_procedure_id"),
+    _maybe("accession"),
+    _text("accession_issuer"),
+    _text("attributes"),
+    Index("requested_procedures_by_order", "order_id"),
+    Index("requested_procedures_by_study", "study_instance_uid", unique=True,
+          sqlite_where=text("study_instance_uid IS NOT NULL"),
+          postgresql_where=text("study_instance_uid IS NOT NULL")),
+    Index("requested_procedures_by_accession", "accession", "accession_issuer",
+          sqlite_where=text("accession IS NOT NULL"), postgresql_where=text("accession IS NOT NULL")),
+    Index("requested_procedures_by_rp_id", "requested_procedure_id"),
+)  # fmt: skip
+
+# `order_id` and `patient_id` repeat what the procedure's order says, so that a change of either finds its steps in
+# one look; only `save_order` and `merge_patient` move them. `listed` repeats whether the status is one of LISTED.
+# Numbers are never used again (AUTOINCREMENT): (id, revision) names an item's content for ever (design D2).
+steps = Table(
+    "steps",
+    metadata,
+    _id(),
+    _of("procedure_id", "requested_procedures.id"),
+    _of("order_id", "orders.id"),
+    _of("patient_id", "patients.id"),
+    _maybe("sps_id"),
+    _text("status"),
+    Column("listed", Integer, nullable=False),
+    _text("start_local"),
+    _text("start_offset"),  # what the sender said of its zone, such as +0100
+    _text("zone"),  # the department's zone by name when the start was written
+    _text("modality"),
+    _text("attributes"),
+    Column("revision", _Number, nullable=False),
+    UniqueConstraint("procedure_id", "sps_id"),
+    Index("steps_by_order", "order_id"),
+    Index("steps_by_patient", "patient_id"),
+    Index("steps_by_sps_id", "sps_id"),
+    Index("steps_by_start", "listed", "start_local", "id", "modality"),
+    sqlite_autoincrement=True,
+)
+
+# `listed` and `start_local` repeat the step's, so that "my station, today" is a range of one index.
+step_stations = Table(
+    "step_stations",
+    metadata,
+    _of("step_id", "steps.id"),
+    _text("ae_title"),
+    Column("listed", Integer, nullable=False),
+    _text("start_local"),
+    PrimaryKeyConstraint("step_id", "ae_title"),
+    Index("step_stations_by_station", "ae_title", "listed", "start_local", "step_id"),
+    sqlite_with_rowid=False,
+)
+
+step_history = Table(
+    "step_history",
+    metadata,
+    _id(),
+    _of("step_id", "steps.id"),
+    _text("at"),
+    _text("status"),
+    _text("start_local"),
+    _text("cause"),
+    Index("step_history_by_step", "step_id"),
+)
+
+# The archive: input, outcome and answer of everything received. Its numbers are quoted by people, so they are
+# never used again. `replay_of` has no foreign key: what was replayed may be pruned before its replay.
+messages = Table(
+    "messages",
+    metadata,
+    _id(),
+    _text("received_at"),
+    _text("listener"),
+    _text("peer"),
+    _text("sender"),
+    _text("control_id"),
+    _text("message_type"),
+    Column("digest", LargeBinary, nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    _text("disposition"),
+    _text("reasons"),
+    Column("answer", LargeBinary, nullable=False),
+    _text("mapping"),
+    Column("replay_of", _Number),
+    Index("messages_by_control_id", "listener", "sender", "control_id"),
+    Index("messages_by_received_at", "received_at"),
+    Index("messages_held", "id", sqlite_where=text("disposition = 'held'"),
+          postgresql_where=text("disposition = 'held'")),
+    sqlite_autoincrement=True,
+)  # fmt: skip
+
+message_keys = Table(
+    "message_keys",
+    metadata,
+    _of("message_id", "messages.id"),
+    _text("kind"),
+    _text("value"),
+    PrimaryKeyConstraint("message_id", "kind", "value"),
+    Index("message_keys_by_value", "value", "message_id"),
+    sqlite_with_rowid=False,
+)
+
+performed_steps = Table(
+    "performed_steps",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    _text("state"),
+    _text("calling_ae_title"),
+    _of("patient_id", "patients.id", nullable=True),
+    Column("quarantined", Integer, nullable=False),
+    _text("attributes"),
+    _text("created_at"),
+    _text("updated_at"),
+    Index("performed_steps_by_patient", "patient_id"),
+    Index("performed_steps_open", "sop_instance_uid", sqlite_where=text("state = 'IN PROGRESS'"),
+          postgresql_where=text("state = 'IN PROGRESS'")),
+    Index("performed_steps_quarantined", "sop_instance_uid", sqlite_where=text("quarantined = 1"),
+          postgresql_where=text("quarantined = 1")),
+)  # fmt: skip
+
+performed_step_links = Table(
+    "performed_step_links",
+    metadata,
+    Column("sop_instance_uid", Text, ForeignKey("performed_steps.sop_instance_uid"), nullable=False),
+    _of("step_id", "steps.id"),
+    PrimaryKeyConstraint("sop_instance_uid", "step_id"),
+    Index("performed_step_links_by_step", "step_id"),
+    sqlite_with_rowid=False,
+)
+
+# Every N-CREATE and N-SET as it came, also refused ones, whose instance may not exist: no foreign key.
+performed_requests = Table(
+    "performed_requests",
+    metadata,
+    _id(),
+    _text("sop_instance_uid"),
+    _text("operation"),
+    _text("calling_ae_title"),
+    Column("raw", LargeBinary, nullable=False),
+    Column("status", Integer, nullable=False),
+    _text("comment"),
+    _text("at"),
+    Index("performed_requests_by_instance", "sop_instance_uid"),
+)
+
+# What is to be told to others, in order per destination and patient (design D8). Written in the transaction that
+# causes it. In this release nothing is forwarded, so nothing writes it yet; it is here because the order in which
+# things happened cannot be made up later.
+outbox = Table(
+    "outbox",
+    metadata,
+    _id(),
+    _text("destination"),
+    _of("patient_id", "patients.id", nullable=True),
+    _text("created_at"),
+    Column("payload", LargeBinary, nullable=False),
+    _text("state"),
+    Column("attempts", Integer, nullable=False),
+    _text("due_at"),
+    _text("reason"),
+    Index("outbox_in_order", "destination", "patient_id", "id"),
+)
+
+# Facts about the site as a whole: `site_namespace`, the UUID under which keys are minted (design D10).
+meta = Table("meta", metadata, Column("name", Text, primary_key=True), _text("value"))

@@ -1,0 +1,118 @@
+"""Use cases run through the store's writer: what is answered when they are done, refuse, fail or cannot be stored.
+
+The listeners and the command line share it, so a replayed message takes the same road as a received one.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from gateway.config import HL7Settings, Site
+from gateway.domain.devices import Device
+from gateway.domain.identifiers import Mint
+from gateway.domain.performed import LENIENT, STRICT, Operation
+from gateway.domain.refusal import Refusal, RefusalKind, Refused
+from gateway.edges.store import Store, StoreUnavailable
+from gateway.wire.dimse import NAnswer
+from gateway.wire.mpps_dataset import STATUSES
+from gateway.workflow import intake
+from gateway.workflow.intake import Feed, Receipt
+from gateway.workflow.perform import PatientIssuers, PerformAnswer, PerformRequest, create_step, set_step
+from gateway.workflow.ports import Unit
+
+_log = structlog.get_logger()
+
+
+def now() -> datetime:
+    """The clock of the service."""
+    return datetime.now(UTC)
+
+
+def feeds_of(site: Site, mint: Mint) -> dict[str, Feed]:
+    """How the messages of each listener are read, by its name."""
+    return {settings.name: _feed(site, settings, mint) for settings in site.settings.hl7}
+
+
+def _feed(site: Site, settings: HL7Settings, mint: Mint) -> Feed:
+    return Feed(
+        name=settings.name,
+        mapping=site.mappings[settings.mapping],
+        mint=mint,
+        issuers=site.issuers,
+        charset=settings.charset or "ascii",
+        issuer=settings.issuer,
+        hold_uncovered=settings.uncovered == "hold",
+        refuse_repeated_ids=settings.repeat == "refuse",
+        redirect_merged=settings.merged_patient == "redirect",
+        processing_ids=frozenset("PDT" if settings.accept_test else "PD"),
+        ignore=frozenset(settings.ignore),
+    )
+
+
+async def process_message(store: Store, raw: bytes, feed: Feed, peer: str, replay_of: int | None = None) -> Receipt:
+    """Run one message down the whole road; the receipt's answer is truthful whatever happened.
+
+    A refusal undoes the message's changes and is archived by a transaction of its own. What cannot be stored now is
+    answered as transient and changes nothing.
+    """
+    at = now()
+    try:
+        return await asyncio.wrap_future(store.write(lambda unit: intake.receive(unit, raw, feed, peer, at, replay_of)))
+    except Refused as refused:
+        refusals: Sequence[Refusal] = refused.refusals
+    except StoreUnavailable:
+        refusals = [_CANNOT_STORE]
+    except Exception as error:
+        _log.error("message_failed", listener=feed.name, exc_info=error)
+        refusals = [_FAILED]
+    return await archive_message(store, raw, refusals, feed, peer, replay_of)
+
+
+async def archive_message(
+    store: Store, raw: bytes, refusals: Sequence[Refusal], feed: Feed, peer: str, replay_of: int | None = None
+) -> Receipt:
+    """Keep a refused message with its reasons where that can be written, and answer it either way."""
+    at = now()
+    if _CANNOT_STORE not in refusals:
+        try:
+            return await asyncio.wrap_future(
+                store.write(lambda unit: intake.archive_refused(unit, raw, refusals, feed, peer, at, replay_of))
+            )
+        except StoreUnavailable:
+            refusals = [_CANNOT_STORE]
+        except Exception as error:
+            _log.error("archive_failed", listener=feed.name, exc_info=error)
+    return intake.refuse_unarchived(raw, refusals, feed, at)
+
+
+_CANNOT_STORE = Refusal(RefusalKind.TRANSIENT, "", "the message cannot be stored now", "send it again later")
+_FAILED = Refusal(
+    RefusalKind.INTERNAL,
+    "",
+    "the gateway could not process this message",
+    "the message is archived; tell the gateway's operator",
+)
+
+
+async def report_performed(
+    store: Store, site: Site, operation: Operation, request: PerformRequest, device: Device
+) -> NAnswer:
+    """Run an N-CREATE or N-SET; the answer is positive only when it is on disk."""
+    rules = STRICT if device.mpps_strict else LENIENT
+    at = now()
+
+    def use_case(unit: Unit) -> PerformAnswer:
+        if operation is Operation.CREATE:
+            return create_step(unit, request, at, rules, PatientIssuers(site.issuers))
+        return set_step(unit, request, at, rules)
+
+    try:
+        done = await asyncio.wrap_future(store.write(use_case))
+    except StoreUnavailable:
+        return NAnswer(STATUSES[RefusalKind.TRANSIENT], "cannot be stored now, send it again later")
+    except Exception as error:
+        _log.error("performed_step_failed", operation=operation.value, exc_info=error)
+        return NAnswer(STATUSES[RefusalKind.INTERNAL], "the gateway could not process this request")
+    return NAnswer(done.status, done.comment, done.error_id, done.attribute_tags)

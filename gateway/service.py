@@ -1,0 +1,292 @@
+"""The wiring and life cycle of one running gateway: its listeners over one store.
+
+Every listener hands its input to one use case and its answer back. A reload reads the whole site again and changes
+feeds and devices together, or nothing.
+"""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+
+import structlog
+import uvloop
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.cron import CronTrigger
+
+from gateway.config import ConfigError, Site, load_site
+from gateway.domain.devices import Device
+from gateway.domain.identifiers import Mint
+from gateway.domain.performed import Operation
+from gateway.domain.refusal import Refusal, RefusalKind
+from gateway.edges import logs
+from gateway.edges.dimse_server import Association, DIMSEServer, Limits, Rejection
+from gateway.edges.health import HTTPServer, Metrics, app
+from gateway.edges.mllp import MLLPLimits, MLLPListener, Peer
+from gateway.edges.store import Store
+from gateway.processing import archive_message, feeds_of, now, process_message, report_performed
+from gateway.wire.dimse import FindAnswer, NAnswer
+from gateway.workflow import maintain
+from gateway.workflow.intake import Receipt
+from gateway.workflow.perform import PerformRequest
+from gateway.workflow.query import Worklist
+
+EXPIRED_MAX = 1_000
+"""Steps taken off in one transaction, so that the night's work never holds up a message for long."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a busy writer thread may keep the event loop waiting (design D3b, measured)."""
+
+_log = structlog.get_logger()
+
+
+class Service:
+    """One gateway process: its listeners over one store."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.metrics = Metrics()
+        self.store = Store(site.store_url)
+        self._mint = Mint(self.store.site_namespace())
+        self._feeds = feeds_of(site, self._mint)
+        self.worklist = Worklist(self.store)
+        self._serving = False
+        self._listeners: list[MLLPListener] = []
+        dicom = site.settings.dicom
+        self.dimse = DIMSEServer(
+            dicom.host,
+            dicom.port,
+            _Handlers(self),
+            Limits(
+                associations_max=dicom.associations_max,
+                associations_per_peer_max=dicom.associations_per_peer_max,
+                idle_timeout_s=dicom.idle_timeout_s,
+            ),
+            observe=self._observe_dimse,
+        )
+        self.http = HTTPServer(
+            app(self.metrics, self._unready, self.store.counts), site.settings.http.host, site.settings.http.port
+        )
+        self._scheduler = AsyncIOScheduler(timezone=site.zone) if site.zone else AsyncIOScheduler()
+
+    async def start(self) -> list[str]:
+        """Open every listener. Returns one line for each. Raises OSError if an address is taken."""
+        lines = []
+        for settings in self.site.settings.hl7:
+            listener = MLLPListener(
+                settings.name,
+                settings.host,
+                settings.port,
+                self._receiver(settings.name),
+                self._rejecter(settings.name),
+                MLLPLimits(frame_bytes_max=settings.frame_bytes_max),
+                observe=self._observe_mllp,
+            )
+            await listener.start()
+            self._listeners.append(listener)
+            lines.append(f"HL7 v2 over MLLP  {settings.host}:{settings.port}  ({settings.name}, {settings.mapping})")
+        await self.dimse.start()
+        settings_dicom = self.site.settings.dicom
+        lines.append(
+            f"DICOM             {settings_dicom.host}:{settings_dicom.port}  ({self.site.settings.ae_title}: "
+            "worklist, MPPS, echo)"
+        )
+        await self.http.start()
+        settings_http = self.site.settings.http
+        lines.append(f"HTTP              {settings_http.host}:{settings_http.port}  (/health/ready, /metrics)")
+        hour, minute = self.site.settings.expiry.at.split(":")
+        self._scheduler.add_job(self.expire, CronTrigger(hour=hour, minute=minute), id="expiry")
+        self._scheduler.start()
+        self._serving = True
+        return lines
+
+    async def stop(self) -> None:
+        """Finish what is in flight, then close everything."""
+        self._serving = False
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)
+        for listener in self._listeners:
+            await listener.stop()
+        await self.dimse.stop()
+        await self.http.stop()
+        self.store.close()
+
+    async def reload(self) -> None:
+        """Read the site again: mappings, catalogue, issuers, devices and feed options change together or not at all."""
+        try:
+            site = load_site(self.site.file)
+        except ConfigError as error:
+            for problem in error.problems:
+                _log.error("reload_refused", file=problem.file, line=problem.line, where=problem.where)
+            return
+        fixed = ("store", "dicom", "http", "timezone", "expiry")
+        moved = [name for name in fixed if getattr(site.settings, name) != getattr(self.site.settings, name)]
+        listeners = {listener.name for listener in self.site.settings.hl7}
+        if {listener.name for listener in site.settings.hl7} != listeners:
+            moved.append("hl7")
+        if moved:
+            _log.warning("reload_needs_restart", settings=moved)
+        self.site, self._feeds = site, feeds_of(site, self._mint)
+        _log.info("reloaded")
+        await self.release_held()
+
+    async def release_held(self) -> int:
+        """Run held messages again: a procedure rule may exist by now. Returns how many came through."""
+        released = 0
+        for message in self.store.held_messages():
+            feed = self._feeds.get(message.record.listener)
+            if feed is None:
+                continue
+            receipt = await process_message(self.store, message.record.raw, feed, message.record.peer, message.id)
+            if receipt.disposition == "accepted":
+                released += 1
+            await asyncio.wrap_future(self.store.write(lambda unit, number=message.id: unit.retire_held(number)))
+        return released
+
+    async def expire(self) -> int:
+        """Take steps off the list whose day has long passed. Returns how many."""
+        limit = maintain.expiry_limit(self.site.wall_clock(now()), self.site.settings.expiry.after_days)
+        total = 0
+        while refs := self.store.expiring(limit, EXPIRED_MAX):
+            batch = refs
+            total += await asyncio.wrap_future(
+                self.store.write(lambda unit, due=batch: maintain.expire(unit, due, now()))
+            )
+            if len(refs) < EXPIRED_MAX:
+                break
+        _log.info("expired", steps=total, before=limit)
+        return total
+
+    def _unready(self) -> str:
+        if not self._serving:
+            return "not serving yet"
+        return self.store.problem()
+
+    # --- HL7 -----------------------------------------------------------------------------------------------------
+
+    def _receiver(self, name: str) -> Callable[[bytes, Peer], Awaitable[bytes]]:
+        async def receive(frame: bytes, peer: Peer) -> bytes:
+            began = time.perf_counter()
+            receipt = await process_message(self.store, frame, self._feeds[name], str(peer))
+            self._tell(receipt, name, began)
+            return receipt.answer
+
+        return receive
+
+    def _rejecter(self, name: str) -> Callable[[bytes, Refusal, Peer], Awaitable[bytes]]:
+        async def reject(raw: bytes, refusal: Refusal, peer: Peer) -> bytes:
+            began = time.perf_counter()
+            receipt = await archive_message(self.store, raw, [refusal], self._feeds[name], str(peer))
+            self._tell(receipt, name, began)
+            return receipt.answer
+
+        return reject
+
+    def _tell(self, receipt: Receipt, listener: str, began: float) -> None:
+        seconds = time.perf_counter() - began
+        self.metrics.messages.labels(listener, receipt.disposition).inc()
+        self.metrics.seconds.labels("HL7").observe(seconds)
+        if RefusalKind.TRANSIENT.value in receipt.kinds:
+            self.metrics.transient.inc()
+        _log.info(
+            "message",
+            listener=listener,
+            type=receipt.message_type,
+            control_id=receipt.control_id,
+            outcome=receipt.disposition,
+            refusals=list(receipt.kinds),
+            ms=round(seconds * 1000, 2),
+        )
+
+    def _observe_mllp(self, event: str, **fields: object) -> None:
+        _log.info(event, **fields)
+
+    # --- DICOM ---------------------------------------------------------------------------------------------------
+
+    def _observe_dimse(self, event: str, **fields: object) -> None:
+        if event == "association_opened":
+            self.metrics.associations.inc()
+        elif event in ("association_closed", "association_aborted"):
+            self.metrics.associations.dec()
+        elif event == "association_rejected":
+            self.metrics.refused_associations.inc()
+        elif event == "request_done":
+            self.metrics.requests.labels(fields["operation"], f"{fields['status']:04X}").inc()
+            self.metrics.matches.inc(int(str(fields.get("matches") or 0)))
+        _log.info(event, **fields)
+
+
+class _Handlers:
+    """What the DICOM listener asks for, answered by the use cases."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def admit(self, association: Association) -> Rejection | None:
+        """Who may call: the device registry decides (PS3.8 9.3.4: calling AE title not recognised)."""
+        known = self._device(association)
+        return None if known else Rejection(result=1, source=1, reason=3)
+
+    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer]:
+        """C-FIND on the worklist (RAD-5)."""
+        device = self._device(association) or Device(association.calling_ae_title)
+        return self._service.worklist.answer(device, transfer_syntax, identifier)
+
+    async def create(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str | None, dataset: bytes
+    ) -> NAnswer:
+        """N-CREATE of an MPPS (RAD-6)."""
+        return await self._report(Operation.CREATE, association, transfer_syntax, sop_instance_uid or "", dataset)
+
+    async def set(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
+    ) -> NAnswer:
+        """N-SET of an MPPS (RAD-7)."""
+        return await self._report(Operation.SET, association, transfer_syntax, sop_instance_uid, dataset)
+
+    async def _report(
+        self, operation: Operation, association: Association, transfer_syntax: str, uid: str, dataset: bytes
+    ) -> NAnswer:
+        service = self._service
+        request = PerformRequest(uid, association.calling_ae_title, transfer_syntax, dataset)
+        device = self._device(association) or Device(association.calling_ae_title)
+        return await report_performed(service.store, service.site, operation, request, device)
+
+    def _device(self, association: Association) -> Device | None:
+        return self._service.site.devices.device(association.calling_ae_title)
+
+
+def serve(site: Site, announce: Callable[[str], None]) -> None:
+    """Run the service until SIGTERM or SIGINT. Raises StoreError or OSError if it cannot start."""
+    logs.configure()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    uvloop.run(_serve(site, announce))
+
+
+async def _serve(site: Site, announce: Callable[[str], None]) -> None:
+    service = Service(site)
+    ended = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.get_running_loop().create_task(service.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        for line in await service.start():
+            announce(line)
+        gc.freeze()  # what was loaded by now stays; the collector need not walk it again
+        await service.release_held()
+        await ended.wait()
+    finally:
+        with contextlib.suppress(Exception):
+            await service.stop()

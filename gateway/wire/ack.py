@@ -1,0 +1,218 @@
+"""Answers to HL7 v2 messages: MSH, MSA and ERR (HL7 v2 chapter 2), and the one table from refusals to table 0357.
+
+Original acknowledgement mode, as IHE RAD asks (TF-2 2.4): AA accepted, AE something in the content is wrong, AR the
+message as such cannot be taken or cannot be taken now. Every refusal is told, each with its place. An answer never
+fails to be built: what cannot be read is answered as far as its MSH can be made out.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from gateway.domain.refusal import Refusal, RefusalKind, Refused
+from gateway.wire.er7 import Delimiters, Message, escape, parse_header
+
+_K = RefusalKind
+
+ACKNOWLEDGMENT: Mapping[RefusalKind, tuple[int, str]] = {
+    _K.SEGMENT_SEQUENCE: (100, "AE"),
+    _K.MISSING_FIELD: (101, "AE"),
+    _K.MISSING_VALUE: (101, "AE"),
+    _K.BAD_VALUE: (102, "AE"),
+    _K.TOO_LONG: (104, "AE"),
+    _K.UNKNOWN_CODE: (103, "AE"),
+    _K.UNCOVERED: (103, "AE"),
+    # A technical reason, hence AR; not 207, which asks the sender to try again.
+    _K.UNREADABLE: (102, "AR"),
+    _K.UNSUPPORTED_TYPE: (200, "AR"),
+    _K.UNSUPPORTED_EVENT: (201, "AR"),
+    _K.UNSUPPORTED_PROCESSING_ID: (202, "AR"),
+    _K.UNSUPPORTED_VERSION: (203, "AR"),
+    _K.UNKNOWN_KEY: (204, "AE"),
+    _K.DUPLICATE_KEY: (205, "AE"),
+    _K.CONFLICT: (207, "AE"),
+    _K.TRANSIENT: (207, "AR"),
+    _K.INTERNAL: (207, "AE"),
+    # These speak of DICOM services; an order cannot cause them, but the table is total.
+    _K.UNUSABLE_QUERY: (102, "AE"),
+    _K.INVALID_UID: (102, "AE"),
+    _K.DUPLICATE_INSTANCE: (205, "AE"),
+    _K.NO_SUCH_INSTANCE: (204, "AE"),
+    _K.STEP_CLOSED: (207, "AE"),
+}
+"""Refusal -> (ERR-3 of table 0357, MSA-1 of table 0008)."""
+
+MEANING: Mapping[int, str] = {
+    100: "Segment sequence error",
+    101: "Required field missing",
+    102: "Data type error",
+    103: "Table value not found",
+    104: "Value too long",
+    200: "Unsupported message type",
+    201: "Unsupported event code",
+    202: "Unsupported processing id",
+    203: "Unsupported version id",
+    204: "Unknown key identifier",
+    205: "Duplicate key identifier",
+    206: "Application record locked",
+    207: "Application internal error",
+}
+
+ERRORS_MAX = 50
+"""More problems than a person mends at one time; an answer longer than the message helps nobody."""
+
+MSA_3_CHARACTERS_MAX = 80  # HL7 v2 2.15.8.3
+_ERR_7_CHARACTERS_MAX = 2048
+_ERR_8_CHARACTERS_MAX = 250
+
+_PLACE = re.compile(
+    r"(?P<segment>[A-Z][A-Z0-9]{2})(?:\[(?P<number>\d+)\])?"
+    r"(?:-(?P<field>\d+)(?:\((?P<repetition>\d+)\))?(?:\.(?P<component>\d+)(?:\.(?P<subcomponent>\d+))?)?)?"
+)
+_VERSION_NUMBERS = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+
+
+def acknowledge(
+    message: Message | None,
+    refusals: Sequence[Refusal] = (),
+    *,
+    now: datetime,
+    notes: Sequence[str] = (),
+    raw: bytes = b"",
+) -> bytes:
+    """The answer to `message`, or to `raw` where there is none because it could not be read. Unframed.
+
+    No refusals mean AA. `notes` say what was done other than storing (held, ignored, repeated); MSA-3 shows them, and
+    the refusals, to senders of versions that have nothing else.
+    """
+    message = message or _made_out(raw)
+    delimiters = message.delimiters if message else Delimiters()
+    version = _version(message.version if message else "")
+    segments = [
+        _msh(message, delimiters, version, now, raw),
+        _msa(message, delimiters, refusals, notes),
+        *_err(refusals[:ERRORS_MAX], delimiters, version),
+    ]
+    text = "".join(f"{delimiters.field.join(segment).rstrip(delimiters.field)}\r" for segment in segments)
+    return message.character_set.encode(text) if message else text.encode("ascii", "replace")
+
+
+def code_for(kind: RefusalKind, version: tuple[int, ...]) -> int:
+    """ERR-3 for a refusal, in the words the sender's version has: 104 is newer than 2.5.1."""
+    code = ACKNOWLEDGMENT[kind][0]
+    return 102 if code == 104 and version <= (2, 5, 1) else code
+
+
+def _made_out(raw: bytes) -> Message | None:
+    try:
+        return parse_header(raw)
+    except Refused:
+        return None
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """MSH-12 as numbers; what is none is answered in the layout of 2.5.1."""
+    found = _VERSION_NUMBERS.match(text)
+    return tuple(int(number) for number in found.groups(default="0")) if found else (2, 5, 1)
+
+
+def _msh(
+    message: Message | None, delimiters: Delimiters, version: tuple[int, ...], now: datetime, raw: bytes
+) -> list[str]:
+    def said(n: int) -> str:
+        return _echo(message, n)
+
+    event = escape(message.trigger_event, delimiters) if message else ""
+    kind = ["ACK"]
+    if event and delimiters.component and version >= (2, 2):
+        kind += [event, "ACK"] if version >= (2, 4) else [event]
+    time = now.strftime("%Y%m%d%H%M%S")
+    # Unique because a message is answered once at a time; made from what is known, so that answers can be repeated.
+    seed = f"{now.isoformat()}\n{said(3)}\n{said(4)}\n{said(10)}\n".encode() + raw
+    return [
+        "MSH",
+        delimiters.component + delimiters.repetition + delimiters.escape + delimiters.subcomponent,
+        said(5), said(6), said(3), said(4),
+        f"{time}{now.strftime('%z')}",
+        "",
+        delimiters.component.join(kind),
+        hashlib.blake2b(seed, digest_size=10).hexdigest().upper(),  # 20 characters, the limit of v2.3.1
+        said(11) or "P",
+        said(12) or "2.5.1",
+        "", "", "", "", "",
+        said(18),
+    ]  # fmt: skip
+
+
+def _echo(message: Message | None, n: int) -> str:
+    """MSH-n as it was sent; a line end that got into it would end our segment, so it becomes a space."""
+    return message.msh.raw(n).replace("\n", " ") if message else ""
+
+
+def _msa(
+    message: Message | None, delimiters: Delimiters, refusals: Sequence[Refusal], notes: Sequence[str]
+) -> list[str]:
+    codes = {ACKNOWLEDGMENT[refusal.kind][1] for refusal in refusals}
+    code = "AR" if "AR" in codes else "AE" if codes else "AA"
+    said = "; ".join([*(str(refusal) for refusal in refusals[:ERRORS_MAX]), *notes])
+    return [
+        "MSA", code, _echo(message, 10), escape(_shorten(said, MSA_3_CHARACTERS_MAX), delimiters)
+    ]  # fmt: skip
+
+
+def _err(refusals: Sequence[Refusal], delimiters: Delimiters, version: tuple[int, ...]) -> list[list[str]]:
+    if not refusals or not delimiters.component:
+        return []
+    if version < (2, 5):
+        # One segment whose ERR-1 repeats: segment, sequence, field, code; the code's parts are subcomponents.
+        separator = delimiters.repetition
+        told = [_error_1(refusal, delimiters, version) for refusal in refusals]
+        return [["ERR", separator.join(told) if separator else told[0]]]
+    return [_error(refusal, delimiters, version) for refusal in refusals]
+
+
+def _error_1(refusal: Refusal, delimiters: Delimiters, version: tuple[int, ...]) -> str:
+    code = code_for(refusal.kind, version)
+    coded = [str(code), MEANING[code], "HL70357"] if delimiters.subcomponent else [str(code)]
+    place = [*_location(refusal.where), "", "", ""][:3]
+    return delimiters.component.join([*place, delimiters.subcomponent.join(coded)])
+
+
+def _error(refusal: Refusal, delimiters: Delimiters, version: tuple[int, ...]) -> list[str]:
+    code = code_for(refusal.kind, version)
+
+    def coded(*parts: str) -> str:
+        return delimiters.component.join(escape(part, delimiters) for part in parts)
+
+    return [
+        "ERR", "",
+        delimiters.component.join(_location(refusal.where)),
+        coded(str(code), MEANING[code], "HL70357"),
+        "E",
+        coded(refusal.kind.name, refusal.kind.value, "L"),
+        "",
+        escape(_shorten(str(refusal), _ERR_7_CHARACTERS_MAX), delimiters),
+        escape(_shorten(refusal.text, _ERR_8_CHARACTERS_MAX), delimiters),
+    ]  # fmt: skip
+
+
+def _location(where: str) -> list[str]:
+    """`OBR[2]-4(3).1` as the components of ERR-2: segment, sequence, field, repetition, component, subcomponent."""
+    found = _PLACE.fullmatch(where)
+    if found is None:
+        return []
+    segment, number, field, repetition, component, subcomponent = found.groups(default="")
+    location = [segment, number or "1", field, repetition or ("1" if component else ""), component, subcomponent]
+    while not location[-1]:
+        location.pop()
+    return location
+
+
+def _shorten(text: str, characters_max: int) -> str:
+    """At most that many characters, cut between words."""
+    text = " ".join(text.split())
+    if len(text) <= characters_max:
+        return text
+    room = characters_max - len(" ...")
+    return (text[: room + 1].rsplit(" ", 1)[0] if " " in text[: room + 1] else text[:room])[:room] + " ..."

@@ -1,0 +1,336 @@
+"""DIMSE messages in and out of presentation data values (PS3.7 clauses 6.3, 9.3 and 10.3), sans I/O.
+
+What may live here: reading command sets, assembling messages from fragments, writing responses, and the decision
+which request an association's context can serve at all. Nothing here reads a data set: it is bytes, passed on.
+
+Command sets are flat lists of group 0000 elements in Implicit VR Little Endian, so they are read and written by
+position: pydicom takes about a hundred times as long, and warns with values in the text. Tests hold both
+directions against pynetdicom's message classes.
+"""
+
+import struct
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, PDV, data_pdus
+
+COMMAND_BYTES_MAX = 16_384
+"""The longest command set that is read. Real ones have some 150 bytes; an Attribute Identifier List may add more."""
+
+NO_DATASET = 0x0101
+"""Command Data Set Type that says that no data set follows (PS3.7 E.1); every other value says that one does."""
+
+_RESPONSE = 0x8000
+"""This bit of the Command Field tells responses from requests."""
+
+
+class Operation(IntEnum):
+    """Command Field (0000,0100) of requests (PS3.7 E.1)."""
+
+    C_STORE = 0x0001
+    C_GET = 0x0010
+    C_FIND = 0x0020
+    C_MOVE = 0x0021
+    C_ECHO = 0x0030
+    N_EVENT_REPORT = 0x0100
+    N_GET = 0x0110
+    N_SET = 0x0120
+    N_ACTION = 0x0130
+    N_CREATE = 0x0140
+    N_DELETE = 0x0150
+    C_CANCEL = 0x0FFF
+
+
+class Status(IntEnum):
+    """Statuses that this layer and the server give by themselves (PS3.7 annex C, PS3.4 Table K.4-1)."""
+
+    SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110
+    NO_SUCH_SOP_CLASS = 0x0118
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
+    DUPLICATE_INVOCATION = 0x0210
+    UNRECOGNISED_OPERATION = 0x0211
+    IDENTIFIER_DOES_NOT_MATCH = 0xA900
+    UNABLE_TO_PROCESS = 0xC001
+    CANCEL = 0xFE00
+    PENDING = 0xFF00
+    PENDING_WITH_WARNING = 0xFF01
+
+
+class DIMSEViolation(Exception):  # noqa: N818  (names what the peer did)
+    """The peer's messages cannot be followed any more; the association has to be aborted. Carries no values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """The fields of a command set that requests use. UIDs are as sent, without padding; '' where absent.
+
+    `sop_class_uid` and `sop_instance_uid` are the Requested ones of N-SET and its like and the Affected ones of the
+    rest, or the other kind where a peer mixed them up. `responds_to` is what a C-CANCEL refers to.
+    """
+
+    field: int
+    message_id: int
+    has_dataset: bool
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    responds_to: int = 0
+
+    @property
+    def is_response(self) -> bool:
+        """Whether this answers a request; we send none, so nothing may."""
+        return bool(self.field & _RESPONSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A whole DIMSE message; `dataset` is None where the command says that there is none."""
+
+    context_id: int
+    command: Command
+    dataset: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FindAnswer:
+    """One C-FIND response: Pending with an identifier encoded in the context's transfer syntax, or the final status.
+
+    `comment` becomes the Error Comment (0000,0902), `offending` the Offending Element (0000,0901), as 32-bit tags.
+    """
+
+    status: int
+    identifier: bytes | None = field(default=None, repr=False)
+    comment: str = field(default="", repr=False)
+    offending: tuple[int, ...] = ()
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether more answers follow."""
+        return self.status in (Status.PENDING, Status.PENDING_WITH_WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class NAnswer:
+    """The response to an N-CREATE or N-SET.
+
+    `attribute_tags` becomes the Attribute Identifier List (0000,1005), as 32-bit tags; `sop_instance_uid` replaces
+    the request's in the Affected SOP Instance UID, for an instance that was named by us.
+    """
+
+    status: int
+    comment: str = field(default="", repr=False)
+    error_id: int | None = None
+    attribute_tags: tuple[int, ...] = ()
+    dataset: bytes | None = field(default=None, repr=False)
+    sop_instance_uid: str = ""
+
+
+_ELEMENT = struct.Struct("<HHI")
+_US = struct.Struct("<H")
+_UL = struct.Struct("<I")
+
+_AFFECTED_SOP_CLASS, _REQUESTED_SOP_CLASS = 0x0002, 0x0003
+_COMMAND_FIELD, _MESSAGE_ID, _RESPONDS_TO, _DATASET_TYPE = 0x0100, 0x0110, 0x0120, 0x0800
+_STATUS, _OFFENDING_ELEMENT, _ERROR_COMMENT, _ERROR_ID = 0x0900, 0x0901, 0x0902, 0x0903
+_AFFECTED_INSTANCE, _REQUESTED_INSTANCE, _ATTRIBUTE_LIST = 0x1000, 0x1001, 0x1005
+
+
+def read_command(encoded: bytes) -> Command:
+    """The command in a command set; raises DIMSEViolation where it cannot be understood."""
+    elements: dict[int, bytes] = {}
+    offset, end = 0, len(encoded)
+    while offset < end:
+        if end - offset < _ELEMENT.size:
+            raise DIMSEViolation("command set ends inside an element")
+        group, element, length = _ELEMENT.unpack_from(encoded, offset)
+        offset += _ELEMENT.size
+        if group != 0:
+            raise DIMSEViolation("command set holds an element that is not of group 0000")
+        if length > end - offset:
+            raise DIMSEViolation("command element is longer than the command set")
+        elements[element] = encoded[offset : offset + length]
+        offset += length
+
+    def number(element: int) -> int | None:
+        value = elements.get(element)
+        if not value:
+            return None
+        if len(value) != _US.size:
+            raise DIMSEViolation("command element has the wrong length")
+        return int(_US.unpack(value)[0])
+
+    def uid(*candidates: int) -> str:
+        # Latin-1 keeps whatever was sent for the echo in the response; judging it is the service's affair.
+        values = (elements.get(element, b"").rstrip(b"\0 ").decode("latin-1") for element in candidates)
+        return next(filter(None, values), "")
+
+    operation, dataset_type = number(_COMMAND_FIELD), number(_DATASET_TYPE)
+    if operation is None or dataset_type is None:
+        raise DIMSEViolation("command set has no Command Field or no Command Data Set Type")
+    message_id, responds_to = number(_MESSAGE_ID), number(_RESPONDS_TO)
+    if operation != Operation.C_CANCEL and not operation & _RESPONSE and message_id is None:
+        raise DIMSEViolation("request has no Message ID")
+    return Command(
+        field=operation,
+        message_id=message_id or 0,
+        has_dataset=dataset_type != NO_DATASET,
+        sop_class_uid=uid(_AFFECTED_SOP_CLASS, _REQUESTED_SOP_CLASS),
+        sop_instance_uid=uid(_AFFECTED_INSTANCE, _REQUESTED_INSTANCE),
+        responds_to=responds_to or 0,
+    )
+
+
+class MessageAssembler:
+    """Fragments in, messages out. Bounded: a command set by `COMMAND_BYTES_MAX`, a data set by `dataset_bytes_max`.
+
+    Fragments of one message follow each other, all of the command before all of the data set, in one context
+    (PS3.7 6.3, PS3.8 annex E): whatever else comes raises DIMSEViolation.
+    """
+
+    def __init__(self, contexts: Collection[int], dataset_bytes_max: int) -> None:
+        self._contexts = contexts
+        self._dataset_bytes_max = dataset_bytes_max
+        self._context_id: int | None = None
+        self._command: Command | None = None
+        self._fragments = bytearray()
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._context_id is not None
+
+    def receive(self, pdv: PDV) -> Message | None:
+        """The message that this fragment completes, if it completes one."""
+        if self._context_id is None:
+            if pdv.context_id not in self._contexts:
+                raise DIMSEViolation("fragment on a presentation context that was not accepted")
+            self._context_id = pdv.context_id
+        elif pdv.context_id != self._context_id:
+            raise DIMSEViolation("fragments of two presentation contexts are mixed")
+        if pdv.is_command != (self._command is None):
+            raise DIMSEViolation("command and data set fragments are out of order")
+        bound = COMMAND_BYTES_MAX if pdv.is_command else self._dataset_bytes_max
+        if len(self._fragments) + len(pdv.fragment) > bound:
+            raise DIMSEViolation(f"more than {bound} bytes of {'command' if pdv.is_command else 'data'} set")
+        if not pdv.is_last:
+            self._fragments += pdv.fragment
+            return None
+        whole = bytes(self._fragments) + pdv.fragment if self._fragments else pdv.fragment
+        self._fragments.clear()
+        if self._command is None:
+            command = read_command(whole)
+            if command.has_dataset:
+                self._command = command
+                return None
+            message = Message(pdv.context_id, command, None)
+        else:
+            message = Message(pdv.context_id, self._command, whole)
+        self._context_id = self._command = None
+        return message
+
+
+def refusal_of(command: Command, abstract_syntax: str) -> Status | None:
+    """Why a request cannot be served on a context of this SOP class; None where it can.
+
+    C-ECHO is served on any context: it asks whether somebody is there, and devices send it where they please.
+    """
+    wanted = {Operation.C_FIND: MODALITY_WORKLIST, Operation.N_CREATE: MPPS, Operation.N_SET: MPPS}
+    if command.field == Operation.C_ECHO:
+        return None
+    if command.field not in wanted:
+        return Status.UNRECOGNISED_OPERATION
+    if abstract_syntax == wanted[Operation(command.field)] and command.sop_class_uid in ("", abstract_syntax):
+        return None
+    # PS3.7 lists 0122 for the C-services, and 0118 for the N-services.
+    return Status.SOP_CLASS_NOT_SUPPORTED if command.field == Operation.C_FIND else Status.NO_SUCH_SOP_CLASS
+
+
+def error_comment(text: str) -> bytes:
+    """`text` as an LO value of the default repertoire: at most 64 characters, no backslash, no control characters."""
+    plain = "".join(letter if " " <= letter <= "~" else "?" for letter in text.replace("\\", "/"))
+    return plain[:64].encode("ascii")
+
+
+def _tags(tags: Sequence[int]) -> bytes:
+    return b"".join(_US.pack(tag >> 16) + _US.pack(tag & 0xFFFF) for tag in tags)
+
+
+def _encode(elements: Iterable[tuple[int, bytes]]) -> bytes:
+    """A command set: the elements in ascending order behind their group length, each padded to an even length."""
+    body = bytearray()
+    for element, value in sorted(elements):
+        # UIDs are padded with NUL, text with a space (PS3.5 6.2); the other values are even by nature.
+        padding = b"" if len(value) % 2 == 0 else b" " if element == _ERROR_COMMENT else b"\0"
+        body += _ELEMENT.pack(0, element, len(value) + len(padding)) + value + padding
+    return _ELEMENT.pack(0, 0, 4) + _UL.pack(len(body)) + bytes(body)
+
+
+def _response(
+    request: Command, status: int, *, has_dataset: bool = False, others: Sequence[tuple[int, bytes]] = ()
+) -> bytes:
+    elements = [
+        (_COMMAND_FIELD, _US.pack(request.field | _RESPONSE)),
+        (_RESPONDS_TO, _US.pack(request.message_id)),
+        (_DATASET_TYPE, _US.pack(1 if has_dataset else NO_DATASET)),
+        (_STATUS, _US.pack(status)),
+        *((element, value) for element, value in others if value),
+    ]
+    if request.sop_class_uid:
+        elements.append((_AFFECTED_SOP_CLASS, request.sop_class_uid.encode("latin-1")))
+    return _encode(elements)
+
+
+def simple_response(message: Message, status: int, max_length: int, comment: str = "") -> bytes:
+    """The PDUs of a response with a status and perhaps an Error Comment: C-ECHO, and refusals of any request."""
+    encoded = _response(message.command, status, others=[(_ERROR_COMMENT, error_comment(comment))])
+    return data_pdus(message.context_id, encoded, is_command=True, max_length=max_length)
+
+
+def n_response(message: Message, answer: NAnswer, max_length: int) -> bytes:
+    """The PDUs of an N-CREATE-RSP or N-SET-RSP (PS3.7 10.3.3.2, 10.3.5.2)."""
+    instance = answer.sop_instance_uid or message.command.sop_instance_uid
+    others = [
+        (_ERROR_COMMENT, error_comment(answer.comment)),
+        (_ERROR_ID, b"" if answer.error_id is None else _US.pack(answer.error_id)),
+        (_AFFECTED_INSTANCE, instance.encode("latin-1")),
+        (_ATTRIBUTE_LIST, _tags(answer.attribute_tags)),
+    ]
+    has_dataset = answer.dataset is not None
+    command = _response(message.command, answer.status, has_dataset=has_dataset, others=others)
+    pdus = data_pdus(message.context_id, command, is_command=True, max_length=max_length)
+    if answer.dataset is not None:
+        pdus += data_pdus(message.context_id, answer.dataset, is_command=False, max_length=max_length)
+    return pdus
+
+
+class FindResponder:
+    """Writes the responses to one C-FIND. Pending is the hot path: its command is encoded once for all matches."""
+
+    def __init__(self, message: Message, max_length: int) -> None:
+        self._message = message
+        self._max_length = max_length
+        self._pending = {
+            status: data_pdus(
+                message.context_id,
+                _response(message.command, status, has_dataset=True),
+                is_command=True,
+                max_length=max_length,
+            )
+            for status in (Status.PENDING, Status.PENDING_WITH_WARNING)
+        }
+
+    def pending(self, identifier: bytes, status: int = Status.PENDING) -> bytes:
+        """The PDUs of one match; `status` is FF00 or FF01."""
+        return self._pending[Status(status)] + data_pdus(
+            self._message.context_id, identifier, is_command=False, max_length=self._max_length
+        )
+
+    def final(self, answer: FindAnswer) -> bytes:
+        """The PDUs of the last response, which never has an identifier (PS3.4 K.4.1.3)."""
+        others = [
+            (_OFFENDING_ELEMENT, _tags(answer.offending)),
+            (_ERROR_COMMENT, error_comment(answer.comment)),
+        ]
+        command = _response(self._message.command, answer.status, others=others)
+        return data_pdus(self._message.context_id, command, is_command=True, max_length=self._max_length)

@@ -1,0 +1,762 @@
+"""The DICOM upper layer, accepting side: bytes in, outputs out, and no socket, clock or thread (PS3.8 clause 9).
+
+What may live here: the association state table, the framing of PDUs, the negotiation of presentation contexts,
+and the PDUs themselves, coded by pynetdicom. Nothing here knows what a DIMSE message says.
+
+Theory of operation. The caller owns a transport connection and one `Acceptor`. It reports what happens (connection
+opened or closed, bytes received, ARTIM expired) and what it decides (accept, reject, send, release, abort). Every
+such call returns a list of outputs for the caller to carry out in order: bytes to send, timer requests, and what
+the peer wants. Each call becomes one or more events of PS3.8 Table 9-10; `TRANSITIONS` says for every state and
+event which action follows, and `NEXT_STATE` where the action leads. A blank cell of the standard's table is
+`Action.NONE`: the call came too late, because the association has gone meanwhile, and nothing is sent.
+
+Two rules keep a hostile or broken peer harmless:
+
+1. The length of a PDU is checked when its header is there, before its body is buffered.
+2. Whatever pynetdicom's decoders raise is turned into an A-ABORT in one place, `_decoded`.
+"""
+
+import struct
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, StrEnum
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+
+from pydicom.uid import UID
+from pynetdicom.pdu import (
+    A_ABORT_RQ,
+    A_ASSOCIATE_AC,
+    A_ASSOCIATE_RJ,
+    A_ASSOCIATE_RQ,
+    A_RELEASE_RP,
+    A_RELEASE_RQ,
+    P_DATA_TF,
+)
+from pynetdicom.pdu_items import (
+    PDU_ITEM_TYPES,
+    ApplicationContextItem,
+    AsynchronousOperationsWindowSubItem,
+    ImplementationClassUIDSubItem,
+    ImplementationVersionNameSubItem,
+    MaximumLengthSubItem,
+    PDUItem,
+    PresentationContextItemAC,
+    PresentationContextItemRQ,
+    SCP_SCU_RoleSelectionSubItem,
+    SOPClassExtendedNegotiationSubItem,
+    UserInformationItem,
+)
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
+
+VERIFICATION = "1.2.840.10008.1.1"
+MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
+MPPS = "1.2.840.10008.3.1.2.3.3"
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+
+SOP_CLASSES = (VERIFICATION, MODALITY_WORKLIST, MPPS)
+"""What an association may be about; everything else is answered "abstract syntax not supported"."""
+
+TRANSFER_SYNTAXES = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)
+"""Of those a requester lists, the first that is here is accepted."""
+
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+IMPLEMENTATION_CLASS_UID = "2.25.217401578272282076575471142195676362408"
+IMPLEMENTATION_VERSION_NAME = "MODALITYGW_0.1"
+
+REQUEST_BYTES_MAX = 131_072
+"""The longest A-ASSOCIATE PDU that is read. 128 contexts with ten transfer syntaxes each make about 50 KB; the
+rest is room for a user identity token. Applies before anything is known about the peer."""
+
+CACHED_REQUESTS_MAX = 256
+CACHED_REQUEST_BYTES_MAX = 4096
+"""A modality proposes the same association every time, and reading one costs 20 times what looking it up does.
+256 is more than a department has devices; the two bounds together hold the cache to about a megabyte."""
+
+PDV_OVERHEAD = 6
+"""Bytes of a P-DATA-TF with one PDV that are not data: item length, context ID, control header (PS3.8 9.3.5)."""
+
+UNLIMITED_PDU_BYTES = 65_536
+"""The PDU length we keep to when the peer sets no limit (maximum length 0, PS3.8 D.1)."""
+
+
+class State(StrEnum):
+    """The states of PS3.8 Table 9-10 that an acceptor can be in (4, 5, 9 and 11 belong to the requester)."""
+
+    IDLE = "Sta1"
+    AWAITING_REQUEST = "Sta2"
+    AWAITING_LOCAL_ANSWER = "Sta3"
+    ESTABLISHED = "Sta6"
+    AWAITING_RELEASE_RESPONSE = "Sta7"
+    RELEASE_REQUESTED = "Sta8"
+    COLLISION_AWAITING_RESPONSE = "Sta10"
+    COLLISION_AWAITING_LOCAL_ANSWER = "Sta12"
+    AWAITING_CLOSE = "Sta13"
+
+
+class Event(StrEnum):
+    """The events of PS3.8 Table 9-10 that an acceptor can meet (1 and 2 belong to the requester)."""
+
+    ACCEPT_PDU = "Evt3"
+    REJECT_PDU = "Evt4"
+    CONNECTION_OPENED = "Evt5"
+    REQUEST_PDU = "Evt6"
+    LOCAL_ACCEPT = "Evt7"
+    LOCAL_REJECT = "Evt8"
+    LOCAL_DATA = "Evt9"
+    DATA_PDU = "Evt10"
+    LOCAL_RELEASE_REQUEST = "Evt11"
+    RELEASE_REQUEST_PDU = "Evt12"
+    RELEASE_RESPONSE_PDU = "Evt13"
+    LOCAL_RELEASE_RESPONSE = "Evt14"
+    LOCAL_ABORT = "Evt15"
+    ABORT_PDU = "Evt16"
+    CONNECTION_CLOSED = "Evt17"
+    ARTIM_EXPIRED = "Evt18"
+    INVALID_PDU = "Evt19"
+
+
+class Action(StrEnum):
+    """The actions of PS3.8 Tables 9-6 to 9-9 that an acceptor takes."""
+
+    NONE = "-"
+    AE_5 = "AE-5"
+    AE_6 = "AE-6"
+    AE_7 = "AE-7"
+    AE_8 = "AE-8"
+    DT_1 = "DT-1"
+    DT_2 = "DT-2"
+    AR_1 = "AR-1"
+    AR_2 = "AR-2"
+    AR_3 = "AR-3"
+    AR_4 = "AR-4"
+    AR_5 = "AR-5"
+    AR_6 = "AR-6"
+    AR_7 = "AR-7"
+    AR_8 = "AR-8"
+    AR_10 = "AR-10"
+    AA_1 = "AA-1"
+    AA_2 = "AA-2"
+    AA_3 = "AA-3"
+    AA_4 = "AA-4"
+    AA_5 = "AA-5"
+    AA_6 = "AA-6"
+    AA_7 = "AA-7"
+    AA_8 = "AA-8"
+
+
+_TABLE_9_10 = """
+       Sta1  Sta2  Sta3  Sta6  Sta7  Sta8  Sta10 Sta12 Sta13
+Evt3   -     AA-1  AA-8  AA-8  AA-8  AA-8  AA-8  AA-8  AA-6
+Evt4   -     AA-1  AA-8  AA-8  AA-8  AA-8  AA-8  AA-8  AA-6
+Evt5   AE-5  -     -     -     -     -     -     -     -
+Evt6   -     AE-6  AA-8  AA-8  AA-8  AA-8  AA-8  AA-8  AA-7
+Evt7   -     -     AE-7  -     -     -     -     -     -
+Evt8   -     -     AE-8  -     -     -     -     -     -
+Evt9   -     -     -     DT-1  -     AR-7  -     -     -
+Evt10  -     AA-1  AA-8  DT-2  AR-6  AA-8  AA-8  AA-8  AA-6
+Evt11  -     -     -     AR-1  -     -     -     -     -
+Evt12  -     AA-1  AA-8  AR-2  AR-8  AA-8  AA-8  AA-8  AA-6
+Evt13  -     AA-1  AA-8  AA-8  AR-3  AA-8  AR-10 AA-8  AA-6
+Evt14  -     -     -     -     -     AR-4  -     AR-4  -
+Evt15  -     AA-2  AA-1  AA-1  AA-1  AA-1  AA-1  AA-1  -
+Evt16  -     AA-2  AA-3  AA-3  AA-3  AA-3  AA-3  AA-3  AA-2
+Evt17  -     AA-5  AA-4  AA-4  AA-4  AA-4  AA-4  AA-4  AR-5
+Evt18  -     AA-2  -     -     -     -     -     -     AA-2
+Evt19  -     AA-1  AA-8  AA-8  AA-8  AA-8  AA-8  AA-8  AA-7
+"""
+# One cell is ours: Evt15 in Sta2 is blank in the standard, which knows no association to abort yet. We stop a
+# connection that has not asked for anything when the service shuts down, and closing it is AA-2.
+
+
+def _transitions() -> dict[tuple[State, Event], Action]:
+    heading, *rows = (line.split() for line in _TABLE_9_10.strip().splitlines())
+    return {
+        (State(state), Event(event)): Action(action)
+        for event, *actions in rows
+        for state, action in zip(heading, actions, strict=True)
+    }
+
+
+TRANSITIONS: Mapping[tuple[State, Event], Action] = _transitions()
+
+NEXT_STATE: Mapping[Action, State | None] = {
+    Action.NONE: None,
+    Action.AE_5: State.AWAITING_REQUEST,
+    Action.AE_6: State.AWAITING_LOCAL_ANSWER,  # or Sta13, when the provider itself has to reject
+    Action.AE_7: State.ESTABLISHED,
+    Action.AE_8: State.AWAITING_CLOSE,
+    Action.DT_1: State.ESTABLISHED,
+    Action.DT_2: State.ESTABLISHED,
+    Action.AR_1: State.AWAITING_RELEASE_RESPONSE,
+    Action.AR_2: State.RELEASE_REQUESTED,
+    Action.AR_3: State.IDLE,
+    Action.AR_4: State.AWAITING_CLOSE,
+    Action.AR_5: State.IDLE,
+    Action.AR_6: State.AWAITING_RELEASE_RESPONSE,
+    Action.AR_7: State.RELEASE_REQUESTED,
+    Action.AR_8: State.COLLISION_AWAITING_RESPONSE,
+    Action.AR_10: State.COLLISION_AWAITING_LOCAL_ANSWER,
+    Action.AA_1: State.AWAITING_CLOSE,
+    Action.AA_2: State.IDLE,
+    Action.AA_3: State.IDLE,
+    Action.AA_4: State.IDLE,
+    Action.AA_5: State.IDLE,
+    Action.AA_6: State.AWAITING_CLOSE,
+    Action.AA_7: State.AWAITING_CLOSE,
+    Action.AA_8: State.AWAITING_CLOSE,
+}
+"""Where each action leads; None stays where it is."""
+
+
+class AbortSource(IntEnum):
+    """Who ended the association (PS3.8 Table 9-26)."""
+
+    SERVICE_USER = 0
+    SERVICE_PROVIDER = 2
+
+
+class AbortReason(IntEnum):
+    """Why a provider ended it; means nothing when the source is the service user (PS3.8 Table 9-26)."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNISED_PDU = 1
+    UNEXPECTED_PDU = 2
+    UNRECOGNISED_PDU_PARAMETER = 4
+    UNEXPECTED_PDU_PARAMETER = 5
+    INVALID_PDU_PARAMETER = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 Table 9-21)."""
+
+    result: int
+    source: int
+    reason: int
+
+
+PROTOCOL_VERSION_NOT_SUPPORTED = Rejection(1, 2, 2)
+APPLICATION_CONTEXT_NOT_SUPPORTED = Rejection(1, 1, 2)
+CALLING_AE_TITLE_NOT_RECOGNISED = Rejection(1, 1, 3)
+CALLED_AE_TITLE_NOT_RECOGNISED = Rejection(1, 1, 7)
+TEMPORARY_CONGESTION = Rejection(2, 3, 1)
+LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An accepted presentation context."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntax: str
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationRequest:
+    """What an A-ASSOCIATE-RQ asked for, and the answer that is ready if it is let in.
+
+    `max_length` is the longest P-DATA-TF the peer takes, in bytes without the PDU header; 0 is no limit.
+    `worklist_negotiation` holds the bytes of the SOP Class Extended Negotiation for the worklist (PS3.4 K.5.1),
+    b"" where it was not offered.
+    """
+
+    calling_ae_title: str
+    called_ae_title: str
+    contexts: Mapping[int, Context]
+    max_length: int
+    implementation_class_uid: str
+    implementation_version: str
+    worklist_negotiation: bytes
+    acceptance: bytes = field(repr=False)
+
+
+class PDV(NamedTuple):
+    """One presentation data value: a fragment of a command set or of a data set (PS3.8 annex E.2)."""
+
+    context_id: int
+    is_command: bool
+    is_last: bool
+    fragment: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendBytes:
+    """Send these to the peer."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationRequested:
+    """Answer with `accept` or `reject`."""
+
+    request: AssociationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationRejected:
+    """The request was refused here, before anyone had to be asked."""
+
+    rejection: Rejection
+
+
+@dataclass(frozen=True, slots=True)
+class DataReceived:
+    """One P-DATA-TF."""
+
+    pdvs: tuple[PDV, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """The association is over. `by_peer` also where the peer just closed the connection (source None)."""
+
+    by_peer: bool
+    source: int | None
+    reason: int
+
+
+class Signal(Enum):
+    """Outputs that carry nothing."""
+
+    RELEASE_REQUESTED = "answer with respond_release"
+    RELEASED = "the peer confirmed our release"
+    START_ARTIM = "start, or start again, the association request/reject/release timer"
+    STOP_ARTIM = "stop that timer"
+    CLOSE_CONNECTION = "close the transport connection when everything is sent"
+
+
+Output: TypeAlias = SendBytes | AssociationRequested | AssociationRejected | DataReceived | Aborted | Signal
+
+
+class _InvalidPDU(Exception):  # noqa: N818  (names what was received)
+    """Evt19; never leaves this module."""
+
+    def __init__(self, reason: AbortReason) -> None:
+        self.reason = reason
+        super().__init__(reason.name)
+
+
+_HEADER = struct.Struct(">BxI")
+_PDV_HEADER = struct.Struct(">BxIIBB")
+_DATA_TF, _REQUEST, _ABORT = 4, 1, 7
+_PDU_EVENTS: Mapping[int, Event] = {
+    _REQUEST: Event.REQUEST_PDU,
+    2: Event.ACCEPT_PDU,
+    3: Event.REJECT_PDU,
+    _DATA_TF: Event.DATA_PDU,
+    5: Event.RELEASE_REQUEST_PDU,
+    6: Event.RELEASE_RESPONSE_PDU,
+    _ABORT: Event.ABORT_PDU,
+}
+_SHORT_PDUS = frozenset({3, 5, 6, 7})
+"""A-ASSOCIATE-RJ, A-RELEASE-RQ, A-RELEASE-RP and A-ABORT always have a length of 4 (PS3.8 9.3.4, 9.3.6 to 9.3.8)."""
+
+_RELEASE_REQUEST_PDU: bytes = A_RELEASE_RQ().encode()
+_RELEASE_RESPONSE_PDU: bytes = A_RELEASE_RP().encode()
+
+
+def _abort_pdu(source: AbortSource, reason: AbortReason) -> bytes:
+    pdu = A_ABORT_RQ()
+    pdu.source = int(source)
+    pdu.reason_diagnostic = int(reason)
+    return pdu.encode()
+
+
+def _reject_pdu(rejection: Rejection) -> bytes:
+    pdu = A_ASSOCIATE_RJ()
+    pdu.result = rejection.result
+    pdu.source = rejection.source
+    pdu.reason_diagnostic = rejection.reason
+    return pdu.encode()
+
+
+_Value = TypeVar("_Value")
+
+
+def _decoded(decode: Callable[..., _Value], *arguments: object) -> _Value:
+    """The one place where what a decoder raises becomes an invalid PDU, and so an A-ABORT.
+
+    pynetdicom's decoders were measured to raise ValueError, AssertionError, KeyError, struct.error, AttributeError,
+    IndexError and TypeError on bad input, and nobody promises that the list is complete.
+    """
+    try:
+        return decode(*arguments)
+    except Exception:
+        raise _InvalidPDU(AbortReason.INVALID_PDU_PARAMETER) from None
+
+
+def _items(item_bytes: Iterator[tuple[int, bytes]], known: Mapping[int, type[PDUItem]]) -> list[PDUItem]:
+    """Decode the items whose type is known; the others are skipped, as PS3.8 9.3.1 wants."""
+    items = []
+    for item_type, encoded in item_bytes:
+        if item_type in known:
+            item = known[item_type]()
+            item.decode(encoded)
+            items.append(item)
+    return items
+
+
+class _UserInformation(UserInformationItem):
+    """pynetdicom's item, except that unknown sub-items are skipped."""
+
+    def _wrap_generate_items(self, encoded: bytes) -> list[PDUItem]:  # type: ignore[override]
+        return _items(self._generate_items(encoded), PDU_ITEM_TYPES)
+
+
+class _RequestPDU(A_ASSOCIATE_RQ):
+    """pynetdicom's PDU, except that unknown items are skipped."""
+
+    _KNOWN: Mapping[int, type[PDUItem]] = PDU_ITEM_TYPES | {0x50: _UserInformation}
+
+    def _wrap_generate_items(self, encoded: bytes) -> list[PDUItem]:
+        return _items(self._generate_items(encoded), self._KNOWN)
+
+
+def _read_request(pdu: bytes, pdu_bytes_max: int) -> AssociationRequest | Rejection:
+    """Read and negotiate an A-ASSOCIATE-RQ; raises whatever pynetdicom does on bad input."""
+    # Devices exist that pad AE titles with NUL; a space is what the standard has (PS3.8 Table 9-11).
+    titles = pdu[10:42].replace(b"\0", b" ")
+    request = _RequestPDU()
+    with warnings.catch_warnings():
+        # pydicom warns of UIDs with leading zeros, which some devices have as their implementation class.
+        warnings.simplefilter("ignore")
+        request.decode(pdu[:10] + titles + pdu[42:])
+        # Version 1 is bit 0, and no other bit may be tested (PS3.8 Table 9-11).
+        if not request.protocol_version & 1:
+            return PROTOCOL_VERSION_NOT_SUPPORTED
+        if request.application_context_name != APPLICATION_CONTEXT:
+            return APPLICATION_CONTEXT_NOT_SUPPORTED
+        return _negotiate(request, pdu_bytes_max)
+
+
+_read_request_cached = lru_cache(maxsize=CACHED_REQUESTS_MAX)(_read_request)
+
+
+def _request(pdu: bytes, pdu_bytes_max: int) -> AssociationRequest | Rejection:
+    """`_read_request`, remembered. What may hold a user identity (item 58H) is not: it could be a password."""
+    if len(pdu) > CACHED_REQUEST_BYTES_MAX or b"\x58\x00" in pdu:
+        return _read_request(pdu, pdu_bytes_max)
+    return _read_request_cached(pdu, pdu_bytes_max)
+
+
+_Roles: TypeAlias = dict[UID, tuple[bool | None, bool | None]]
+"""Per SOP class, whether the requester wants to be SCU and SCP."""
+
+
+def _negotiate(request: A_ASSOCIATE_RQ, pdu_bytes_max: int) -> AssociationRequest:
+    user = request.user_information or _UserInformation()
+    proposed_roles: _Roles = {
+        uid: (bool(item.scu_role), bool(item.scp_role)) for uid, item in user.role_selection.items()
+    }
+    contexts: dict[int, Context] = {}
+    results: list[PresentationContext] = []
+    role_items: dict[str, SCP_SCU_RoleSelectionSubItem] = {}
+    for item in request.presentation_context:
+        result, roles = _negotiate_context(item, proposed_roles)
+        if any(earlier.context_id == result.context_id for earlier in results):
+            raise ValueError("presentation context ID used twice")
+        results.append(result)
+        if result.result == 0:
+            context_id = cast(int, result.context_id)
+            contexts[context_id] = Context(context_id, str(result.abstract_syntax), str(result.transfer_syntax[0]))
+        for role in roles:
+            role_item = SCP_SCU_RoleSelectionSubItem()
+            role_item.from_primitive(role)
+            role_items[str(role.sop_class_uid)] = role_item
+
+    extended = [item for item in user.ext_neg if item.uid == MODALITY_WORKLIST]
+    offered = (extended[0].app_info or b"") if extended else b""
+    answers: list[PDUItem] = []
+    if user.async_ops_window is not None:
+        window = AsynchronousOperationsWindowSubItem()
+        window.maximum_number_operations_invoked = 1
+        window.maximum_number_operations_performed = 1
+        answers.append(window)
+    answers.extend(role_items.values())
+    if offered:
+        answers.append(_refused_extensions(offered))
+    # No answer to a user identity: it is not verified here, and an answer would say that it was (PS3.7 D.3.3.7).
+
+    return AssociationRequest(
+        calling_ae_title=request.calling_ae_title,
+        called_ae_title=request.called_ae_title,
+        contexts=contexts,
+        max_length=user.maximum_length or 0,
+        implementation_class_uid=str(user.implementation_class_uid or ""),
+        implementation_version=user.implementation_version_name or "",
+        worklist_negotiation=offered,
+        acceptance=_accept_pdu(request, results, answers, pdu_bytes_max),
+    )
+
+
+def _negotiate_context(
+    item: PresentationContextItemRQ, proposed_roles: _Roles
+) -> tuple[PresentationContext, list[SCP_SCU_RoleSelectionNegotiation]]:
+    """The answer to one proposed context, with the role selection answers that go with it."""
+    proposed = item.to_primitive()
+    readable = [uid for uid in proposed.transfer_syntax if uid in TRANSFER_SYNTAXES]
+    if proposed.abstract_syntax in SOP_CLASSES and readable:
+        # The requester's order of transfer syntaxes decides, so ours is made the same.
+        supported = build_context(proposed.abstract_syntax, list[str | UID](readable))
+        supported.scu_role, supported.scp_role = True, False  # the requester may be SCU, and only that
+        (result,), roles = negotiate_as_acceptor([proposed], [supported], proposed_roles)
+        return result, list(roles)
+    proposed.result = 4 if proposed.abstract_syntax in SOP_CLASSES else 3
+    if not proposed.transfer_syntax:
+        # One that offers nothing is malformed (PS3.8 9.3.2.2) but harmless; the answer has to name something.
+        proposed.add_transfer_syntax(IMPLICIT_VR_LITTLE_ENDIAN)
+    return proposed, []
+
+
+def _refused_extensions(offered: bytes) -> SOPClassExtendedNegotiationSubItem:
+    """The worklist's answer: no fuzzy names, no time zone adjustment; as many bytes as were offered, 3 or 4."""
+    answer = SOPClassExtendedNegotiationSubItem()
+    answer.sop_class_uid = MODALITY_WORKLIST
+    answer.service_class_application_information = b"\x01\x01\x00\x00"[: max(3, min(len(offered), 4))]
+    return answer
+
+
+def _accept_pdu(
+    request: A_ASSOCIATE_RQ, results: list[PresentationContext], answers: list[PDUItem], pdu_bytes_max: int
+) -> bytes:
+    application_context = ApplicationContextItem()
+    application_context.application_context_name = APPLICATION_CONTEXT
+    length = MaximumLengthSubItem()
+    length.maximum_length_received = pdu_bytes_max
+    implementation = ImplementationClassUIDSubItem()
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    version = ImplementationVersionNameSubItem()
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    user = UserInformationItem()
+    # Sub-items in ascending order of their type, as most peers send them: 51, 52, 53, 54, 55, 56.
+    by_type = sorted([length, implementation, version, *answers], key=lambda item: item.item_type)
+    user.user_data = cast("list[Any]", by_type)  # pynetdicom has no name for the union of its sub-items
+    pdu = A_ASSOCIATE_AC()
+    pdu.reserved_aet = request.called_ae_title
+    pdu.reserved_aec = request.calling_ae_title
+    pdu.variable_items = [application_context]
+    for result in results:
+        item = PresentationContextItemAC()
+        item.from_primitive(result)
+        pdu.variable_items.append(item)
+    pdu.variable_items.append(user)
+    return pdu.encode()
+
+
+def _read_data(pdu: bytes) -> tuple[PDV, ...]:
+    """The PDVs of a P-DATA-TF; raises whatever pynetdicom does on bad input."""
+    data = P_DATA_TF()
+    data.decode(pdu)
+    pdvs = []
+    for item in data.presentation_data_value_items:
+        context_id, value = cast(int, item.presentation_context_id), cast(bytes, item.presentation_data_value)
+        control = value[0]  # only the two lowest bits count (PS3.8 E.2)
+        pdvs.append(PDV(context_id, bool(control & 1), bool(control & 2), value[1:]))
+    return tuple(pdvs)
+
+
+def _read_abort(pdu: bytes) -> tuple[int, int]:
+    abort = A_ABORT_RQ()
+    abort.decode(pdu)
+    return cast(int, abort.source), cast(int, abort.reason_diagnostic)
+
+
+def data_pdus(context_id: int, payload: bytes, *, is_command: bool, max_length: int) -> bytes:
+    """`payload` as P-DATA-TF PDUs of one PDV each, none longer than the peer's `max_length` (0: no limit).
+
+    Fragments are even, as DCMTK insists. Command and data set never share a PDU, since older devices do not expect
+    it. A maximum length under 8 has room for no even fragment; then fragments of 2 bytes are sent all the same.
+    """
+    room = max(2, ((max_length or UNLIMITED_PDU_BYTES) - PDV_OVERHEAD) & ~1)
+    length = len(payload)
+    if length <= room:
+        header = _PDV_HEADER.pack(_DATA_TF, length + 6, length + 2, context_id, 3 if is_command else 2)
+        return header + payload
+    parts = []
+    for start in range(0, length, room):
+        fragment = payload[start : start + room]
+        control = is_command | (2 if start + room >= length else 0)
+        parts.append(_PDV_HEADER.pack(_DATA_TF, len(fragment) + 6, len(fragment) + 2, context_id, control))
+        parts.append(fragment)
+    return b"".join(parts)
+
+
+class Acceptor:
+    """One association, from the opened connection to the closed one.
+
+    `pdu_bytes_max` is announced as our maximum length; a longer P-DATA-TF is answered with an A-ABORT.
+    """
+
+    def __init__(self, pdu_bytes_max: int) -> None:
+        self.state = State.IDLE
+        self._pdu_bytes_max = pdu_bytes_max
+        self._buffer = bytearray()
+        self._lost = False  # framing is lost: what follows cannot be read
+        self._acceptance = b""
+
+    # What the transport reports
+
+    def connection_opened(self) -> list[Output]:
+        """Evt5."""
+        return self._on(Event.CONNECTION_OPENED)
+
+    def connection_closed(self) -> list[Output]:
+        """Evt17."""
+        return self._on(Event.CONNECTION_CLOSED)
+
+    def artim_expired(self) -> list[Output]:
+        """Evt18."""
+        return self._on(Event.ARTIM_EXPIRED)
+
+    def receive_data(self, data: bytes) -> list[Output]:
+        """Bytes from the peer, in any portions; never raises because of what they are."""
+        outputs: list[Output] = []
+        if self._lost:
+            return outputs
+        self._buffer += data
+        try:
+            while (pdu := self._next_pdu()) is not None:
+                outputs += self._on_pdu(pdu)
+        except _InvalidPDU as invalid:
+            outputs += self._on(Event.INVALID_PDU, invalid.reason)
+            self._lost = True
+        if self._lost or self._closed:
+            self._buffer.clear()
+        return outputs
+
+    # What the caller decides
+
+    def accept(self) -> list[Output]:
+        """Evt7: let the association in, with the contexts its request says were accepted."""
+        return self._on(Event.LOCAL_ACCEPT)
+
+    def reject(self, rejection: Rejection) -> list[Output]:
+        """Evt8."""
+        return self._on(Event.LOCAL_REJECT, rejection)
+
+    def send_data(self, pdus: bytes) -> bytes:
+        """Evt9: `pdus` if they may be sent now, else nothing because the association has gone."""
+        action = TRANSITIONS[self.state, Event.LOCAL_DATA]
+        return b"" if action is Action.NONE else pdus
+
+    def request_release(self) -> list[Output]:
+        """Evt11: ask the peer to end the association."""
+        return self._on(Event.LOCAL_RELEASE_REQUEST)
+
+    def respond_release(self) -> list[Output]:
+        """Evt14: agree to end it."""
+        return self._on(Event.LOCAL_RELEASE_RESPONSE)
+
+    def abort(self) -> list[Output]:
+        """Evt15: end it now, with the service user as the source."""
+        return self._on(Event.LOCAL_ABORT)
+
+    # The machine
+
+    @property
+    def _closed(self) -> bool:
+        return self.state is State.IDLE
+
+    def _next_pdu(self) -> bytes | None:
+        buffer = self._buffer
+        if self._closed or len(buffer) < _HEADER.size:
+            return None
+        pdu_type, length = _HEADER.unpack_from(buffer)
+        if pdu_type not in _PDU_EVENTS:
+            raise _InvalidPDU(AbortReason.UNRECOGNISED_PDU)
+        if pdu_type == _DATA_TF:
+            bound = self._pdu_bytes_max
+        elif pdu_type in _SHORT_PDUS:
+            bound = 4
+        else:
+            bound = REQUEST_BYTES_MAX
+        if length > bound or (pdu_type in _SHORT_PDUS and length != bound):
+            raise _InvalidPDU(AbortReason.INVALID_PDU_PARAMETER)
+        end = _HEADER.size + length
+        if len(buffer) < end:
+            return None
+        pdu = bytes(buffer[:end])
+        del buffer[:end]
+        return pdu
+
+    def _on_pdu(self, pdu: bytes) -> list[Output]:
+        event = _PDU_EVENTS[pdu[0]]
+        action = TRANSITIONS[self.state, event]
+        # Only what will be used is decoded: a PDU at the wrong time is wrong whatever it says.
+        if action is Action.AE_6:
+            request = _decoded(_request, pdu, self._pdu_bytes_max)
+            return self._on(event, request)
+        if action in (Action.DT_2, Action.AR_6):
+            return self._on(event, _decoded(_read_data, pdu))
+        if event is Event.ABORT_PDU:
+            return self._on(event, _decoded(_read_abort, pdu))
+        return self._on(event, AbortReason.UNEXPECTED_PDU)
+
+    def _on(self, event: Event, argument: object = None) -> list[Output]:
+        action = TRANSITIONS[self.state, event]
+        if action is Action.NONE:
+            return []
+        if action is Action.AE_6 and isinstance(argument, Rejection):
+            self.state = State.AWAITING_CLOSE
+            return [SendBytes(_reject_pdu(argument)), AssociationRejected(argument), Signal.START_ARTIM]
+        self.state = NEXT_STATE[action] or self.state
+        return self._outputs(action, argument)
+
+    def _outputs(self, action: Action, argument: object) -> list[Output]:
+        match action:
+            case Action.AE_5:
+                return [Signal.START_ARTIM]
+            case Action.AE_6:
+                request = cast(AssociationRequest, argument)
+                self._acceptance = request.acceptance
+                return [Signal.STOP_ARTIM, AssociationRequested(request)]
+            case Action.AE_7:
+                return [SendBytes(self._acceptance)]
+            case Action.AE_8:
+                return [SendBytes(_reject_pdu(cast(Rejection, argument))), Signal.START_ARTIM]
+            case Action.DT_2 | Action.AR_6:
+                return [DataReceived(cast(tuple[PDV, ...], argument))]
+            case Action.AR_1:
+                return [SendBytes(_RELEASE_REQUEST_PDU)]
+            case Action.AR_2 | Action.AR_8:
+                return [Signal.RELEASE_REQUESTED]
+            case Action.AR_3:
+                return [Signal.RELEASED, Signal.CLOSE_CONNECTION]
+            case Action.AR_4:
+                return [SendBytes(_RELEASE_RESPONSE_PDU), Signal.START_ARTIM]
+            case Action.AR_10:
+                return [Signal.RELEASED]
+            case Action.AR_5 | Action.AA_5:
+                return [Signal.STOP_ARTIM]
+            case Action.AA_1 | Action.AA_8:
+                return self._abort(argument)
+            case Action.AA_2:
+                return [Signal.STOP_ARTIM, Signal.CLOSE_CONNECTION]
+            case Action.AA_3:
+                source, reason = cast(tuple[int, int], argument)
+                return [Aborted(True, source, reason), Signal.CLOSE_CONNECTION]
+            case Action.AA_4:
+                return [Aborted(True, None, AbortReason.NOT_SPECIFIED)]
+            case Action.AA_7:
+                reason = cast(AbortReason, argument)
+                return [SendBytes(_abort_pdu(AbortSource.SERVICE_PROVIDER, reason))]
+            case _:  # DT-1 and AR-7 are `send_data`; AA-6 ignores a PDU that comes after the end
+                return []
+
+    def _abort(self, argument: object) -> list[Output]:
+        """AA-1 and AA-8: with a reason it is the provider's abort, without one it is the user's.
+
+        AA-1 answers a bad PDU in Sta2 too, and has the user as its source. We name the provider and the reason
+        there as well: whoever looks for the fault at the other end needs it.
+        """
+        if argument is None:
+            source, reason = AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED
+        else:
+            source, reason = AbortSource.SERVICE_PROVIDER, cast(AbortReason, argument)
+        return [SendBytes(_abort_pdu(source, reason)), Aborted(False, source, reason), Signal.START_ARTIM]
