@@ -6,7 +6,8 @@ the right to see it, so it may name patients; logs never do.
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.config import Site
     from gateway.domain.attributes import Attributes
     from gateway.edges.store import Store
+    from gateway.workflow.ports import StoredMessage
 
 cli = typer.Typer(
     name="gateway",
@@ -62,10 +64,12 @@ def _site(config: Path) -> "Site":
 
 
 def _store(config: Path) -> "Store":
-    from gateway.edges.store import Store, StoreError
+    from gateway.edges.database import StoreError
+    from gateway.edges.store import Store
 
     try:
-        return Store(_site(config).store_url)
+        site = _site(config)
+        return Store(site.store_url, zone=site.settings.timezone)
     except StoreError as error:
         _fail(str(error))
 
@@ -98,7 +102,7 @@ def init(directory: Annotated[Path, typer.Argument(help="A new or empty folder."
 @cli.command()
 def run(config: ConfigOption = CONFIG) -> None:
     """Run the service in the foreground until SIGTERM; SIGHUP reads mappings, catalogue and devices again."""
-    from gateway.edges.store import StoreError
+    from gateway.edges.database import StoreError
     from gateway.service import serve
 
     site = _site(config)
@@ -119,10 +123,10 @@ def check(config: ConfigOption = CONFIG) -> None:
         f"{len(site.devices.known)} device(s).",
         highlight=False,
     )
-    from gateway.edges.store import Store
+    from gateway.edges.database import database_path
 
-    if Store.exists(site.store_url):
-        incomplete = list(_incomplete(Store(site.store_url)))
+    if database_path(site.store_url).exists():
+        incomplete = list(_incomplete(_store(config)))
         for name, lacking in incomplete:
             _err.print(f"worklist item {name}: lacks {', '.join(lacking)}", markup=False, highlight=False)
         if incomplete:
@@ -135,8 +139,8 @@ def _incomplete(store: "Store") -> Iterable[tuple[str, tuple[str, ...]]]:
     from gateway.domain.matching import Narrowing
     from gateway.domain.worklist import missing_for_listing
 
-    refs = store.candidates(Narrowing())
-    for item in store.items([step_id for step_id, _ in refs]):
+    refs = store.reader.candidates(Narrowing())
+    for item in store.reader.items([step_id for step_id, _ in refs]):
         lacking = missing_for_listing(item.step)
         needed = ("StudyInstanceUID", "RequestedProcedureID", "PatientName", "PatientID")
         lacking += tuple(keyword for keyword in needed if not text(item.attributes, keyword))
@@ -161,17 +165,17 @@ def explain(
 ) -> None:
     """Say what a message would do: every attribute with its source, raw value, rule and converter, or each refusal."""
     from gateway.explain import explanation, render
-    from gateway.service import example_feed
+    from gateway.site_tools import feed_for_explaining
 
     site = _site(config)
-    feed = example_feed(site, listener)
+    feed = feed_for_explaining(site, listener)
     if feed is None:
         _fail(f"there is no listener {listener}; have: {', '.join(entry.name for entry in site.settings.hl7)}")
     refused = False
     explained = []
     for path in message:
         for raw in _frames(path.read_bytes()):
-            result = explanation(raw, feed, site)
+            result = explanation(raw, feed)
             refused |= bool(result["refusals"])
             explained.append({"file": str(path), **result})
     if json_output:
@@ -203,24 +207,24 @@ def worklist_list(
     from gateway.domain.attributes import text, values
     from gateway.domain.matching import Narrowing
     from gateway.domain.worklist import LISTED, SPSStatus
-    from gateway.service import narrowing_for, now
+    from gateway.processing import now
+    from gateway.workflow.query import visible
 
     site = _site(config)
     if date == "today":
         date = site.wall_clock(now()).strftime("%Y%m%d")
-    narrowing = narrowing_for(site, seen_by)
-    if narrowing is None:
-        _fail(f"{seen_by} is not in the device registry, and unknown callers are rejected.")
-    store = _store(config)
-    refs = store.candidates(
-        Narrowing(
-            station_ae_titles=narrowing,
-            start_from=f"{date}000000" if date else "",
-            start_to=f"{date}235959" if date else "",
-            statuses=frozenset(SPSStatus) if all_states else LISTED,
-        )
+    narrowing = Narrowing(
+        start_from=f"{date}000000" if date else "",
+        start_to=f"{date}235959" if date else "",
+        statuses=frozenset(SPSStatus) if all_states else LISTED,
     )
-    items = store.items([step_id for step_id, _ in refs])
+    if seen_by:
+        device = site.devices.device(seen_by)
+        if device is None:
+            _fail(f"{seen_by} is not in the device registry, and unknown callers are rejected.")
+        narrowing = visible(narrowing, device)
+    reader = _store(config).reader
+    items = reader.items([step_id for step_id, _ in reader.candidates(narrowing)])
     if json_output:
         _print_json([item.attributes for item in items])
         return
@@ -252,21 +256,27 @@ def worklist_show(
     json_output: JSONOption = False,
 ) -> None:
     """One item with every attribute and the history of its status."""
-    store = _store(config)
-    items = store.find_items(key)
+    reader = _store(config).reader
+    items = reader.item_of(key)
     if not items:
         _fail(f"no item has the accession number or step ID {key}")
     if json_output:
         _print_json([
             {"status": item.status, "revision": item.revision, "attributes": item.attributes,
-             "history": [row._asdict() for row in store.step_history(item.step_id)]}
+             "history": [asdict(entry) for entry in reader.step_history(item.step_id)]}
             for item in items
         ])  # fmt: skip
         return
     for item in items:
         _out.print(f"[bold]{item.status}[/bold], revision {item.revision}", highlight=False)
         _print_table(("Tag", "Attribute", "Value"), _lines(item.attributes))
-        _print_table(("When", "From", "To", "Why"), store.step_history(item.step_id))
+        _print_table(
+            ("When", "Status", "Start", "Why"),
+            (
+                (_moment(entry.at), entry.status, entry.start_local, entry.cause)
+                for entry in reader.step_history(item.step_id)
+            ),
+        )
 
 
 def _lines(attributes: "Attributes", depth: int = 0) -> Iterable[tuple[str, str, str]]:
@@ -295,22 +305,18 @@ def worklist_import(
     config: ConfigOption = CONFIG,
 ) -> None:
     """Take over worklist files as DCMTK and Orthanc serve them, or DICOM JSON, with all their attributes."""
-    from gateway.service import import_files
+    from gateway.site_tools import import_files
 
     files = [
         file
         for path in paths
         for file in (sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path])
     ]
-    report = import_files(_site(config), _store(config), files, progress=_err.is_terminal)
+    report = import_files(_site(config), _store(config), files)
     for name, problem in report.problems:
         _err.print(f"{name}: {problem}", markup=False, highlight=False)
-    _out.print(
-        f"{report.imported} item(s) imported or updated, {report.unchanged} as held already, "
-        f"{len(report.problems)} file(s) refused.",
-        highlight=False,
-    )
-    raise typer.Exit(1 if report.problems else 0)
+    _out.print(f"{report.imported} item(s) imported, {report.refused} refused.", highlight=False)
+    raise typer.Exit(1 if report.refused else 0)
 
 
 @worklist.command("expire")
@@ -321,26 +327,31 @@ def worklist_expire(
 ) -> None:
     """What the nightly expiry would take off the list, before it happens."""
     from gateway.domain.attributes import text
-    from gateway.service import expire_now, expiry_preview
+    from gateway.processing import now
+    from gateway.site_tools import expiring
+    from gateway.workflow.maintain import expire
 
     site, store = _site(config), _store(config)
-    limit, refs = expiry_preview(site, store)
-    items = store.items([ref.step_id for ref in refs])
+    limit, refs = expiring(site, store)
+    items = store.reader.items([ref.step_id for ref in refs])
+    columns = ("start", "station", "accession", "sps_id", "status")
+    rows = [
+        (
+            text(item.step, "ScheduledProcedureStepStartDate"),
+            text(item.step, "ScheduledStationAETitle"),
+            text(item.attributes, "AccessionNumber"),
+            text(item.step, "ScheduledProcedureStepID"),
+            item.status.value,
+        )
+        for item in items
+    ]
     if json_output:
-        _print_json([{"accession": text(item.attributes, "AccessionNumber"), "sps_id": text(item.step, "ScheduledProcedureStepID"),
-                      "start": text(item.step, "ScheduledProcedureStepStartDate")} for item in items])  # fmt: skip
+        _print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
-        _print_table(
-            ("Start", "Station", "Accession", "SPS ID", "Status"),
-            (
-                (text(item.step, "ScheduledProcedureStepStartDate"), text(item.step, "ScheduledStationAETitle"),
-                 text(item.attributes, "AccessionNumber"), text(item.step, "ScheduledProcedureStepID"), item.status)
-                for item in items
-            ),
-        )  # fmt: skip
-        _out.print(f"{len(items)} step(s) scheduled before {limit[:8]} are still waiting.", highlight=False)
+        _print_table(columns, rows)
+        _out.print(f"{len(rows)} step(s) scheduled before {limit[:8]} are still waiting.", highlight=False)
     if now_:
-        _out.print(f"{expire_now(site, store)} step(s) expired.", highlight=False)
+        _out.print(f"{store.write(lambda unit: expire(unit, refs, now())).result()} step(s) expired.", highlight=False)
 
 
 @messages.command("list")
@@ -353,15 +364,15 @@ def messages_list(
     json_output: JSONOption = False,
 ) -> None:
     """The newest messages first."""
-    rows = _store(config).list_messages(limit=limit, disposition=disposition, listener=listener, key=key)
+    rows = _store(config).reader.list_messages(limit, listener, disposition, key)
     if json_output:
-        _print_json([row._asdict() for row in rows])
+        _print_json([_shown(stored) for stored in rows])
         return
     _print_table(
         ("No.", "Received", "Listener", "Type", "Control ID", "Outcome", "Why"),
         (
-            (row.id, _moment(row.received_at), row.listener, row.message_type, row.control_id, row.disposition,
-             row.reasons.splitlines()[0] if row.reasons else "")
+            (row.id, _moment(row.record.received_at), row.record.listener, row.record.message_type,
+             row.record.control_id, row.record.disposition, next(iter(row.record.reasons.splitlines()), ""))
             for row in rows
         ),
     )  # fmt: skip
@@ -374,24 +385,36 @@ def _moment(at: datetime) -> str:
 @messages.command("show")
 def messages_show(number: int, config: ConfigOption = CONFIG, json_output: JSONOption = False) -> None:
     """One message: its text, what became of it and why, and the answer that was sent."""
-    stored = _store(config).message(number)
+    stored = _store(config).reader.message(number)
     if stored is None:
         _fail(f"there is no message {number}")
-    record = stored.record
-    shown: Mapping[str, object] = {
-        "number": stored.id, "received": record.received_at, "listener": record.listener, "peer": record.peer,
-        "sender": record.sender, "type": record.message_type, "control_id": record.control_id,
-        "mapping": record.mapping, "outcome": record.disposition, "why": record.reasons.splitlines(),
-        "message": _readable(record.raw), "answer": _readable(record.answer),
-    }  # fmt: skip
+    shown = _shown(stored)
     if json_output:
         _print_json(shown)
         return
     for name, value in shown.items():
-        lines = value if isinstance(value, list) else str(value).splitlines() or [""]
-        _out.print(f"{name:>10}  {lines[0] if lines else ''}", markup=False, highlight=False)
-        for line in lines[1:]:
-            _out.print(f"{'':>10}  {line}", markup=False, highlight=False)
+        lines = value if isinstance(value, list) else str(value).splitlines()
+        for position, line in enumerate(lines or [""]):
+            _out.print(f"{'' if position else name:>10}  {line}", markup=False, highlight=False)
+
+
+def _shown(stored: "StoredMessage") -> dict[str, object]:
+    """An archived message as people read it."""
+    record = stored.record
+    return {
+        "number": stored.id,
+        "received": _moment(record.received_at),
+        "listener": record.listener,
+        "peer": record.peer,
+        "sender": record.sender,
+        "type": record.message_type,
+        "control_id": record.control_id,
+        "mapping": record.mapping,
+        "outcome": record.disposition,
+        "why": record.reasons.splitlines(),
+        "message": _readable(record.raw),
+        "answer": _readable(record.answer),
+    }
 
 
 def _readable(raw: bytes) -> str:
@@ -402,14 +425,16 @@ def _readable(raw: bytes) -> str:
 @messages.command("replay")
 def messages_replay(numbers: list[int], config: ConfigOption = CONFIG) -> None:
     """Run archived messages again with today's mapping and catalogue; the first of them that is refused stops it."""
-    from gateway.service import feed_named, process_message
+    from gateway.domain.identifiers import Mint
+    from gateway.processing import feeds_of, process_message
 
     site, store = _site(config), _store(config)
+    feeds = feeds_of(site, Mint(store.site_namespace()))
     for number in numbers:
-        stored = store.message(number)
+        stored = store.reader.message(number)
         if stored is None:
             _fail(f"there is no message {number}")
-        feed = feed_named(site, store, stored.record.listener)
+        feed = feeds.get(stored.record.listener)
         if feed is None:
             _fail(f"message {number} came by listener {stored.record.listener}, which is not configured any more")
         receipt = asyncio.run(process_message(store, stored.record.raw, feed, "replay", number))
@@ -422,8 +447,8 @@ def messages_replay(numbers: list[int], config: ConfigOption = CONFIG) -> None:
 @cli.command()
 def backup(target: Path, config: ConfigOption = CONFIG) -> None:
     """A consistent copy of the store, also while the service runs."""
+    from gateway.edges.database import StoreError
     from gateway.edges.maintenance import backup as copy
-    from gateway.edges.store import StoreError
 
     try:
         copy(_site(config).store_url, target)
@@ -439,11 +464,12 @@ def restore(
     force: Annotated[bool, typer.Option(help="Replace the store there is; it is kept aside.")] = False,
 ) -> None:
     """Put a backup in place of the store; the service must not be running."""
+    from gateway.edges.database import StoreError
     from gateway.edges.maintenance import restore as put_back
-    from gateway.edges.store import StoreError
+    from gateway.processing import now
 
     try:
-        aside = put_back(source, _site(config).store_url, force=force)
+        aside = put_back(source, _site(config).store_url, now(), force=force)
     except (StoreError, OSError) as error:
         _fail(str(error))
     _out.print("Restored." + (f" The former store is kept as {aside}." if aside else ""), highlight=False)
@@ -452,11 +478,12 @@ def restore(
 @cli.command()
 def upgrade(config: ConfigOption = CONFIG) -> None:
     """Bring the store's schema up to this version, after a backup; refused when the store is newer."""
+    from gateway.edges.database import StoreError
     from gateway.edges.maintenance import upgrade as migrate
-    from gateway.edges.store import StoreError
+    from gateway.processing import now
 
     try:
-        done = migrate(_site(config).store_url)
+        copy = migrate(_site(config).store_url, now())
     except (StoreError, OSError) as error:
         _fail(str(error))
-    _out.print(done, highlight=False)
+    _out.print(f"Upgraded; the store before that is kept as {copy}." if copy else "Nothing to do.", highlight=False)

@@ -51,9 +51,9 @@ class DICOMSettings(_Strict):
 
     host: str = "127.0.0.1"
     port: Port = 11112
-    associations_max: int = Field(100, ge=1, le=10_000, description="served at once; more are told to come back")
-    associations_per_peer_max: int = Field(20, ge=1, le=10_000, description="from one address")
-    idle_timeout_s: float = Field(60, gt=0, le=86_400, description="an association that says nothing is aborted")
+    associations_max: int = Field(256, ge=1, le=10_000, description="served at once; more are told to come back")
+    associations_per_address_max: int = Field(64, ge=1, le=10_000, description="from one network address")
+    idle_s: float = Field(600, gt=0, le=86_400, description="an association that says nothing for so long is aborted")
 
 
 class HL7Settings(_Strict):
@@ -230,7 +230,10 @@ def _mappings(folder: Path, settings: Settings, issuers: Issuers, problems: list
         name = str(tree.get("name", path.stem))
         sources[name] = _plain(tree)
         lines[name] = tree
-    tables = {path.stem: _rows(path) for path in sorted((folder / "codes").glob("*.csv"))}
+    tables = {
+        path.stem: {row.get("code", ""): row.get("value", "") for row in _rows(path)}
+        for path in sorted((folder / "codes").glob("*.csv"))
+    }
     catalogue = _catalogue(folder / "procedures.csv", problems)
     compiled: dict[str, FieldMapping] = {}
     for name in sorted({listener.mapping for listener in settings.hl7} | sources.keys()):

@@ -14,7 +14,8 @@ from gateway.domain.devices import Device
 from gateway.domain.identifiers import Mint
 from gateway.domain.performed import LENIENT, STRICT, Operation
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.edges.store import Store, StoreUnavailable
+from gateway.edges.database import StoreUnavailable
+from gateway.edges.store import Store
 from gateway.wire.dimse import NAnswer
 from gateway.wire.mpps_dataset import STATUSES
 from gateway.workflow import intake

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict
 
 import structlog
 import uvloop
@@ -22,21 +22,27 @@ from gateway.config import ConfigError, Site, load_site
 from gateway.domain.devices import Device
 from gateway.domain.identifiers import Mint
 from gateway.domain.performed import Operation
-from gateway.domain.refusal import Refusal, RefusalKind
+from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.edges import logs
+from gateway.edges.database import StoreError, StoreUnavailable
 from gateway.edges.dimse_server import Association, DIMSEServer, Limits, Rejection
 from gateway.edges.health import HTTPServer, Metrics, app
 from gateway.edges.mllp import MLLPLimits, MLLPListener, Peer
 from gateway.edges.store import Store
 from gateway.processing import archive_message, feeds_of, now, process_message, report_performed
+from gateway.site_tools import EXPIRED_MAX, expiring
 from gateway.wire.dimse import FindAnswer, NAnswer
-from gateway.workflow import maintain
+from gateway.workflow import intake, maintain
 from gateway.workflow.intake import Receipt
 from gateway.workflow.perform import PerformRequest
+from gateway.workflow.ports import StoredMessage
 from gateway.workflow.query import Worklist
 
-EXPIRED_MAX = 1_000
-"""Steps taken off in one transaction, so that the night's work never holds up a message for long."""
+HELD_BATCH = 100
+"""Held messages looked at together: some megabytes at most."""
+
+STOP_GRACE_S = 5.0
+"""For requests in progress when the service stops; a supervisor usually waits ten seconds before it kills."""
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a busy writer thread may keep the event loop waiting (design D3b, measured)."""
@@ -50,10 +56,10 @@ class Service:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.metrics = Metrics()
-        self.store = Store(site.store_url)
+        self.store = Store(site.store_url, zone=site.settings.timezone)
         self._mint = Mint(self.store.site_namespace())
         self._feeds = feeds_of(site, self._mint)
-        self.worklist = Worklist(self.store)
+        self.worklist = Worklist(self.store.reader, StoreUnavailable)
         self._serving = False
         self._listeners: list[MLLPListener] = []
         dicom = site.settings.dicom
@@ -63,13 +69,13 @@ class Service:
             _Handlers(self),
             Limits(
                 associations_max=dicom.associations_max,
-                associations_per_peer_max=dicom.associations_per_peer_max,
-                idle_timeout_s=dicom.idle_timeout_s,
+                associations_per_address_max=dicom.associations_per_address_max,
+                idle_s=dicom.idle_s,
             ),
             observe=self._observe_dimse,
         )
         self.http = HTTPServer(
-            app(self.metrics, self._unready, self.store.counts), site.settings.http.host, site.settings.http.port
+            app(self.metrics, self._unready, self._counts), site.settings.http.host, site.settings.http.port
         )
         self._scheduler = AsyncIOScheduler(timezone=site.zone) if site.zone else AsyncIOScheduler()
 
@@ -111,7 +117,7 @@ class Service:
             self._scheduler.shutdown(wait=False)
         for listener in self._listeners:
             await listener.stop()
-        await self.dimse.stop()
+        await self.dimse.stop(STOP_GRACE_S)
         await self.http.stop()
         self.store.close()
 
@@ -121,7 +127,7 @@ class Service:
             site = load_site(self.site.file)
         except ConfigError as error:
             for problem in error.problems:
-                _log.error("reload_refused", file=problem.file, line=problem.line, where=problem.where)
+                _log.error("reload_refused", source=problem.source, line=problem.line, path=problem.path)
             return
         fixed = ("store", "dicom", "http", "timezone", "expiry")
         moved = [name for name in fixed if getattr(site.settings, name) != getattr(self.site.settings, name)]
@@ -136,35 +142,51 @@ class Service:
 
     async def release_held(self) -> int:
         """Run held messages again: a procedure rule may exist by now. Returns how many came through."""
-        released = 0
-        for message in self.store.held_messages():
-            feed = self._feeds.get(message.record.listener)
-            if feed is None:
-                continue
-            receipt = await process_message(self.store, message.record.raw, feed, message.record.peer, message.id)
-            if receipt.disposition == "accepted":
-                released += 1
-            await asyncio.wrap_future(self.store.write(lambda unit, number=message.id: unit.retire_held(number)))
+        released, after = 0, 0
+        while messages := self.store.reader.held_messages(HELD_BATCH, after):
+            after = messages[-1].id
+            for message in messages:
+                released += await self._release(message)
+        if released:
+            _log.info("held_messages_released", messages=released)
         return released
+
+    async def _release(self, message: StoredMessage) -> bool:
+        """Whether a held message now goes through; one that does not stays held, and the archive as it is."""
+        feed = self._feeds.get(message.record.listener)
+        if feed is None:
+            return False
+        try:
+            await asyncio.wrap_future(self.store.write(lambda unit: intake.release(unit, message, feed, now())))
+        except (Refused, StoreUnavailable):
+            return False
+        return True
 
     async def expire(self) -> int:
         """Take steps off the list whose day has long passed. Returns how many."""
-        limit = maintain.expiry_limit(self.site.wall_clock(now()), self.site.settings.expiry.after_days)
         total = 0
-        while refs := self.store.expiring(limit, EXPIRED_MAX):
+        while True:
+            limit, refs = expiring(self.site, self.store)
             batch = refs
             total += await asyncio.wrap_future(
                 self.store.write(lambda unit, due=batch: maintain.expire(unit, due, now()))
             )
             if len(refs) < EXPIRED_MAX:
                 break
-        _log.info("expired", steps=total, before=limit)
+        _log.info("expired", steps=total, before=limit[:8])
         return total
 
     def _unready(self) -> str:
         if not self._serving:
             return "not serving yet"
-        return self.store.problem()
+        try:
+            self.store.site_namespace()
+        except StoreError:
+            return "the store cannot be read"
+        return "" if self.store.writable else "the store cannot be written"
+
+    def _counts(self) -> dict[str, int]:
+        return asdict(self.store.reader.counts())
 
     # --- HL7 -----------------------------------------------------------------------------------------------------
 
@@ -202,12 +224,12 @@ class Service:
             ms=round(seconds * 1000, 2),
         )
 
-    def _observe_mllp(self, event: str, **fields: object) -> None:
+    def _observe_mllp(self, event: str, /, **fields: object) -> None:
         _log.info(event, **fields)
 
     # --- DICOM ---------------------------------------------------------------------------------------------------
 
-    def _observe_dimse(self, event: str, **fields: object) -> None:
+    def _observe_dimse(self, event: str, /, **fields: object) -> None:
         if event == "association_opened":
             self.metrics.associations.inc()
         elif event in ("association_closed", "association_aborted"):

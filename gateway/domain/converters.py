@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, code_item, element
@@ -78,12 +79,10 @@ _ONE_LINE_SEPARATED = frozenset({"LO", "SH", "PN", "CS", "AE", "UC"})  # backsla
 
 def part(repetition: Repetition, component: int, subcomponent: int = 1) -> str:
     """The text at a position counted from 1; '' where there is none or it is the HL7 null."""
-    if component > len(repetition):
+    try:
+        text = repetition[component - 1][subcomponent - 1]
+    except IndexError:
         return ""
-    parts = repetition[component - 1]
-    if subcomponent > len(parts):
-        return ""
-    text = parts[subcomponent - 1]
     return "" if text == NULL else text.strip()
 
 
@@ -185,6 +184,8 @@ def _script(name: str) -> str:
 
 def _name_part(repetition: Repetition, component: int) -> str:
     found = part(repetition, component)
+    if found.isalpha():  # nearly always, so nothing to clean
+        return found
     return clean(found.replace("^", " ").replace("=", " "), "PN") if found else ""
 
 
@@ -236,14 +237,14 @@ def xpn(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
 
 def xpn_birth(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
     """XPN repetitions of type M (maiden name) to PN, for PatientBirthName."""
-    names = _names_by_type(repetitions)
-    return [_in_group_order(names["M"])] if "M" in names else []
+    names = _names_by_type([repetition for repetition in repetitions if part(repetition, 7).upper() == "M"])
+    return [_in_group_order(groups) for groups in names.values()]
 
 
 def xpn_other(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
     """XPN repetitions of other types (alias, nickname and so on) to PN values, for OtherPatientNames."""
-    names = _names_by_type(repetitions)
-    return [_in_group_order(groups) for kind, groups in names.items() if kind not in ("L", "M", "", "D", "U")]
+    others = [repetition for repetition in repetitions if part(repetition, 7).upper() not in ("L", "M", "", "D", "U")]
+    return [_in_group_order(groups) for groups in _names_by_type(others).values()]
 
 
 def _in_group_order(groups: Mapping[str, str]) -> dict[str, str]:
@@ -429,6 +430,7 @@ class Timestamp(NamedTuple):
     offset: str
 
 
+@lru_cache(maxsize=256)  # one message names the same few times in many fields
 def timestamp(sent: str) -> Timestamp:
     """A TS or DTM (or ISO 8601, which some send) taken apart. Raises Unconvertible for what is no real time."""
     if _ISO_8601.fullmatch(sent):

@@ -306,6 +306,8 @@ def _compile(keys: Attributes, place: str, level: Level, problems: list[Refusal]
         compiled.append(joined)
     for tag in sorted(keys):
         key = keys[tag]
+        if "Value" not in key and "InlineBinary" not in key:
+            continue  # universal matching
         known = known_key(tag, level)
         if _is_private_creator(tag) or (known and BY_TAG[tag].matching is Matching.NEVER):
             continue
@@ -607,6 +609,8 @@ def _joined_start(keys: Attributes, place: str, problems: list[Refusal]) -> _Sta
 
 def _start_spans(keys: Attributes) -> tuple[_Span, _Span] | None:
     """The spans of start date and time where both keys are given and sound."""
+    if "Value" not in keys.get(_DATE, {}) or "Value" not in keys.get(_TIME, {}):
+        return None
     unheard: list[Refusal] = []  # unsound keys are reported when they are compiled one by one
     day = _date_span(keys.get(_DATE), "", unheard)
     time = _time_span(keys.get(_TIME), "", unheard)

@@ -40,11 +40,15 @@ class PatientMerge:
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """A patient as held. `id` is the store's, None before the first save."""
+    """A patient as held. `id` is the store's, None before the first save.
+
+    `retired` are identifiers that merges brought: they still find this patient, and are said to nobody.
+    """
 
     id: int | None
     identifiers: tuple[Identifier, ...]
     attributes: Attributes = field(repr=False)
+    retired: tuple[Identifier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

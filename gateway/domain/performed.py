@@ -138,7 +138,7 @@ _MACROS = {
 """,
 }
 
-# depth-marked tag, keyword, VR, N-CREATE, N-SET ('-' not allowed), final state ('' as created), [macro of its items].
+# Depth-marked tag, keyword, VR, N-CREATE, N-SET ('-' not allowed), final state ('.' as created), [macro of its items].
 # `coded` is a coded entry whose meaning is mandatory; in `code` it is optional (tables F.7.2-1a to f).
 _ROWS = """
 00080005 SpecificCharacterSet CS 1C/1C 1C/1C .
@@ -310,7 +310,7 @@ def create(
         ),))  # fmt: skip
     refusals: list[Refusal] = []
     notes: list[str] = []
-    for lack in _lacking(REQUIREMENTS, said, _create_type):
+    for lack in _lacking(_ON_CREATE, said):
         if rules.whole_table or lack.essential:
             refusals.append(lack.refusal())
         else:
@@ -365,7 +365,7 @@ def amend(held: PerformedStep | None, said: Attributes, rules: Rules) -> Change:
             else:
                 notes.append(f"{place(tag)} was set without having been created")
         attributes[tag] = spoken
-    for lack in _lacking(REQUIREMENTS, said, _set_type):
+    for lack in _lacking(_ON_SET, said):
         if rules.whole_table:
             refusals.append(lack.refusal(RefusalKind.MISSING_VALUE))
         else:
@@ -378,7 +378,7 @@ def amend(held: PerformedStep | None, said: Attributes, rules: Rules) -> Change:
     if next_state is RefusalKind.BAD_VALUE:
         refusals.append(_bad_status("is none of IN PROGRESS, COMPLETED, DISCONTINUED"))
     elif next_state is not MPPSState.IN_PROGRESS:
-        for lack in _lacking(REQUIREMENTS, attributes, _final_type):
+        for lack in _lacking(_IN_FINAL, attributes):
             if rules.complete_final:  # 0120 is no status of N-SET (PS3.7 10.1.3.1.9), so absent is answered as empty
                 refusals.append(lack.refusal(RefusalKind.MISSING_VALUE))
             else:
@@ -429,39 +429,50 @@ class Lack:
         return f"{place(*self.path)} {'is missing' if self.absent else 'has no value'}"
 
 
-def _create_type(requirement: Requirement, path: Sequence[str | int]) -> str:
-    return requirement.on_create.split("/")[0]
+@dataclass(frozen=True, slots=True)
+class _Demand:
+    """A requirement that asks for something at one occasion, itself or inside its items."""
+
+    requirement: Requirement
+    type_: str
+    items: tuple["_Demand", ...]
 
 
-def _set_type(requirement: Requirement, path: Sequence[str | int]) -> str:
-    """The SCU's type inside items; at top level everything is optional, and emptiness is judged on its own."""
-    return requirement.on_set.split("/")[0] if path and requirement.settable else "3"
+def _demands(
+    rows: Iterable[Requirement], needed: Callable[[Requirement, int], str], depth: int = 0
+) -> tuple[_Demand, ...]:
+    """The rows that ask for something; without the others a step of thousands of images is judged quickly."""
+    demands = (_Demand(row, needed(row, depth), _demands(row.items, needed, depth + 1)) for row in rows)
+    return tuple(demand for demand in demands if demand.type_ in ("1", "2") or demand.items)
 
 
-def _final_type(requirement: Requirement, path: Sequence[str | int]) -> str:
-    return requirement.in_final
+def _set_type(row: Requirement, depth: int) -> str:
+    """The SCU's type inside items; at top level all is optional, and emptiness is judged by the SCP's type."""
+    return row.on_set.split("/")[0] if depth and row.settable else "3"
+
+
+_ON_CREATE = _demands(REQUIREMENTS, lambda row, depth: row.on_create.split("/")[0])
+_ON_SET = _demands(REQUIREMENTS, _set_type)
+_IN_FINAL = _demands(REQUIREMENTS, lambda row, depth: row.in_final)
 
 
 def _lacking(
-    requirements: Iterable[Requirement],
-    attributes: Mapping[str, Element],
-    needed: Callable[[Requirement, Sequence[str | int]], str],
-    path: tuple[str | int, ...] = (),
+    demands: Iterable[_Demand], attributes: Mapping[str, Element], path: tuple[str | int, ...] = ()
 ) -> Iterator[Lack]:
     """Every attribute of type 1 without a value or of type 2 that is absent; conditional types are not judged."""
-    for requirement in requirements:
-        tag, type_ = requirement.tag, needed(requirement, path)
+    for demand in demands:
+        tag = demand.requirement.tag
         held = attributes.get(tag)
         if held is None:
-            if type_ in ("1", "2"):
-                yield Lack((*path, tag), requirement, absent=True)
+            if demand.type_ in ("1", "2"):
+                yield Lack((*path, tag), demand.requirement, absent=True)
             continue
-        if type_ == "1" and not _valued(held):
-            yield Lack((*path, tag), requirement, absent=False)
-        if requirement.items:
+        if demand.type_ == "1" and not _valued(held):
+            yield Lack((*path, tag), demand.requirement, absent=False)
+        if demand.items:
             for number, item in enumerate(held.get("Value") or ()):
                 if isinstance(item, dict):
-                    yield from _lacking(requirement.items, item, needed, (*path, tag, number))
+                    yield from _lacking(demand.items, item, (*path, tag, number))
 
 
 def _bad_status(text: str) -> Refusal:
@@ -470,7 +481,10 @@ def _bad_status(text: str) -> Refusal:
 
 def _valued(held: Element) -> bool:
     """Whether there is at least one value; an empty item of a sequence is one."""
-    return any(value is not None and value != "" for value in held.get("Value") or ())
+    for value in held.get("Value") or ():
+        if value is not None and value != "":
+            return True
+    return bool(held.get("InlineBinary"))
 
 
 def _text(attributes: Mapping[str, Element], tag: str) -> str:

@@ -66,6 +66,8 @@ class Rule:
     type_1: bool
     alternatives: tuple[Alternative, ...]
     origin: str
+    silent_without: frozenset[str]
+    """Where an entry says none of these fields (Path.key), the rule gives nothing; empty if it may all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,13 @@ _MADE = {
     "RequestedProcedureID": Policy("generate"),
     "ScheduledProcedureStepID": Policy("generate"),
 }  # the accession number is type 2 in the worklist, so it may stay empty; the others are type 1
+_MAY_LACK: Mapping[str, tuple[str, ...]] = {
+    "PatientID": ("refuse",),
+    "PriorPatientID": ("refuse",),
+    "AdmissionID": ("omit", "refuse"),
+    "PlacerOrderNumberImagingServiceRequest": ("omit", "refuse"),
+    "FillerOrderNumberImagingServiceRequest": ("omit", "refuse"),
+}
 _DERIVED_FROM = (
     "AccessionNumber",
     "StudyInstanceUID",
@@ -254,8 +263,10 @@ class _Compiler:
             policy = self._policy(at, key, missing)
         elif missing is not None:
             refuse = missing == "refuse"
-            if missing not in ("omit", "refuse"):
-                self.problem((*at, "missing"), f"{key} can be left out or refused, not made", "omit or refuse")
+            allowed = _MAY_LACK.get(key, ())
+            if missing not in allowed:
+                hint = " or ".join(allowed) or "leave missing: out"
+                self.problem((*at, "missing"), f"{key} has no missing policy {missing!r}", hint)
         return IdentitySource(key, paths, policy, refuse, str(said.get("prefer") or ""), f"{name}: identity.{key}")
 
     def _policy(self, at: tuple[str, ...], key: str, missing: Any) -> Policy | None:
@@ -299,13 +310,20 @@ class _Compiler:
             right = STEP_PREFIX + keyword if level is Level.STEP else keyword
             self.problem(at, f"{keyword} is not at this level", f"write {right}")
         ways = said if isinstance(said, list) else [said]
-        alternatives = [
-            self._alternative((*at, str(n)) if len(ways) > 1 else at, keyword, way) for n, way in enumerate(ways)
-        ]
+        numbered = [(*at, str(number)) for number in range(len(ways))] if len(ways) > 1 else [at]
+        found = (self._alternative(where, keyword, way) for where, way in zip(numbered, ways, strict=True))
+        alternatives = tuple(way for way in found if way is not None)
+        silent = all(not way.constant and way.missing == "omit" for way in alternatives)
         return Rule(
-            keyword, attribute.tag, attribute.vr, target, attribute.return_type == "1",
-            tuple(found for found in alternatives if found is not None), f"{name}: rules.{target}",
-        )  # fmt: skip
+            keyword,
+            attribute.tag,
+            attribute.vr,
+            target,
+            attribute.return_type == "1",
+            alternatives,
+            f"{name}: rules.{target}",
+            frozenset(path.key for way in alternatives for path, _ in way.paths) if silent else frozenset(),
+        )
 
     def _alternative(self, at: tuple[str, ...], keyword: str, said: Any) -> Alternative | None:
         vr = BY_KEYWORD[keyword].vr
@@ -331,6 +349,8 @@ class _Compiler:
             self.problem(
                 (*at, "repeat"), f"unknown repeat {repeat!r}", "first, all (several values) or join (one text)"
             )
+        elif repeat == "join" and vr not in ("LO", "SH", "ST", "LT", "UT"):
+            self.problem((*at, "repeat"), f"{keyword} ({vr}) is no text to join", "first or all")
         length = str(said.get("length", "refuse"))
         if length not in ("refuse", "cut"):
             self.problem((*at, "length"), f"unknown length {length!r}", "refuse or cut")

@@ -5,7 +5,7 @@ stands above it (patient, visit, message header), so a rule may take a value fro
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from enum import StrEnum
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
@@ -36,6 +36,8 @@ class Path(NamedTuple):
     field: int
     component: int = 0
     subcomponent: int = 0
+    key: str = ""
+    """Segment and field, by which entries index what they say."""
 
     def __str__(self) -> str:
         tail = f".{self.component}" if self.component else ""
@@ -65,6 +67,10 @@ class Entry(Protocol):
     def where(self) -> str: ...
     @property
     def procedure_where(self) -> str: ...
+
+    @property
+    def said(self) -> Set[str]:
+        """The keys (Path.key) of all fields that are not empty, so that rules about silence cost nothing."""
 
     def read(self, path: Path) -> Sequence[Sourced]:
         """Everything at the path, in document order; nothing where the document is silent."""
@@ -109,4 +115,4 @@ def parse_path(text: str) -> Path:
     numbers = [int(number) for number in (field, component or "0", subcomponent or "0")]
     if numbers[0] == 0 or (component and numbers[1] == 0) or (subcomponent and numbers[2] == 0):
         raise ValueError(f"{text!r}: fields, components and subcomponents are counted from 1")
-    return Path(segment, *numbers)
+    return Path(segment, numbers[0], numbers[1], numbers[2], f"{segment}-{numbers[0]}")

@@ -41,9 +41,7 @@ class StepEvent(StrEnum):
     EXPIRE = "day long passed"
 
 
-LISTED: frozenset[SPSStatus] = frozenset(
-    {SPSStatus.SCHEDULED, SPSStatus.ARRIVED, SPSStatus.READY, SPSStatus.STARTED}
-)
+LISTED: frozenset[SPSStatus] = frozenset({SPSStatus.SCHEDULED, SPSStatus.ARRIVED, SPSStatus.READY, SPSStatus.STARTED})
 """What a worklist answer shows where no device profile says otherwise (design D14: STARTED stays)."""
 
 _WAITING = (SPSStatus.SCHEDULED, SPSStatus.ARRIVED, SPSStatus.READY)

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Engine, Executable, create_engine, event, make_url
 from sqlalchemy.engine import Dialect
@@ -94,13 +94,24 @@ class Prepared:
         return compiled.string, itemgetter(*names) if names else lambda values: ()
 
 
+class Queries(Protocol):
+    """What a reader needs of a connection."""
+
+    def rows(self, prepared: Prepared, **values: Any) -> list[Row]:
+        """All rows; nothing stays open behind them."""
+
+    def row(self, prepared: Prepared, **values: Any) -> Row | None:
+        """The first row, if any."""
+
+
 class Connection:
     """One driver connection in autocommit mode; whoever wants a transaction begins and ends it.
 
-    Every driver error leaves as StoreError or one of its kinds.
+    Every driver error leaves as StoreError or one of its kinds. `failure` is the last StoreUnavailable, so that a
+    job which swallowed it can be told from one that was written; whoever begins a job sets it to None.
     """
 
-    __slots__ = ("_dialect", "_driver", "_pooled")
+    __slots__ = ("_dialect", "_driver", "_pooled", "failure")
 
     def __init__(self, engine: Engine) -> None:
         try:
@@ -109,6 +120,7 @@ class Connection:
             raise store_error(error) from error
         self._dialect = engine.dialect
         self._driver: Any = self._pooled.driver_connection
+        self.failure: StoreUnavailable | None = None
 
     def rows(self, prepared: Prepared, **values: Any) -> list[Row]:
         """All rows; nothing stays open behind them."""
@@ -116,7 +128,7 @@ class Connection:
         try:
             found: list[Row] = self._driver.execute(sql, order(values)).fetchall()
         except _DRIVER_ERRORS as error:
-            raise store_error(error) from error
+            raise self._noted(error) from error
         return found
 
     def row(self, prepared: Prepared, **values: Any) -> Row | None:
@@ -130,7 +142,7 @@ class Connection:
         try:
             changed: int = self._driver.execute(sql, order(values)).rowcount
         except _DRIVER_ERRORS as error:
-            raise store_error(error) from error
+            raise self._noted(error) from error
         return changed
 
     def run_many(self, prepared: Prepared, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -139,10 +151,10 @@ class Connection:
         try:
             self._driver.executemany(sql, [order(values) for values in rows])
         except _DRIVER_ERRORS as error:
-            raise store_error(error) from error
+            raise self._noted(error) from error
 
-    def insert(self, prepared: Prepared, **values: Any) -> int:
-        """The number of the new row; the statement returns it."""
+    def number(self, prepared: Prepared, **values: Any) -> int:
+        """The number the statement returns: of a new row, or the revision of a changed one."""
         number: int = self.rows(prepared, **values)[0][0]
         return number
 
@@ -151,7 +163,7 @@ class Connection:
         try:
             self._driver.execute(sql)
         except _DRIVER_ERRORS as error:
-            raise store_error(error) from error
+            raise self._noted(error) from error
 
     @property
     def in_transaction(self) -> bool:
@@ -165,6 +177,42 @@ class Connection:
             self._pooled.close()
         except _DRIVER_ERRORS:
             self._pooled.invalidate()
+
+    def _noted(self, error: Exception) -> StoreError:
+        wrapped = store_error(error)
+        if isinstance(wrapped, StoreUnavailable):
+            self.failure = wrapped
+        return wrapped
+
+
+class RenewingConnection:
+    """A reader's connection, made at its first query; after a failure the next query gets a new one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._held: Connection | None = None
+
+    def rows(self, prepared: Prepared, **values: Any) -> list[Row]:
+        """As `Connection.rows`."""
+        held = self._held
+        if held is None:
+            held = self._held = Connection(self._engine)
+        try:
+            return held.rows(prepared, **values)
+        except StoreError:
+            self.close()
+            raise
+
+    def row(self, prepared: Prepared, **values: Any) -> Row | None:
+        """As `Connection.row`."""
+        found = self.rows(prepared, **values)
+        return found[0] if found else None
+
+    def close(self) -> None:
+        """Ends the held connection, if there is one; a query after this makes another."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
 
 
 # SQLite only, from here on.

@@ -44,7 +44,7 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MLLPLimits:
     """What one listener allows. Times are in seconds, None for no limit."""
 
     frame_bytes_max: int = FRAME_BYTES_MAX
@@ -65,7 +65,7 @@ class Limits:
 class Observe(Protocol):
     """Takes one event for the log: a fixed name, and fields without message content."""
 
-    def __call__(self, event: str, /, **fields: Any) -> None: ...
+    def __call__(self, event: str, **fields: Any) -> None: ...
 
 
 Receive = Callable[[bytes, Peer], Awaitable[bytes | None]]
@@ -75,7 +75,7 @@ Reject = Callable[[bytes, Refusal, Peer], Awaitable[bytes | None]]
 """What is no frame, or could not be worked on, and why -> the answer, archived likewise."""
 
 
-def _observe_nothing(event: str, /, **fields: Any) -> None:
+def _observe_nothing(event: str, **fields: Any) -> None:
     """For a listener whose events nobody wants."""
 
 
@@ -105,7 +105,7 @@ class MLLPListener:
         port: int,
         receive: Receive,
         reject: Reject,
-        limits: Limits | None = None,
+        limits: MLLPLimits | None = None,
         observe: Observe = _observe_nothing,
     ) -> None:
         self.name = name
@@ -114,7 +114,7 @@ class MLLPListener:
         """After `start` the port really bound, also where 0 was asked for."""
         self._receive = receive
         self._reject = reject
-        self._limits = limits or Limits()
+        self._limits = limits or MLLPLimits()
         self._observe = observe
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
@@ -132,7 +132,7 @@ class MLLPListener:
         self._stopping = False
         self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=_CHUNK_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
-        self._observe("mllp.listening", listener=self.name, host=self.host, port=self.port)
+        self._observe("mllp_listening", listener=self.name, host=self.host, port=self.port)
 
     async def stop(self) -> None:
         """Accept nothing more, finish and answer the message each connection is working on, then close."""
@@ -150,7 +150,7 @@ class MLLPListener:
             if late:
                 await asyncio.wait(late)
         self._server = None
-        self._observe("mllp.stopped", listener=self.name)
+        self._observe("mllp_stopped", listener=self.name)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = writer.get_extra_info("peername") or ("", 0)  # a peer may be gone before it is looked at
@@ -162,13 +162,14 @@ class MLLPListener:
         connection = _Connection(peer, writer, task)
         self._connections.add(connection)
         self._per_host[peer.host] += 1
-        self._note("mllp.connected", peer)
+        self._note("mllp_connection_opened", peer)
         reason = "closed by peer"
         try:
             _keep_alive(writer)
             reason = await self._converse(connection, reader)
-        except (ConnectionError, TimeoutError) as error:
+        except OSError as error:  # the peer went away, or does not take its answer; nothing is left to send
             reason = type(error).__name__
+            writer.transport.abort()
         except asyncio.CancelledError:
             # Only `stop` cancels; the task ends here on purpose, after closing what it holds.
             reason = "listener stopped"
@@ -178,16 +179,16 @@ class MLLPListener:
             if not self._per_host[peer.host]:
                 del self._per_host[peer.host]
             writer.close()
-            self._note("mllp.disconnected", peer, reason=reason)
+            self._note("mllp_connection_closed", peer, reason=reason)
 
     def _admitted(self, peer: Peer) -> bool:
         if self._stopping:
             return False
         if len(self._connections) >= self._limits.connections_max:
-            self._note("mllp.connection_refused", peer, limit="connections_max")
+            self._note("mllp_connection_refused", peer, limit="connections_max")
             return False
         if self._per_host[peer.host] >= self._limits.connections_per_peer_max:
-            self._note("mllp.connection_refused", peer, limit="connections_per_peer_max")
+            self._note("mllp_connection_refused", peer, limit="connections_per_peer_max")
             return False
         return True
 
@@ -240,7 +241,7 @@ class MLLPListener:
                 try:
                     return await self._receive(data, peer)
                 except Exception as error:  # whatever it is, the sender waits for an answer
-                    self._note("mllp.receive_failed", peer, error=type(error).__name__)
+                    self._note("mllp_receive_failed", peer, error=type(error).__name__)
                     return await self._refuse(
                         data,
                         Refusal(
@@ -249,10 +250,10 @@ class MLLPListener:
                         peer,
                     )
             case Broken(data, reason, size):
-                self._note("mllp.frame_broken", peer, reason=str(reason), bytes=size)
+                self._note("mllp_frame_broken", peer, reason=str(reason), bytes=size)
                 return await self._refuse(data, event.refusal, peer)
             case Junk(data, reason, size):
-                self._note("mllp.junk", peer, reason=str(reason), bytes=size)
+                self._note("mllp_bytes_outside_frame", peer, reason=str(reason), bytes=size)
                 await self._refuse(
                     data, Refusal(RefusalKind.UNREADABLE, "", f"{reason} ({size})", "send 0B before each message"), peer
                 )
@@ -263,7 +264,7 @@ class MLLPListener:
         try:
             return await self._reject(raw, refusal, peer)
         except Exception as error:  # such as a full disk: the archive cannot have it, the sender shall know
-            self._note("mllp.reject_failed", peer, error=type(error).__name__)
+            self._note("mllp_reject_failed", peer, error=type(error).__name__)
             return acknowledge(None, [refusal], now=datetime.now(UTC), raw=raw)
 
     def _note(self, event: str, peer: Peer, **fields: Any) -> None:

@@ -147,8 +147,8 @@ requested_procedures = Table(
     Index("requested_procedures_by_rp_id", "requested_procedure_id"),
 )  # fmt: skip
 
-# `order_id` and `patient_id` repeat what the procedure's order says, so that a change of either finds its steps in
-# one look; only `save_order` and `merge_patient` move them. `listed` repeats whether the status is one of LISTED.
+# `order_id` and `patient_id` repeat what the procedure's order says, so that an item is one join and a change of a
+# patient finds its steps in one look; only `save_order` and `merge_patient` move them. `listed` repeats whether the status is one of LISTED.
 # Numbers are never used again (AUTOINCREMENT): (id, revision) names an item's content for ever (design D2).
 steps = Table(
     "steps",
@@ -167,7 +167,6 @@ steps = Table(
     _text("attributes"),
     Column("revision", _Number, nullable=False),
     UniqueConstraint("procedure_id", "sps_id"),
-    Index("steps_by_order", "order_id"),
     Index("steps_by_patient", "patient_id"),
     Index("steps_by_sps_id", "sps_id"),
     Index("steps_by_start", "listed", "start_local", "id", "modality"),
@@ -187,20 +186,23 @@ step_stations = Table(
     sqlite_with_rowid=False,
 )
 
+# What happened to a step, under the revision it made.
 step_history = Table(
     "step_history",
     metadata,
-    _id(),
     _of("step_id", "steps.id"),
+    Column("revision", _Number, nullable=False),
     _text("at"),
     _text("status"),
     _text("start_local"),
     _text("cause"),
-    Index("step_history_by_step", "step_id"),
+    PrimaryKeyConstraint("step_id", "revision"),
+    sqlite_with_rowid=False,
 )
 
-# The archive: input, outcome and answer of everything received. Its numbers are quoted by people, so they are
-# never used again. `replay_of` has no foreign key: what was replayed may be pruned before its replay.
+# The archive: input, outcome and answer of everything received. `keys` are the message's business keys as JSON pairs;
+# `message_keys` is the index of them. `replay_of` has no foreign key: what was replayed may be pruned before its
+# replay.
 messages = Table(
     "messages",
     metadata,
@@ -217,22 +219,21 @@ messages = Table(
     _text("reasons"),
     Column("answer", LargeBinary, nullable=False),
     _text("mapping"),
+    _text("keys"),
     Column("replay_of", _Number),
     Index("messages_by_control_id", "listener", "sender", "control_id"),
     Index("messages_by_received_at", "received_at"),
     Index("messages_held", "id", sqlite_where=text("disposition = 'held'"),
           postgresql_where=text("disposition = 'held'")),
-    sqlite_autoincrement=True,
 )  # fmt: skip
 
 message_keys = Table(
     "message_keys",
     metadata,
+    _text("value"),
     _of("message_id", "messages.id"),
     _text("kind"),
-    _text("value"),
-    PrimaryKeyConstraint("message_id", "kind", "value"),
-    Index("message_keys_by_value", "value", "message_id"),
+    PrimaryKeyConstraint("value", "message_id", "kind"),
     sqlite_with_rowid=False,
 )
 

@@ -94,9 +94,7 @@ IDENTIFIER_INSERT = _insert(patient_identifiers)
 IDENTIFIERS_DELETE = Prepared(
     delete(patient_identifiers).where(patient_identifiers.c.patient_id == _given("patient_id"))
 )
-NAMES_OF_PATIENT = Prepared(
-    select(patient_names.c.folded).where(patient_names.c.patient_id == _given("patient_id"))
-)
+NAMES_OF_PATIENT = Prepared(select(patient_names.c.folded).where(patient_names.c.patient_id == _given("patient_id")))
 NAME_INSERT = _insert(patient_names)
 NAMES_DELETE = Prepared(delete(patient_names).where(patient_names.c.patient_id == _given("patient_id")))
 
@@ -134,12 +132,8 @@ _ORDER = select(
     orders.c.attributes,
 )
 ORDER = Prepared(_ORDER.where(orders.c.id == _given("id")))
-ORDER_BY_PLACER = Prepared(
-    _ORDER.where(orders.c.placer == _given("value"), orders.c.placer_issuer == _given("issuer"))
-)
-ORDER_BY_FILLER = Prepared(
-    _ORDER.where(orders.c.filler == _given("value"), orders.c.filler_issuer == _given("issuer"))
-)
+ORDER_BY_PLACER = Prepared(_ORDER.where(orders.c.placer == _given("value"), orders.c.placer_issuer == _given("issuer")))
+ORDER_BY_FILLER = Prepared(_ORDER.where(orders.c.filler == _given("value"), orders.c.filler_issuer == _given("issuer")))
 ORDER_ID_OF_STUDY = Prepared(
     select(requested_procedures.c.order_id).where(requested_procedures.c.study_instance_uid == _given("uid"))
 )
@@ -151,6 +145,19 @@ ORDER_IDS_BY_ACCESSION = Prepared(
     )
     .order_by(requested_procedures.c.id)
 )
+
+
+def _of_order(orders_: ColumnElement[Any] | Select[Any]) -> ColumnElement[bool]:
+    """Steps of this order, or of these, by way of their procedures, which the steps' unique key begins with."""
+    procedures = select(requested_procedures.c.id)
+    within = (
+        requested_procedures.c.order_id.in_(orders_)
+        if isinstance(orders_, Select)
+        else requested_procedures.c.order_id == orders_
+    )
+    return steps.c.procedure_id.in_(procedures.where(within))
+
+
 PROCEDURES_OF_ORDER = Prepared(
     select(
         requested_procedures.c.id,
@@ -173,7 +180,7 @@ STEPS_OF_ORDER = Prepared(
         steps.c.start_local,
         steps.c.zone,
     )
-    .where(steps.c.order_id == _given("order_id"))
+    .where(_of_order(_given("order_id")))
     .order_by(steps.c.id)
 )
 ORDER_INSERT = _insert(orders, returning=True)
@@ -183,12 +190,8 @@ ORDER_UPDATE = Prepared(
         "updated_at",
     ).where(orders.c.id == _given("key_id"))
 )  # fmt: skip
-ORDERS_MOVE_TO_PATIENT = Prepared(
-    _set(orders, "patient_id").where(orders.c.patient_id == _given("key_patient_id"))
-)
-VISITS_MOVE_TO_PATIENT = Prepared(
-    _set(visits, "patient_id").where(visits.c.patient_id == _given("key_patient_id"))
-)
+ORDERS_MOVE_TO_PATIENT = Prepared(_set(orders, "patient_id").where(orders.c.patient_id == _given("key_patient_id")))
+VISITS_MOVE_TO_PATIENT = Prepared(_set(visits, "patient_id").where(visits.c.patient_id == _given("key_patient_id")))
 PERFORMED_STEPS_MOVE_TO_PATIENT = Prepared(
     _set(performed_steps, "patient_id").where(performed_steps.c.patient_id == _given("key_patient_id"))
 )
@@ -209,15 +212,15 @@ STEP_UPDATE = Prepared(
     _set(
         steps, "sps_id", "status", "listed", "start_local", "start_offset", "zone", "modality", "attributes",
         **_NEXT_REVISION,
-    ).where(steps.c.id == _given("key_id"))
+    )
+    .where(steps.c.id == _given("key_id"))
+    .returning(steps.c.revision)
 )  # fmt: skip
 STEP_STATUS = Prepared(select(steps.c.status, steps.c.start_local).where(steps.c.id == _given("id")))
 STEP_SET_STATUS = Prepared(
-    _set(steps, "status", "listed", **_NEXT_REVISION).where(steps.c.id == _given("key_id"))
+    _set(steps, "status", "listed", **_NEXT_REVISION).where(steps.c.id == _given("key_id")).returning(steps.c.revision)
 )
-STEPS_REVISE_OF_ORDER = Prepared(
-    _set(steps, "patient_id", **_NEXT_REVISION).where(steps.c.order_id == _given("key_order_id"))
-)
+STEPS_REVISE_OF_ORDER = Prepared(_set(steps, "patient_id", **_NEXT_REVISION).where(_of_order(_given("key_order_id"))))
 STEPS_REVISE_OF_PROCEDURE = Prepared(
     _set(steps, **_NEXT_REVISION).where(steps.c.procedure_id == _given("key_procedure_id"))
 )
@@ -226,17 +229,17 @@ STEPS_REVISE_OF_PATIENT = Prepared(
 )
 STEPS_REVISE_OF_VISIT = Prepared(
     _set(steps, **_NEXT_REVISION).where(
-        steps.c.order_id.in_(select(orders.c.id).where(orders.c.visit_id == _given("key_visit_id")))
+        _of_order(select(orders.c.id).where(orders.c.visit_id == _given("key_visit_id")))
     )
 )
 STATION_INSERT = _insert(step_stations)
 STATIONS_DELETE = Prepared(delete(step_stations).where(step_stations.c.step_id == _given("step_id")))
 STATIONS_SET_LISTED = Prepared(_set(step_stations, "listed").where(step_stations.c.step_id == _given("key_step_id")))
-HISTORY_INSERT = _insert(step_history, returning=True)
+HISTORY_INSERT = _insert(step_history)
 HISTORY_OF_STEP = Prepared(
     select(step_history.c.at, step_history.c.status, step_history.c.start_local, step_history.c.cause)
     .where(step_history.c.step_id == _given("step_id"))
-    .order_by(step_history.c.id)
+    .order_by(step_history.c.revision)
 )
 
 _STEP_REF = (
@@ -267,10 +270,8 @@ def find_steps(study: bool, sps: bool, accession: bool, rp_id: bool) -> Prepared
     )
 
 
-_EXPIRABLE = [
-    literal_column(f"'{status}'")
-    for status in SPSStatus
-    if TRANSITIONS[status, StepEvent.EXPIRE] not in (status, None)
+_EXPIRABLE: list[ColumnElement[str]] = [
+    literal_column(f"'{status}'") for status in SPSStatus if TRANSITIONS[status, StepEvent.EXPIRE] not in (status, None)
 ]
 EXPIRING = Prepared(
     select(*_STEP_REF)
@@ -394,9 +395,7 @@ def candidates(shape: Shape) -> Prepared:
         uid = column_for(Bound.STUDY, requested_procedures.c.study_instance_uid)
         terms.append(_in(uid, "study", shape.studies))
     if Bound.ACCESSION in shape.bounds:
-        terms.append(
-            column_for(Bound.ACCESSION, requested_procedures.c.accession) == _given("accession_number")
-        )
+        terms.append(column_for(Bound.ACCESSION, requested_procedures.c.accession) == _given("accession_number"))
     if Bound.PROCEDURE in shape.bounds:
         rp_id = column_for(Bound.PROCEDURE, requested_procedures.c.requested_procedure_id)
         terms.append(rp_id == _given("requested_procedure_id"))
@@ -464,14 +463,12 @@ LINKS_OF_PERFORMED_STEP = Prepared(
 )
 PERFORMED_STEP_INSERT = _insert(performed_steps)
 PERFORMED_STEP_UPDATE = Prepared(
-    _set(
-        performed_steps, "state", "attributes", "calling_ae_title", "patient_id", "quarantined", "updated_at"
-    ).where(performed_steps.c.sop_instance_uid == _given("key_uid"))
+    _set(performed_steps, "state", "attributes", "calling_ae_title", "patient_id", "quarantined", "updated_at").where(
+        performed_steps.c.sop_instance_uid == _given("key_uid")
+    )
 )
 LINK_INSERT = _insert(performed_step_links)
-LINKS_DELETE = Prepared(
-    delete(performed_step_links).where(performed_step_links.c.sop_instance_uid == _given("uid"))
-)
+LINKS_DELETE = Prepared(delete(performed_step_links).where(performed_step_links.c.sop_instance_uid == _given("uid")))
 PERFORMED_REQUEST_INSERT = _insert(performed_requests, returning=True)
 PERFORMED_REQUESTS = Prepared(
     select(
@@ -502,6 +499,7 @@ _MESSAGE = select(
     messages.c.reasons,
     messages.c.answer,
     messages.c.mapping,
+    messages.c.keys,
     messages.c.replay_of,
 )
 MESSAGE = Prepared(_MESSAGE.where(messages.c.id == _given("id")))
@@ -516,14 +514,7 @@ EARLIER_MESSAGES = Prepared(
 )
 MESSAGE_INSERT = _insert(messages, returning=True)
 MESSAGE_KEY_INSERT = _insert(message_keys)
-MESSAGE_KEYS = Prepared(
-    select(message_keys.c.kind, message_keys.c.value)
-    .where(message_keys.c.message_id == _given("message_id"))
-    .order_by(message_keys.c.kind, message_keys.c.value)
-)
-MESSAGE_SET_DISPOSITION = Prepared(
-    _set(messages, "disposition", "reasons").where(messages.c.id == _given("key_id"))
-)
+MESSAGE_SET_DISPOSITION = Prepared(_set(messages, "disposition", "reasons").where(messages.c.id == _given("key_id")))
 HELD_MESSAGES = Prepared(
     _MESSAGE.where(messages.c.disposition == literal_column("'held'"), messages.c.id > _given("after"))
     .order_by(messages.c.id)

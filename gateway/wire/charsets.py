@@ -76,8 +76,9 @@ _PLAIN: Mapping[Terms, str] = {
     **{(term,): codec for term, codec in _STAND_ALONE.items()},
     **{(each.alone,): each.codec for each in _SETS if each.width == 1 and each is not _KATAKANA},
 }
+# IR 203 is in newer editions only, so most devices do not know it; it is used where it is asked for.
 SINGLE_BYTE: tuple[Terms, ...] = tuple(
-    (each.alone,) for each in _SETS if each.width == 1 and each is not _ASCII
+    (each.alone,) for each in _SETS if each.width == 1 and each.number not in (6, 203)
 )
 """The sets an answer tries before Unicode: the least set that fits is the one most devices can show."""
 
@@ -253,11 +254,7 @@ def _decode_extended(data: bytes, sets: tuple[CharacterSet, ...], delimiters: by
                 g0, position = _ASCII, position + 3
                 continue
             escape = next(
-                (
-                    data[position : position + n]
-                    for n in (3, 4)
-                    if data[position : position + n] in _BY_ESCAPE
-                ),
+                (data[position : position + n] for n in (3, 4) if data[position : position + n] in _BY_ESCAPE),
                 b"",
             )
             if not escape:
@@ -322,9 +319,7 @@ def _choose(beyond: str, requested: Terms, declared: Terms) -> Terms:
 
 def _with_extensions(declared: Terms) -> list[str]:
     """What a device can show, as one set with code extensions; sets that stand alone have no part in it."""
-    return [
-        term for term in declared if decode_key_terms([term])[0][:1] not in {(each,) for each in _STAND_ALONE}
-    ]
+    return [term for term in declared if decode_key_terms([term])[0][:1] not in {(each,) for each in _STAND_ALONE}]
 
 
 def _declarable(terms: Terms) -> Terms:

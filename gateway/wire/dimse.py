@@ -9,11 +9,12 @@ directions against pynetdicom's message classes.
 """
 
 import struct
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 
-from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, PDV, data_pdus
+from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, PDV, data_pdus, fragment_bytes, pdv_header
 
 COMMAND_BYTES_MAX = 16_384
 """The longest command set that is read. Real ones have some 150 bytes; an Attribute Identifier List may add more."""
@@ -51,11 +52,15 @@ class Status(IntEnum):
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     DUPLICATE_INVOCATION = 0x0210
     UNRECOGNISED_OPERATION = 0x0211
+    OUT_OF_RESOURCES = 0xA700
     IDENTIFIER_DOES_NOT_MATCH = 0xA900
     UNABLE_TO_PROCESS = 0xC001
     CANCEL = 0xFE00
     PENDING = 0xFF00
     PENDING_WITH_WARNING = 0xFF01
+
+
+_PENDING = frozenset({Status.PENDING.value, Status.PENDING_WITH_WARNING.value})
 
 
 class DIMSEViolation(Exception):  # noqa: N818  (names what the peer did)
@@ -107,7 +112,7 @@ class FindAnswer:
     @property
     def is_pending(self) -> bool:
         """Whether more answers follow."""
-        return self.status in (Status.PENDING, Status.PENDING_WITH_WARNING)
+        return self.status in _PENDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,9 @@ class NAnswer:
 
 _ELEMENT = struct.Struct("<HHI")
 _US = struct.Struct("<H")
-_UL = struct.Struct("<I")
+_GROUP_LENGTH = struct.Struct("<HHII")
+_FIXED = struct.Struct("<HHIHHHIHHHIHHHIH")
+"""Four US elements in a row, as every response has them."""
 
 _AFFECTED_SOP_CLASS, _REQUESTED_SOP_CLASS = 0x0002, 0x0003
 _COMMAND_FIELD, _MESSAGE_ID, _RESPONDS_TO, _DATASET_TYPE = 0x0100, 0x0110, 0x0120, 0x0800
@@ -136,8 +143,12 @@ _STATUS, _OFFENDING_ELEMENT, _ERROR_COMMENT, _ERROR_ID = 0x0900, 0x0901, 0x0902,
 _AFFECTED_INSTANCE, _REQUESTED_INSTANCE, _ATTRIBUTE_LIST = 0x1000, 0x1001, 0x1005
 
 
+@lru_cache(maxsize=256)
 def read_command(encoded: bytes) -> Command:
-    """The command in a command set; raises DIMSEViolation where it cannot be understood."""
+    """The command in a command set; raises DIMSEViolation where it cannot be understood.
+
+    Remembered, because a device sends the same C-FIND command every time; 256 of `COMMAND_BYTES_MAX` are 4 MB.
+    """
     elements: dict[int, bytes] = {}
     offset, end = 0, len(encoded)
     while offset < end:
@@ -230,17 +241,24 @@ class MessageAssembler:
         return message
 
 
+_SERVED: Mapping[int, str] = {
+    Operation.C_FIND: MODALITY_WORKLIST,
+    Operation.N_CREATE: MPPS,
+    Operation.N_SET: MPPS,
+}
+
+
 def refusal_of(command: Command, abstract_syntax: str) -> Status | None:
     """Why a request cannot be served on a context of this SOP class; None where it can.
 
     C-ECHO is served on any context: it asks whether somebody is there, and devices send it where they please.
     """
-    wanted = {Operation.C_FIND: MODALITY_WORKLIST, Operation.N_CREATE: MPPS, Operation.N_SET: MPPS}
     if command.field == Operation.C_ECHO:
         return None
-    if command.field not in wanted:
+    wanted = _SERVED.get(command.field)
+    if wanted is None:
         return Status.UNRECOGNISED_OPERATION
-    if abstract_syntax == wanted[Operation(command.field)] and command.sop_class_uid in ("", abstract_syntax):
+    if abstract_syntax == wanted and command.sop_class_uid in ("", abstract_syntax):
         return None
     # PS3.7 lists 0122 for the C-services, and 0118 for the N-services.
     return Status.SOP_CLASS_NOT_SUPPORTED if command.field == Operation.C_FIND else Status.NO_SUCH_SOP_CLASS
@@ -256,46 +274,50 @@ def _tags(tags: Sequence[int]) -> bytes:
     return b"".join(_US.pack(tag >> 16) + _US.pack(tag & 0xFFFF) for tag in tags)
 
 
-def _encode(elements: Iterable[tuple[int, bytes]]) -> bytes:
-    """A command set: the elements in ascending order behind their group length, each padded to an even length."""
-    body = bytearray()
-    for element, value in sorted(elements):
-        # UIDs are padded with NUL, text with a space (PS3.5 6.2); the other values are even by nature.
-        padding = b"" if len(value) % 2 == 0 else b" " if element == _ERROR_COMMENT else b"\0"
-        body += _ELEMENT.pack(0, element, len(value) + len(padding)) + value + padding
-    return _ELEMENT.pack(0, 0, 4) + _UL.pack(len(body)) + bytes(body)
+def _element(element: int, value: bytes, padding: bytes = b"\0") -> bytes:
+    """One command element, padded to an even length (PS3.5 6.2: UIDs with NUL, text with a space)."""
+    if len(value) % 2:
+        value += padding
+    return _ELEMENT.pack(0, element, len(value)) + value
 
 
-def _response(
-    request: Command, status: int, *, has_dataset: bool = False, others: Sequence[tuple[int, bytes]] = ()
-) -> bytes:
-    elements = [
-        (_COMMAND_FIELD, _US.pack(request.field | _RESPONSE)),
-        (_RESPONDS_TO, _US.pack(request.message_id)),
-        (_DATASET_TYPE, _US.pack(1 if has_dataset else NO_DATASET)),
-        (_STATUS, _US.pack(status)),
-        *((element, value) for element, value in others if value),
-    ]
-    if request.sop_class_uid:
-        elements.append((_AFFECTED_SOP_CLASS, request.sop_class_uid.encode("latin-1")))
-    return _encode(elements)
+def _response(request: Command, status: int, *, has_dataset: bool = False, others: bytes = b"") -> bytes:
+    """A response's command set; `others` are elements above (0000,0900), already encoded and in ascending order."""
+    sop_class = request.sop_class_uid
+    affected = _element(_AFFECTED_SOP_CLASS, sop_class.encode("latin-1")) if sop_class else b""
+    fixed = _FIXED.pack(
+        *(0, _COMMAND_FIELD, 2, request.field | _RESPONSE),
+        *(0, _RESPONDS_TO, 2, request.message_id),
+        *(0, _DATASET_TYPE, 2, 1 if has_dataset else NO_DATASET),
+        *(0, _STATUS, 2, status),
+    )
+    body = affected + fixed + others
+    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
+
+
+def _optional(element: int, value: bytes, padding: bytes = b"\0") -> bytes:
+    return _element(element, value, padding) if value else b""
+
+
+def _comment(text: str) -> bytes:
+    return _optional(_ERROR_COMMENT, error_comment(text), b" ")
 
 
 def simple_response(message: Message, status: int, max_length: int, comment: str = "") -> bytes:
     """The PDUs of a response with a status and perhaps an Error Comment: C-ECHO, and refusals of any request."""
-    encoded = _response(message.command, status, others=[(_ERROR_COMMENT, error_comment(comment))])
+    encoded = _response(message.command, status, others=_comment(comment))
     return data_pdus(message.context_id, encoded, is_command=True, max_length=max_length)
 
 
 def n_response(message: Message, answer: NAnswer, max_length: int) -> bytes:
     """The PDUs of an N-CREATE-RSP or N-SET-RSP (PS3.7 10.3.3.2, 10.3.5.2)."""
     instance = answer.sop_instance_uid or message.command.sop_instance_uid
-    others = [
-        (_ERROR_COMMENT, error_comment(answer.comment)),
-        (_ERROR_ID, b"" if answer.error_id is None else _US.pack(answer.error_id)),
-        (_AFFECTED_INSTANCE, instance.encode("latin-1")),
-        (_ATTRIBUTE_LIST, _tags(answer.attribute_tags)),
-    ]
+    others = (
+        _comment(answer.comment)
+        + (b"" if answer.error_id is None else _element(_ERROR_ID, _US.pack(answer.error_id)))
+        + _optional(_AFFECTED_INSTANCE, instance.encode("latin-1"))
+        + _optional(_ATTRIBUTE_LIST, _tags(answer.attribute_tags))
+    )
     has_dataset = answer.dataset is not None
     command = _response(message.command, answer.status, has_dataset=has_dataset, others=others)
     pdus = data_pdus(message.context_id, command, is_command=True, max_length=max_length)
@@ -308,29 +330,30 @@ class FindResponder:
     """Writes the responses to one C-FIND. Pending is the hot path: its command is encoded once for all matches."""
 
     def __init__(self, message: Message, max_length: int) -> None:
-        self._message = message
+        self._command = message.command
+        self._context_id = message.context_id
+        self._room = fragment_bytes(max_length)
         self._max_length = max_length
-        self._pending = {
+        self._pending: dict[int, bytes] = {
             status: data_pdus(
                 message.context_id,
                 _response(message.command, status, has_dataset=True),
                 is_command=True,
                 max_length=max_length,
             )
-            for status in (Status.PENDING, Status.PENDING_WITH_WARNING)
+            for status in _PENDING
         }
 
     def pending(self, identifier: bytes, status: int = Status.PENDING) -> bytes:
         """The PDUs of one match; `status` is FF00 or FF01."""
-        return self._pending[Status(status)] + data_pdus(
-            self._message.context_id, identifier, is_command=False, max_length=self._max_length
-        )
+        length = len(identifier)
+        if length > self._room:
+            dataset = data_pdus(self._context_id, identifier, is_command=False, max_length=self._max_length)
+            return self._pending[status] + dataset
+        return b"".join((self._pending[status], pdv_header(self._context_id, length, is_command=False), identifier))
 
     def final(self, answer: FindAnswer) -> bytes:
         """The PDUs of the last response, which never has an identifier (PS3.4 K.4.1.3)."""
-        others = [
-            (_OFFENDING_ELEMENT, _tags(answer.offending)),
-            (_ERROR_COMMENT, error_comment(answer.comment)),
-        ]
-        command = _response(self._message.command, answer.status, others=others)
-        return data_pdus(self._message.context_id, command, is_command=True, max_length=self._max_length)
+        others = _optional(_OFFENDING_ELEMENT, _tags(answer.offending)) + _comment(answer.comment)
+        command = _response(self._command, answer.status, others=others)
+        return data_pdus(self._context_id, command, is_command=True, max_length=self._max_length)

@@ -46,11 +46,12 @@ class Delimiters:
 class Bounds:
     """How much one message may hold.
 
-    Measured orders have 1 to 70 KB; a megabyte leaves room for an embedded request form. The longest reports sent as
-    one OBX or NTE per line have a few thousand segments. No known field repeats more than some dozen times.
+    Bytes are bounded first by each listener's frames; this is the most that any may be configured to take. The longest
+    reports sent as one OBX or NTE per line have a few thousand segments. No known field repeats more than some dozen
+    times.
     """
 
-    message_bytes_max: int = 1024 * 1024
+    message_bytes_max: int = 64 * 1024 * 1024
     segments_max: int = 5_000
     repetitions_max: int = 200
 
@@ -215,14 +216,15 @@ class Message:
 def parse(data: bytes, default_charset: str = "ascii", bounds: Bounds = BOUNDS) -> Message:
     """The message in `data`, one MLLP block.
 
-    `default_charset` (table 0211 or a Python codec) reads messages whose MSH-18 is empty. Raises `Refused`:
+    `default_charset` (table 0211 or a Python codec; empty means ASCII) reads messages whose MSH-18 is empty. Raises
+    `Refused`:
     UNREADABLE at MSH, MSH-1, MSH-2, MSH-18 or the field that holds a wrong byte, TOO_LONG beyond a bound,
     UNSUPPORTED_TYPE for a batch.
     """
     if len(data) > bounds.message_bytes_max:
         raise _refused(
             RefusalKind.TOO_LONG, "", f"the message has {len(data)} bytes, {bounds.message_bytes_max} are allowed",
-            "send documents apart from the order, or raise the listener's bound",
+            "send documents apart from the order",
         )  # fmt: skip
     marked_utf8 = data.startswith(b"\xef\xbb\xbf")
     data = (data[3:] if marked_utf8 else data).lstrip(b"\r\n\x00 ").rstrip(b"\x00")
@@ -233,7 +235,7 @@ def parse(data: bytes, default_charset: str = "ascii", bounds: Bounds = BOUNDS) 
         if any(declared):
             charset = character_set(declared)
         else:
-            charset = default_character_set("utf-8" if marked_utf8 else default_charset)
+            charset = default_character_set("utf-8" if marked_utf8 else default_charset or "ascii")
     except UnknownCharacterSet as error:
         raise _refused(RefusalKind.UNREADABLE, "MSH-18", str(error), f"send one of: {', '.join(KNOWN)}") from None
     return _cut(_decode(data, delimiters, charset), _Reading(delimiters, charset), bounds)
@@ -403,15 +405,18 @@ def _cut(text: str, reading: _Reading, bounds: Bounds) -> Message:
 
 
 def _whole_segments(lines: list[str], separator: str, notes: list[str]) -> list[str]:
-    whole: list[str] = []
+    """The lines, each with those that continue it."""
+    whole: list[list[str]] = []
+    field = 0
     for line in lines:
         if (line[3:4] == separator or len(line) == 3) and _SEGMENT_NAME.match(line):
-            whole.append(line)
+            whole.append([line])
+            field = line.count(separator) + line.startswith("MSH")
         else:
-            field = whole[-1].count(separator) + (whole[-1][:3] == "MSH")
-            notes.append(f"line break inside {whole[-1][:3]}-{field}")
-            whole[-1] += f"\n{line}"
-    return whole
+            notes.append(f"line break inside {whole[-1][0][:3]}-{field}")
+            whole[-1].append(line)
+            field += line.count(separator)
+    return ["\n".join(parts) for parts in whole] if notes else lines
 
 
 def _check_repetitions(segments: list[Segment], repetition: str, repetitions_max: int) -> None:

@@ -42,10 +42,8 @@ def _key(name: str) -> str:
 
 _BY_KEY = {_key(name): name for name in _CODECS} | {"UTF8": "UNICODE UTF-8", "GB18030": "GB 18030-2000"}
 
-_RIGHT_HALVES = {
-    **{f"iso8859-{part}": f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)},
-    "euc_kr": "euc_kr",
-}
+_RIGHT_HALVES = frozenset({"euc_kr", *(codec for codec in _CODECS.values() if codec.startswith("iso8859"))})
+"""The sets that use the bytes above 7FH and can stand beside ISO 2022 shifts."""
 
 _KANJI, _EXTRA_KANJI, _KATAKANA = "JIS X 0208", "JIS X 0212", "JIS X 0201 katakana"
 
@@ -83,8 +81,8 @@ class UnknownCharacterSet(ValueError):  # noqa: N818  (what happened, in the wor
 class CharacterSet:
     """How one message's bytes are read and its answer's written.
 
-    `codec` is a Python codec. `shifting` says that ISO 2022 escape sequences are part of the set; `upper` is then the
-    set of the bytes above 80H before the first of them ('' for none).
+    `codec` is a Python codec. `shifting` says that ISO 2022 escape sequences are part of the set; `upper` is the set of
+    the bytes above 7FH before the first of them ('' for none).
     """
 
     codec: str
@@ -99,7 +97,7 @@ class CharacterSet:
     def decode(self, data: bytes, shifted: bool = False) -> str:
         """Unicode for `data`; UnicodeDecodeError with the offset where the set does not have the bytes."""
         if self.shifting or shifted:
-            return _decode_shifts(data, self.upper or _RIGHT_HALVES.get(self.codec, ""))
+            return _decode_shifts(data, self.upper)
         return data.decode(self.codec)
 
     def encode(self, text: str) -> bytes:
@@ -136,15 +134,16 @@ def default_character_set(name: str) -> CharacterSet:
     """
     if _key(name) in _BY_KEY:
         return character_set((name,))
-    ascii_bytes = bytes(range(0x80))
+    # Python also calls codec what rewrites ASCII text: UTF-7, unicode_escape, IDNA.
+    probes = [bytes([byte]) for byte in range(0x80)] + [b"xn--tda"]
     try:
         codec = codecs.lookup(name).name
-        transparent = ascii_bytes.decode(codec) == ascii_bytes.decode("ascii")
+        transparent = all(probe.decode(codec) == probe.decode("ascii") for probe in probes)
     except (LookupError, ValueError):
         transparent = False
     if not transparent:
         raise UnknownCharacterSet(f"{name} is not a known character set")
-    return CharacterSet(codec)
+    return CharacterSet(codec, upper="" if codec in _NOT_ISO_2022 else codec)
 
 
 def _known(value: str) -> str:

@@ -123,7 +123,7 @@ def accepted_answer(kept: Sequence[str]) -> StatusAnswer:
 
 def comment(text: str, ending: str = "") -> str:
     """An Error Comment that fits: ASCII, since no character set is declared for a command, and 64 characters."""
-    plain = text.encode("ascii", "replace").decode().replace("\\", "/")
+    plain = "".join(letter if " " <= letter <= "~" and letter != "\\" else "?" for letter in text)
     room = COMMENT_LENGTH_MAX - len(ending)
     return (plain if len(plain) <= room else plain[: room - 3] + "...") + ending
 

@@ -1,7 +1,8 @@
 """The DICOM upper layer, accepting side: bytes in, outputs out, and no socket, clock or thread (PS3.8 clause 9).
 
-What may live here: the association state table, the framing of PDUs, the negotiation of presentation contexts,
-and the PDUs themselves, coded by pynetdicom. Nothing here knows what a DIMSE message says.
+What may live here: the association state table, the framing of PDUs, the negotiation of presentation contexts, and
+the PDUs. P-DATA-TF, by far the busiest, is coded here; the others are coded by pynetdicom. Nothing here knows what a
+DIMSE message says.
 
 Theory of operation. The caller owns a transport connection and one `Acceptor`. It reports what happens (connection
 opened or closed, bytes received, ARTIM expired) and what it decides (accept, reject, send, release, abort). Every
@@ -13,7 +14,7 @@ event which action follows, and `NEXT_STATE` where the action leads. A blank cel
 Two rules keep a hostile or broken peer harmless:
 
 1. The length of a PDU is checked when its header is there, before its body is buffered.
-2. Whatever pynetdicom's decoders raise is turned into an A-ABORT in one place, `_decoded`.
+2. Whatever decoders raise is turned into an A-ABORT in one place, `_decoded`.
 """
 
 import struct
@@ -32,7 +33,6 @@ from pynetdicom.pdu import (
     A_ASSOCIATE_RQ,
     A_RELEASE_RP,
     A_RELEASE_RQ,
-    P_DATA_TF,
 )
 from pynetdicom.pdu_items import (
     PDU_ITEM_TYPES,
@@ -344,6 +344,7 @@ class _InvalidPDU(Exception):  # noqa: N818  (names what was received)
 
 _HEADER = struct.Struct(">BxI")
 _PDV_HEADER = struct.Struct(">BxIIBB")
+_PDV_ITEM = struct.Struct(">IBB")
 _DATA_TF, _REQUEST, _ABORT = 4, 1, 7
 _PDU_EVENTS: Mapping[int, Event] = {
     _REQUEST: Event.REQUEST_PDU,
@@ -354,11 +355,26 @@ _PDU_EVENTS: Mapping[int, Event] = {
     6: Event.RELEASE_RESPONSE_PDU,
     _ABORT: Event.ABORT_PDU,
 }
+_FIXED_OUTPUTS: Mapping[Action, tuple[Output, ...]] = {
+    Action.AE_5: (Signal.START_ARTIM,),
+    Action.DT_1: (),  # `send_data` has the bytes
+    Action.AR_1: (SendBytes(A_RELEASE_RQ().encode()),),
+    Action.AR_2: (Signal.RELEASE_REQUESTED,),
+    Action.AR_3: (Signal.RELEASED, Signal.CLOSE_CONNECTION),
+    Action.AR_4: (SendBytes(A_RELEASE_RP().encode()), Signal.START_ARTIM),
+    Action.AR_5: (Signal.STOP_ARTIM,),
+    Action.AR_7: (),  # as DT-1
+    Action.AR_8: (Signal.RELEASE_REQUESTED,),
+    Action.AR_10: (Signal.RELEASED,),
+    Action.AA_2: (Signal.STOP_ARTIM, Signal.CLOSE_CONNECTION),
+    Action.AA_4: (Aborted(True, None, AbortReason.NOT_SPECIFIED),),
+    Action.AA_5: (Signal.STOP_ARTIM,),
+    Action.AA_6: (),  # a PDU that comes after the end is ignored
+}
+"""What the actions put out whose outputs are always the same."""
+
 _SHORT_PDUS = frozenset({3, 5, 6, 7})
 """A-ASSOCIATE-RJ, A-RELEASE-RQ, A-RELEASE-RP and A-ABORT always have a length of 4 (PS3.8 9.3.4, 9.3.6 to 9.3.8)."""
-
-_RELEASE_REQUEST_PDU: bytes = A_RELEASE_RQ().encode()
-_RELEASE_RESPONSE_PDU: bytes = A_RELEASE_RP().encode()
 
 
 def _abort_pdu(source: AbortSource, reason: AbortReason) -> bytes:
@@ -550,14 +566,16 @@ def _accept_pdu(
 
 
 def _read_data(pdu: bytes) -> tuple[PDV, ...]:
-    """The PDVs of a P-DATA-TF; raises whatever pynetdicom does on bad input."""
-    data = P_DATA_TF()
-    data.decode(pdu)
+    """The PDVs of a P-DATA-TF (PS3.8 9.3.5); raises struct.error or ValueError on bad input."""
     pdvs = []
-    for item in data.presentation_data_value_items:
-        context_id, value = cast(int, item.presentation_context_id), cast(bytes, item.presentation_data_value)
-        control = value[0]  # only the two lowest bits count (PS3.8 E.2)
-        pdvs.append(PDV(context_id, bool(control & 1), bool(control & 2), value[1:]))
+    offset, end = _HEADER.size, len(pdu)
+    while offset < end:
+        length, context_id, control = _PDV_ITEM.unpack_from(pdu, offset)
+        start, offset = offset + _PDV_ITEM.size, offset + 4 + length
+        if length < 2 or offset > end:
+            raise ValueError("PDV length does not fit")
+        # Only the two lowest bits of the control header count (PS3.8 E.2).
+        pdvs.append(PDV(context_id, bool(control & 1), bool(control & 2), pdu[start:offset]))
     return tuple(pdvs)
 
 
@@ -567,22 +585,31 @@ def _read_abort(pdu: bytes) -> tuple[int, int]:
     return cast(int, abort.source), cast(int, abort.reason_diagnostic)
 
 
+def fragment_bytes(max_length: int) -> int:
+    """The most data that one PDV takes for a peer with this `max_length` (0: no limit).
+
+    Fragments are even, as DCMTK insists. A maximum length under 8 has room for no even fragment; then fragments of
+    2 bytes are sent all the same.
+    """
+    return max(2, ((max_length or UNLIMITED_PDU_BYTES) - PDV_OVERHEAD) & ~1)
+
+
+def pdv_header(context_id: int, length: int, *, is_command: bool, is_last: bool = True) -> bytes:
+    """What precedes a fragment of `length` bytes: the headers of a P-DATA-TF and of its only PDV."""
+    return _PDV_HEADER.pack(_DATA_TF, length + 6, length + 2, context_id, is_command | is_last << 1)
+
+
 def data_pdus(context_id: int, payload: bytes, *, is_command: bool, max_length: int) -> bytes:
     """`payload` as P-DATA-TF PDUs of one PDV each, none longer than the peer's `max_length` (0: no limit).
 
-    Fragments are even, as DCMTK insists. Command and data set never share a PDU, since older devices do not expect
-    it. A maximum length under 8 has room for no even fragment; then fragments of 2 bytes are sent all the same.
+    Command and data set never share a PDU, since older devices do not expect it.
     """
-    room = max(2, ((max_length or UNLIMITED_PDU_BYTES) - PDV_OVERHEAD) & ~1)
-    length = len(payload)
-    if length <= room:
-        header = _PDV_HEADER.pack(_DATA_TF, length + 6, length + 2, context_id, 3 if is_command else 2)
-        return header + payload
+    room, length = fragment_bytes(max_length), len(payload)
     parts = []
-    for start in range(0, length, room):
+    for start in range(0, length or 1, room):
         fragment = payload[start : start + room]
-        control = is_command | (2 if start + room >= length else 0)
-        parts.append(_PDV_HEADER.pack(_DATA_TF, len(fragment) + 6, len(fragment) + 2, context_id, control))
+        is_last = start + room >= length
+        parts.append(pdv_header(context_id, len(fragment), is_command=is_command, is_last=is_last))
         parts.append(fragment)
     return b"".join(parts)
 
@@ -710,8 +737,6 @@ class Acceptor:
 
     def _outputs(self, action: Action, argument: object) -> list[Output]:
         match action:
-            case Action.AE_5:
-                return [Signal.START_ARTIM]
             case Action.AE_6:
                 request = cast(AssociationRequest, argument)
                 self._acceptance = request.acceptance
@@ -722,32 +747,15 @@ class Acceptor:
                 return [SendBytes(_reject_pdu(cast(Rejection, argument))), Signal.START_ARTIM]
             case Action.DT_2 | Action.AR_6:
                 return [DataReceived(cast(tuple[PDV, ...], argument))]
-            case Action.AR_1:
-                return [SendBytes(_RELEASE_REQUEST_PDU)]
-            case Action.AR_2 | Action.AR_8:
-                return [Signal.RELEASE_REQUESTED]
-            case Action.AR_3:
-                return [Signal.RELEASED, Signal.CLOSE_CONNECTION]
-            case Action.AR_4:
-                return [SendBytes(_RELEASE_RESPONSE_PDU), Signal.START_ARTIM]
-            case Action.AR_10:
-                return [Signal.RELEASED]
-            case Action.AR_5 | Action.AA_5:
-                return [Signal.STOP_ARTIM]
             case Action.AA_1 | Action.AA_8:
                 return self._abort(argument)
-            case Action.AA_2:
-                return [Signal.STOP_ARTIM, Signal.CLOSE_CONNECTION]
             case Action.AA_3:
                 source, reason = cast(tuple[int, int], argument)
                 return [Aborted(True, source, reason), Signal.CLOSE_CONNECTION]
-            case Action.AA_4:
-                return [Aborted(True, None, AbortReason.NOT_SPECIFIED)]
             case Action.AA_7:
-                reason = cast(AbortReason, argument)
-                return [SendBytes(_abort_pdu(AbortSource.SERVICE_PROVIDER, reason))]
-            case _:  # DT-1 and AR-7 are `send_data`; AA-6 ignores a PDU that comes after the end
-                return []
+                return [SendBytes(_abort_pdu(AbortSource.SERVICE_PROVIDER, cast(AbortReason, argument)))]
+            case _:
+                return list(_FIXED_OUTPUTS[action])
 
     def _abort(self, argument: object) -> list[Output]:
         """AA-1 and AA-8: with a reason it is the provider's abort, without one it is the user's.

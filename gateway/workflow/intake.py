@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from gateway.domain.attributes import merge
 from gateway.domain.identifiers import Issuers, Mint
 from gateway.domain.mapping import Mapping, MappingResult
 from gateway.domain.order import Order, OrderEvent, apply
-from gateway.domain.patient import Patient, PatientInput, PatientMerge, PatientUpdate, Visit, VisitInput
+from gateway.domain.patient import PatientMerge
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.wire import ack, er7, hl7_source
-from gateway.workflow.perform import PatientIssuers, link_waiting
-from gateway.workflow.ports import MessageRecord, Unit
+from gateway.workflow.orders import Circumstances, apply_events
+from gateway.workflow.ports import MessageRecord, StoredMessage, Unit
 
 POSITIVE = frozenset({"accepted", "held", "ignored"})
 
@@ -38,6 +37,10 @@ class Feed:
     redirect_merged: bool = True
     processing_ids: frozenset[str] = frozenset("PD")
     ignore: frozenset[str] = frozenset()
+
+    def circumstances(self, cause: str) -> Circumstances:
+        """How the events of one message are applied."""
+        return Circumstances(cause, self.mint, self.issuers, self.issuer, self.redirect_merged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,7 @@ def receive(unit: Unit, raw: bytes, feed: Feed, peer: str, now: datetime, replay
     if result.refusals:
         raise Refused(*result.refusals)
     notes += result.notes
-    cause = f"{feed.name} {message.control_id}"
-    _apply_all(unit, result, feed, cause, now, notes)
+    notes += apply_events(unit, result.events, feed.circumstances(f"{feed.name} {message.control_id}"), now)
     return _conclude(unit, message, replace(record, keys=_keys(result)), "accepted", notes, now)
 
 
@@ -101,6 +103,12 @@ def refuse_unarchived(raw: bytes, refusals: Sequence[Refusal], feed: Feed, now: 
     message, _ = _readable(raw, feed)
     record = _record(raw, feed, "", now, message, None)
     return _receipt(ack.acknowledge(message, refusals, now=now, raw=raw), "refused", record, refusals)
+
+
+def release(unit: Unit, held: StoredMessage, feed: Feed, now: datetime) -> None:
+    """Run a held message again, now that a rule may cover it. Raises Refused if none does: then it stays held."""
+    receive(unit, held.record.raw, feed, held.record.peer, now, replay_of=held.id)
+    unit.set_message_disposition(held.id, "released", held.record.reasons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,141 +220,3 @@ def _keys(result: MappingResult) -> tuple[tuple[str, str], ...]:
             found += [("accession", procedure.accession) for procedure in event.procedures]
             keys |= {(kind, identifier.value): None for kind, identifier in found if identifier}
     return tuple(keys)
-
-
-def _apply_all(unit: Unit, result: MappingResult, feed: Feed, cause: str, now: datetime, notes: list[str]) -> None:
-    """Apply every event; a message is all or nothing, and all of its problems are reported at once (D11)."""
-    refusals: list[Refusal] = []
-    for event in result.events:
-        try:
-            if isinstance(event, OrderEvent):
-                _apply_order(unit, event, feed, cause, now, notes)
-            elif isinstance(event, PatientUpdate):
-                patient = _upsert_patient(unit, event.patient, feed, now, notes)
-                _upsert_visit(unit, patient, event.visit, now)
-            else:
-                _merge_patients(unit, event, feed, now, notes)
-        except Refused as refused:
-            refusals += refused.refusals
-    if refusals:
-        raise Refused(*dict.fromkeys(refusals))
-
-
-def _apply_order(unit: Unit, event: OrderEvent, feed: Feed, cause: str, now: datetime, notes: list[str]) -> None:
-    patient = _upsert_patient(unit, event.patient, feed, now, notes)
-    visit = _upsert_visit(unit, patient, event.visit, now)
-    held = _held_order(unit, event)
-    applied = apply(held, event, patient, visit, feed.mint)
-    saved = unit.save_order(applied.order, cause, now) if applied.order != held else applied.order
-    notes += applied.notes
-    link_waiting(
-        unit,
-        [procedure.study_instance_uid for procedure in saved.procedures if procedure.study_instance_uid],
-        [procedure.accession.value for procedure in saved.procedures if procedure.accession],
-        now,
-        PatientIssuers(feed.issuers, feed.issuer),
-    )
-
-
-def _held_order(unit: Unit, event: OrderEvent) -> Order | None:
-    """The one order these identifiers mean. Raises Refused (205) if they point to two: never merged (D10)."""
-    found = {order.id: order for order in unit.orders(event.placer, event.filler)}
-    for procedure in event.procedures:
-        if procedure.study_instance_uid:
-            order = unit.order_of_study(procedure.study_instance_uid)
-            if order is not None:
-                found[order.id] = order
-    if not found and event.placer is None and event.filler is None:
-        for procedure in event.procedures:
-            if procedure.accession is not None:
-                found |= {order.id: order for order in unit.orders_by_accession(procedure.accession)}
-    if len(found) > 1:
-        raise Refused(
-            Refusal(
-                RefusalKind.DUPLICATE_KEY,
-                event.where,
-                "its placer number, filler number, Study Instance UID or accession number belong to different orders",
-                "correct the identifiers; orders are never merged",
-            )
-        )
-    return next(iter(found.values()), None)
-
-
-def _upsert_patient(unit: Unit, said: PatientInput, feed: Feed, now: datetime, notes: list[str]) -> int:
-    """The patient's id after insert or update. Raises Refused (205) for identifiers of two people."""
-    found = unit.patients(said.identifiers)
-    if len(found) > 1:
-        raise Refused(
-            Refusal(
-                RefusalKind.DUPLICATE_KEY,
-                "PID-3",
-                "these identifiers belong to different patients",
-                "merge the patients first (ADT^A40) or correct the identifiers",
-            )
-        )
-    if not found:
-        return unit.save_patient(Patient(None, said.identifiers, said.attributes), now)
-    held = found[0]
-    assert held.id is not None  # noqa: S101  (held patients come from the store)
-    if said.identifiers[0] not in held.identifiers:
-        return _merged_away(held.id, feed, notes)
-    identifiers = tuple(dict.fromkeys((*held.identifiers, *said.identifiers)))
-    changed = replace(held, identifiers=identifiers, attributes=merge(held.attributes, said.attributes))
-    return unit.save_patient(changed, now) if changed != held else held.id
-
-
-def _merged_away(survivor: int, feed: Feed, notes: list[str]) -> int:
-    """A message still uses an identifier that a merge retired: the survivor is meant, its data stay as they are."""
-    if not feed.redirect_merged:
-        raise Refused(
-            Refusal(
-                RefusalKind.UNKNOWN_KEY,
-                "PID-3",
-                "this patient ID was merged into another and is retired",
-                "use the surviving patient ID",
-            )
-        )
-    notes.append("the patient ID was merged into another; the surviving patient is used")
-    return survivor
-
-
-def _upsert_visit(unit: Unit, patient: int, said: VisitInput | None, now: datetime) -> int | None:
-    if said is None:
-        return None
-    held = unit.visit(patient, said.number)
-    if held is None:
-        return unit.save_visit(Visit(None, patient, said.number, said.attributes), now)
-    changed = replace(held, attributes=merge(held.attributes, said.attributes))
-    return unit.save_visit(changed, now) if changed != held else held.id
-
-
-def _merge_patients(unit: Unit, event: PatientMerge, feed: Feed, now: datetime, notes: list[str]) -> None:
-    """A40: insert or update the survivor, then move everything of the prior patient to it."""
-    prior = unit.patients(event.prior)
-    found = unit.patients(event.surviving.identifiers)
-    if found and {patient.id for patient in prior} == {patient.id for patient in found}:
-        # Said before: nothing to do. The other way round would make a cycle: the survivor is retired already.
-        if any(identifier in found[0].identifiers for identifier in event.surviving.identifiers):
-            notes.append("these patients were merged before")
-            return
-        raise Refused(
-            Refusal(
-                RefusalKind.DUPLICATE_KEY,
-                "MRG-1",
-                "these patients were merged before, the other way round",
-                "check which patient ID survives",
-            )
-        )
-    surviving = _upsert_patient(unit, event.surviving, feed, now, notes)
-    if len(prior) > 1:
-        raise Refused(
-            Refusal(
-                RefusalKind.DUPLICATE_KEY,
-                "MRG-1",
-                "the prior identifiers belong to different patients",
-                "send one A40 for each",
-            )
-        )
-    prior_id = prior[0].id if prior else unit.save_patient(Patient(None, event.prior, event.surviving.attributes), now)
-    assert prior_id is not None  # noqa: S101  (just saved or from the store)
-    unit.merge_patient(prior_id, surviving, now)

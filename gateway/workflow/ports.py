@@ -27,7 +27,7 @@ class Clock(Protocol):
 class MessageRecord:
     """A received message for the archive: input, outcome and answer (design section 2, rule 3).
 
-    `disposition` is one of accepted, held, ignored, refused, repeated, unreadable. `keys` are the business keys to
+    `disposition` is one of accepted, held, released, ignored, refused, unreadable. `keys` are the business keys to
     search by: (kind, value) with kind patient, placer, filler, accession.
     """
 
@@ -83,6 +83,7 @@ class Unit(Protocol):
     # the archive
     def earlier_messages(self, listener: str, sender: str, control_id: str) -> Sequence[StoredMessage]: ...
     def add_message(self, record: MessageRecord) -> int: ...
+    def set_message_disposition(self, message_id: int, disposition: str, reasons: str) -> None: ...
 
     # patients
     def patients(self, identifiers: Sequence[Identifier]) -> Sequence[Patient]:

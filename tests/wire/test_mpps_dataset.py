@@ -1,5 +1,6 @@
 """MPPS datasets read, and refusals told in DIMSE's own words."""
 
+import contextlib
 import struct
 
 import pytest
@@ -7,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.wire.charsets import UNICODE
 from gateway.wire.dicom_json import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, write_attributes
 from gateway.wire.mpps_dataset import (
     COMMENT_LENGTH_MAX,
@@ -100,10 +100,8 @@ def test_a_dataset_beyond_the_bound_is_refused_before_it_is_read():
 
 @given(st.binary(max_size=200), st.sampled_from(SYNTAXES))
 def test_no_bytes_do_worse_than_a_refusal(data, transfer_syntax):
-    try:
+    with contextlib.suppress(Refused):
         read_step(data, transfer_syntax)
-    except Refused as refused:
-        assert refusal_answer(refused.refusals).status == 0x0110
 
 
 @pytest.mark.parametrize("uid", ["1.2.840.1", "2.25.123\0", " 2.25.123 ", "1.02.3", "1." + "2" * 62])
@@ -188,5 +186,6 @@ def test_acceptance_is_a_warning_where_something_was_left_as_it_was():
 def test_comments_are_ascii_and_fit(text):
     told = comment(text, " (and 3 more)")
     assert told.isascii()
+    assert told.isprintable()
     assert "\\" not in told
     assert len(told) <= COMMENT_LENGTH_MAX

@@ -1,0 +1,232 @@
+"""The store: one writer thread that commits in groups, and readers that see every commit at once (design D3).
+
+Rules of this file: a job's Future is resolved only after the COMMIT that holds it; a job that fails takes nothing
+with it but itself; whatever happens to the database, the writer goes on and recovers by itself. What may be read
+and written is in `store_reader` and `store_unit`; the schema's life is in `maintenance`.
+"""
+
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from gateway.edges.database import Connection, RenewingConnection, StoreError, StoreUnavailable, connect_to
+from gateway.edges.maintenance import ensure_schema
+from gateway.edges.store_reader import StoreReader
+from gateway.edges.store_unit import StoreUnit
+
+__all__ = ["BATCH_MAX", "WAITING_MAX", "Store", "StoreReader", "StoreUnit", "WriterCounts"]
+
+T = TypeVar("T")
+
+BATCH_MAX = 64
+"""Jobs committed together. At a millisecond each, the first of a full batch waits 60 ms for its answer; the share of
+the disk's sync in each is by then below the cost of the job itself."""
+
+WAITING_MAX = 2048
+"""Jobs that may wait. At a thousand a second these are two seconds of work; senders that wait longer than that are
+better told to come again than left to time out."""
+
+BUSY_TIMEOUT_S = 5.0
+"""How long the writer waits for another process's lock, such as a command line import's. Senders wait 30 s or more
+for their ACK."""
+
+_READER_BUSY_TIMEOUT_S = 0.25  # readers run on the event loop; in WAL mode they wait only during recovery
+
+
+@dataclass(slots=True)
+class WriterCounts:
+    """What the writer has done so far, for the metrics."""
+
+    batches: int = 0
+    committed: int = 0
+    refused: int = 0
+    unavailable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A use case that waits for its transaction."""
+
+    use_case: Callable[[StoreUnit], Any]
+    future: "Future[Any]"
+
+
+class Store:
+    """The database of one site, open.
+
+    `url` is `sqlite:///path`; a file that is not there is made, with its schema. `zone` is the department's time
+    zone by name, noted beside every scheduled start (design D13).
+
+    Raises SchemaTooNew or SchemaTooOld where the database is another release's, StoreError where it is no
+    gateway's, StoreUnavailable where it cannot be opened now.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        zone: str = "",
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        batch_max: int = BATCH_MAX,
+        waiting_max: int = WAITING_MAX,
+    ) -> None:
+        ensure_schema(url)
+        self._zone = zone
+        self._batch_max = batch_max
+        self._waiting_max = waiting_max
+        self._engine = connect_to(url, busy_timeout_s=busy_timeout_s)
+        self._reading = connect_to(url, busy_timeout_s=_READER_BUSY_TIMEOUT_S)
+        self._connections: list[RenewingConnection] = []
+        self.reader = self.open_reader()
+        self.counts = WriterCounts()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._gate = threading.Lock()  # between "is it closed or full" and "put it there"
+        self._closed = False
+        self._connection: Connection | None = None
+        self._writer = threading.Thread(target=self._write_batches, name="store-writer", daemon=True)
+        self._writer.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- reading
+
+    def open_reader(self) -> StoreReader:
+        """A further reader with a connection of its own; `reader` is the event loop's. One thread at a time each."""
+        connection = RenewingConnection(self._reading)
+        self._connections.append(connection)
+        return StoreReader(connection)
+
+    def site_namespace(self) -> uuid.UUID:
+        """The namespace under which this site mints its keys, made with the schema and never again (D10)."""
+        found = self.reader.meta("site_namespace")
+        if found is None:
+            raise StoreError("the database has no site namespace; restore it from a backup")
+        return uuid.UUID(found)
+
+    # -- writing
+
+    def write(self, use_case: Callable[[StoreUnit], T]) -> "Future[T]":
+        """Run `use_case` in a transaction of its own; the Future has its result once that is on disk. Never blocks.
+
+        The Future raises what the use case raised, after undoing what it did; StoreUnavailable where nothing could
+        be written, also when too many jobs wait. Awaiting is `asyncio.wrap_future(store.write(...))`.
+        """
+        future: Future[T] = Future()
+        with self._gate:
+            problem = (
+                "the store is closed"
+                if self._closed
+                else "too many changes wait to be written"
+                if self._jobs.qsize() >= self._waiting_max
+                else ""
+            )
+            if not problem:
+                self._jobs.put(_Job(use_case, future))
+        if problem:
+            self.counts.unavailable += 1
+            future.set_exception(StoreUnavailable(problem))
+        return future
+
+    @property
+    def waiting(self) -> int:
+        """Jobs not yet begun, for the metrics."""
+        return self._jobs.qsize()
+
+    def close(self) -> None:
+        """Write what waits, then end. Jobs offered from now on are unavailable."""
+        with self._gate:
+            if not self._closed:
+                self._closed = True
+                self._jobs.put(None)
+        self._writer.join()
+        for connection in self._connections:
+            connection.close()
+
+    # -- the writer thread
+
+    def _write_batches(self) -> None:
+        ended = False
+        while not ended:
+            job = self._jobs.get()
+            batch: list[_Job] = []
+            while job is not None:
+                if job.future.set_running_or_notify_cancel():  # from here on it cannot be cancelled any more
+                    batch.append(job)
+                if len(batch) == self._batch_max:
+                    break
+                try:
+                    job = self._jobs.get_nowait()
+                except Empty:
+                    break
+            ended = job is None
+            if batch:
+                self._write_batch(batch)
+        self._drop_connection()
+
+    def _write_batch(self, batch: Sequence[_Job]) -> None:
+        """One transaction; then, and only then, every job's answer."""
+        done: list[tuple[_Job, Any]] = []
+        failed: list[tuple[_Job, BaseException]] = []
+        try:
+            connection = self._connection
+            if connection is None:
+                connection = self._connection = Connection(self._engine)
+            connection.control("BEGIN IMMEDIATE")
+            for job in batch:
+                try:
+                    done.append((job, self._run(connection, job)))
+                except BaseException as error:  # a job's failure is its own; the writer goes on
+                    failed.append((job, error))
+                    if not connection.in_transaction:  # the database itself took everything back
+                        raise StoreUnavailable("the database gave up the transaction") from error
+            connection.control("COMMIT")
+        except BaseException as error:  # as above: every job gets an answer
+            self._drop_connection()
+            self.counts.unavailable += len(batch)
+            text = str(error) if isinstance(error, StoreError) else f"the writer failed: {type(error).__name__}"
+            for job in batch:
+                job.future.set_exception(StoreUnavailable(text))
+            return
+        self.counts.batches += 1
+        self.counts.committed += len(done)
+        for job, reason in failed:
+            if isinstance(reason, StoreUnavailable):
+                self.counts.unavailable += 1
+            else:
+                self.counts.refused += 1
+            job.future.set_exception(reason)
+        for job, result in done:
+            job.future.set_result(result)
+
+    def _run(self, connection: Connection, job: _Job) -> Any:
+        """The job in its savepoint. Its reads see the jobs before it, so no two work on the same old order."""
+        connection.control("SAVEPOINT job")
+        connection.failure = None
+        try:
+            result = job.use_case(StoreUnit(connection, self._zone))
+            if connection.failure is not None:
+                raise connection.failure  # it went on without what could not be written; that is not done
+        except BaseException:
+            if connection.in_transaction:
+                connection.control("ROLLBACK TO job")
+                connection.control("RELEASE job")
+            raise
+        connection.control("RELEASE job")
+        return result
+
+    def _drop_connection(self) -> None:
+        """The next batch begins with a new connection; what was open is rolled back with the old one."""
+        held, self._connection = self._connection, None
+        if held is not None:
+            held.close()

@@ -1,0 +1,412 @@
+"""Reading the store: every question that changes nothing, and the way back from rows to the domain's values.
+
+`StoreReader` is the use cases' `Reader`, and answers the command line and the metrics too. A `StoreUnit` reads in
+the same ways inside its transaction.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from gateway.domain.attributes import SPS_SEQUENCE, TAG, Attributes, element
+from gateway.domain.identifiers import Identifier
+from gateway.domain.matching import Narrowing
+from gateway.domain.order import Order, Procedure, Step
+from gateway.domain.patient import Patient, Visit
+from gateway.domain.performed import MPPSState, PerformedStep
+from gateway.domain.worklist import LISTED, SPSStatus, WorklistItem
+from gateway.edges import statements
+from gateway.edges.database import Queries, Row, StoreError
+from gateway.edges.statements import LIST_LENGTHS, Bound, Shape, padded
+from gateway.workflow.ports import MessageRecord, StepRef, StoredMessage
+
+EARLIER_MESSAGES_MAX = 20
+"""Messages with the same sender and control ID that a repeat is compared with. Senders that restart their counters
+meet a handful; one that always says the same ID must not make each of its messages dearer than the last."""
+
+ITEMS_CHUNK = LIST_LENGTHS[-1]
+"""Items fetched by one statement."""
+
+_SHORT_NAME = 3  # letters below which a name says less than a day
+_START_LAST = "99999999999999"  # after every start: 14 digits
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """What happened to a step: its status and start from `at` on, and why."""
+
+    at: datetime
+    status: SPSStatus
+    start_local: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class PerformedRequest:
+    """A raw N-CREATE or N-SET as it came, with what was answered."""
+
+    operation: str
+    calling_ae_title: str
+    raw: bytes
+    status: int
+    comment: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much there is of what an operator watches."""
+
+    listed_steps: int
+    held_messages: int
+    open_performed_steps: int
+    quarantined_performed_steps: int
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, check_circular=False).encode
+
+
+def dumped(attributes: Attributes) -> str:
+    """The one text of an attribute set: equal sets have equal texts, so a change can be seen without reading it."""
+    return _encode(attributes)
+
+
+def bare(value: str) -> str:
+    """A key without its padding, which does not count (PS3.5 6.2): so it is indexed, and so it is looked for."""
+    return value.strip(" \0")
+
+
+@lru_cache(maxsize=8)  # one job says the same time for each of its rows
+def utc_text(at: datetime) -> str:
+    """An event's time as stored: UTC, fixed width.
+
+    Raises ValueError for a time without a zone.
+    """
+    if at.tzinfo is None:
+        raise ValueError("an event's time needs a zone")
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+class StoreReader:
+    """Reads through one connection, for one thread at a time, with no transaction open between calls.
+
+    Raises StoreUnavailable where the database cannot be read now.
+    """
+
+    def __init__(self, connection: Queries) -> None:
+        self._connection = connection
+
+    # -- worklist answers
+
+    def candidates(self, narrowing: Narrowing) -> Sequence[tuple[int, int]]:
+        """(step id, revision) of every step that may match, by start, then step; a superset of the truth.
+
+        More stations or studies than `LIST_LENGTHS` knows do not narrow.
+        """
+        if not narrowing.statuses:
+            return ()
+        shape, values = _shape(narrowing)
+        found = self._connection.rows(statements.candidates(shape), **values)
+        # A step with two of the stations asked for, or two names in the range, is found twice.
+        return list(dict.fromkeys(found))
+
+    def items(self, step_ids: Iterable[int]) -> Sequence[WorklistItem]:
+        """Those steps as they are now, in the order asked; a step that went away meanwhile is left out."""
+        wanted = list(step_ids)
+        found: dict[int, WorklistItem] = {}
+        for chunk in _chunks(wanted, ITEMS_CHUNK):
+            ids = padded(chunk)
+            values = {f"id_{index}": step_id for index, step_id in enumerate(ids)}
+            for row in self._connection.rows(statements.items(len(ids)), **values):
+                found[row[0]] = _item(row)
+        return [found[step_id] for step_id in wanted if step_id in found]
+
+    def list_items(self, narrowing: Narrowing, limit: int) -> Sequence[WorklistItem]:
+        """The first items that may match, by start."""
+        return self.items(step_id for step_id, _ in self.candidates(narrowing)[:limit])
+
+    def item_of(self, key: str) -> Sequence[WorklistItem]:
+        """The items, of any status, whose SPS ID is `key`; where there are none, those of that accession number."""
+        found = self._connection.rows(statements.STEP_IDS_BY_SPS_ID, value=bare(key))
+        found = found or self._connection.rows(statements.STEP_IDS_BY_ACCESSION, value=bare(key))
+        return self.items(step_id for (step_id,) in found)
+
+    # -- steps
+
+    def step_history(self, step_id: int) -> Sequence[HistoryEntry]:
+        """What happened to a step, first things first."""
+        return [
+            HistoryEntry(datetime.fromisoformat(at), SPSStatus(status), start_local, cause)
+            for at, status, start_local, cause in self._connection.rows(statements.HISTORY_OF_STEP, step_id=step_id)
+        ]
+
+    def expiring(self, before_start_local: str, limit: int = 1000) -> Sequence[StepRef]:
+        """Listed steps that the night may expire: start before this local time (14 digits), and not begun."""
+        found = self._connection.rows(statements.EXPIRING, before=before_start_local, limit=limit)
+        return [_step_ref(row) for row in found]
+
+    def find_steps(
+        self, study_instance_uid: str, sps_id: str, accession: str, requested_procedure_id: str
+    ) -> Sequence[StepRef]:
+        """Held steps that carry all of the non-empty arguments; none where all are empty."""
+        keys = [bare(key) for key in (study_instance_uid, sps_id, accession, requested_procedure_id)]
+        if not any(keys):
+            return ()
+        statement = statements.find_steps(*(bool(key) for key in keys))
+        names = ("study_instance_uid", "sps_id", "accession", "rp_id")
+        return [_step_ref(row) for row in self._connection.rows(statement, **dict(zip(names, keys, strict=True)))]
+
+    # -- patients and visits
+
+    def patients(self, identifiers: Sequence[Identifier]) -> Sequence[Patient]:
+        """The distinct patients who bear any of these identifiers, merges followed to the survivor."""
+        found: dict[int, Patient] = {}
+        for identifier in identifiers:
+            row = self._connection.row(
+                statements.PATIENT_BY_IDENTIFIER, value=identifier.value, issuer=identifier.issuer
+            )
+            while row is not None and row[1] is not None:
+                row = self._connection.row(statements.PATIENT, id=row[1])
+            if row is not None and row[0] not in found:
+                found[row[0]] = self._patient(row)
+        return list(found.values())
+
+    def patient(self, patient_id: int) -> Patient | None:
+        """A patient by number, merges followed."""
+        row = self._connection.row(statements.PATIENT, id=patient_id)
+        while row is not None and row[1] is not None:
+            row = self._connection.row(statements.PATIENT, id=row[1])
+        return self._patient(row) if row else None
+
+    def _patient(self, row: Row) -> Patient:
+        identifiers = self._connection.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=row[0])
+        return Patient(row[0], tuple(Identifier(*pair) for pair in identifiers), json.loads(row[2]))
+
+    def visit(self, patient_id: int, number: Identifier | None) -> Visit | None:
+        """The patient's visit of that number, or the unnumbered one; of several after a merge the last begun."""
+        value, issuer = (number.value, number.issuer) if number else ("", "")
+        row = self._connection.row(statements.VISIT, patient_id=patient_id, number=value, issuer=issuer)
+        return Visit(row[0], patient_id, number, json.loads(row[1])) if row else None
+
+    # -- orders
+
+    def orders(self, placer: Identifier | None, filler: Identifier | None) -> Sequence[Order]:
+        """The distinct orders that bear the placer or the filler number."""
+        found: dict[int, Order] = {}
+        for statement, number in ((statements.ORDER_BY_PLACER, placer), (statements.ORDER_BY_FILLER, filler)):
+            if number is None:
+                continue
+            row = self._connection.row(statement, value=number.value, issuer=number.issuer)
+            if row is not None and row[0] not in found:
+                found[row[0]] = self._order(row)
+        return list(found.values())
+
+    def order_of_study(self, study_instance_uid: str) -> Order | None:
+        """The order one of whose requested procedures has this Study Instance UID."""
+        row = self._connection.row(statements.ORDER_ID_OF_STUDY, uid=bare(study_instance_uid))
+        return self.order(row[0]) if row else None
+
+    def orders_by_accession(self, accession: Identifier) -> Sequence[Order]:
+        """The distinct orders with a requested procedure of this accession number and issuer."""
+        found = self._connection.rows(
+            statements.ORDER_IDS_BY_ACCESSION, value=bare(accession.value), issuer=accession.issuer
+        )
+        orders = (self.order(order_id) for order_id in dict.fromkeys(order_id for (order_id,) in found))
+        return [order for order in orders if order is not None]
+
+    def order(self, order_id: int) -> Order | None:
+        """An order by number, with its procedures and steps."""
+        row = self._connection.row(statements.ORDER, id=order_id)
+        return self._order(row) if row else None
+
+    def _order(self, row: Row) -> Order:
+        order_id, patient_id, visit_id, placer, placer_issuer, filler, filler_issuer, attributes = row
+        steps: dict[int, list[Step]] = {}
+        for step in self._connection.rows(statements.STEPS_OF_ORDER, order_id=order_id):
+            held = Step(step[0], step[2] or "", SPSStatus(step[3]), json.loads(step[4]))
+            steps.setdefault(step[1], []).append(held)
+        procedures = tuple(
+            Procedure(
+                number, uid or "", rp_id, _identifier(accession, accession_issuer), json.loads(held_attributes),
+                tuple(steps.get(number, ())),
+            )
+            for number, uid, rp_id, accession, accession_issuer, held_attributes in self._connection.rows(
+                statements.PROCEDURES_OF_ORDER, order_id=order_id
+            )
+        )  # fmt: skip
+        return Order(
+            order_id, patient_id, visit_id, _identifier(placer, placer_issuer), _identifier(filler, filler_issuer),
+            json.loads(attributes), procedures,
+        )  # fmt: skip
+
+    # -- performed steps
+
+    def performed_step(self, sop_instance_uid: str) -> PerformedStep | None:
+        """A performed step by its SOP Instance UID."""
+        row = self._connection.row(statements.PERFORMED_STEP, uid=sop_instance_uid)
+        return self._performed(row) if row else None
+
+    def performed_steps_of(self, step_id: int) -> Sequence[PerformedStep]:
+        """Every performed step linked to this scheduled one, in the order they began."""
+        found = self._connection.rows(statements.PERFORMED_STEPS_OF_STEP, step_id=step_id)
+        return [self._performed(row) for row in found]
+
+    def performed_requests(self, sop_instance_uid: str) -> Sequence[PerformedRequest]:
+        """Every raw N-CREATE and N-SET that named this instance, in the order they came."""
+        return [
+            PerformedRequest(operation, calling_ae_title, raw, status, comment, datetime.fromisoformat(at))
+            for operation, calling_ae_title, raw, status, comment, at in self._connection.rows(
+                statements.PERFORMED_REQUESTS, uid=sop_instance_uid
+            )
+        ]
+
+    def _performed(self, row: Row) -> PerformedStep:
+        uid, state, attributes, calling_ae_title, patient_id, quarantined = row
+        links = self._connection.rows(statements.LINKS_OF_PERFORMED_STEP, uid=uid)
+        return PerformedStep(
+            uid, MPPSState(state), json.loads(attributes), calling_ae_title, patient_id,
+            tuple(step_id for (step_id,) in links), bool(quarantined),
+        )  # fmt: skip
+
+    # -- the archive
+
+    def earlier_messages(self, listener: str, sender: str, control_id: str) -> Sequence[StoredMessage]:
+        """Messages that may be the same one, newest first, at most EARLIER_MESSAGES_MAX."""
+        found = self._connection.rows(
+            statements.EARLIER_MESSAGES,
+            listener=listener, sender=sender, control_id=control_id, limit=EARLIER_MESSAGES_MAX,
+        )  # fmt: skip
+        return [self._message(row) for row in found]
+
+    def message(self, message_id: int) -> StoredMessage | None:
+        """An archived message by number."""
+        row = self._connection.row(statements.MESSAGE, id=message_id)
+        return self._message(row) if row else None
+
+    def list_messages(
+        self,
+        limit: int,
+        listener: str = "",
+        disposition: str = "",
+        key: str = "",
+        since: datetime | None = None,
+    ) -> Sequence[StoredMessage]:
+        """The newest messages of which every filter holds that is given; `key` is a business key, whole."""
+        statement = statements.list_messages(bool(listener), bool(disposition), bool(key), since is not None)
+        found = self._connection.rows(
+            statement,
+            listener=listener, disposition=disposition, key=key, since=utc_text(since) if since else "", limit=limit,
+        )  # fmt: skip
+        return [self._message(row) for row in found]
+
+    def held_messages(self, limit: int, after: int = 0) -> Sequence[StoredMessage]:
+        """Messages that wait for a mapping rule, in the order they came, from number `after` on (without it)."""
+        found = self._connection.rows(statements.HELD_MESSAGES, after=after, limit=limit)
+        return [self._message(row) for row in found]
+
+    def _message(self, row: Row) -> StoredMessage:
+        (
+            number, received_at, listener, peer, sender, control_id, message_type, digest, raw, disposition, reasons,
+            answer, mapping, keys, replay_of,
+        ) = row  # fmt: skip
+        record = MessageRecord(
+            datetime.fromisoformat(received_at), listener, peer, sender, control_id, message_type, digest, raw,
+            disposition, reasons, answer, mapping, tuple((kind, value) for kind, value in json.loads(keys)), replay_of,
+        )  # fmt: skip
+        return StoredMessage(number, record)
+
+    # -- the site
+
+    def counts(self) -> Counts:
+        """For the metrics; each is answered from an index."""
+        row = self._connection.row(statements.COUNTS)
+        if row is None:
+            raise StoreError("a count gave no row")
+        return Counts(*row)
+
+    def meta(self, name: str) -> str | None:
+        """A fact about the site, such as its `site_namespace`."""
+        row = self._connection.row(statements.META, name=name)
+        return row[0] if row else None
+
+
+def _identifier(value: str | None, issuer: str) -> Identifier | None:
+    return Identifier(value, issuer) if value is not None else None
+
+
+def _step_ref(row: Row) -> StepRef:
+    step_id, order_id, patient_id, uid, sps_id, status = row
+    return StepRef(step_id, order_id, patient_id, uid, sps_id, SPSStatus(status))
+
+
+def _item(row: Row) -> WorklistItem:
+    step_id, revision, status, patient, visit, order, procedure, step = row
+    attributes: Attributes = json.loads(patient)
+    for part in (visit, order, procedure):
+        if part is not None:
+            attributes |= json.loads(part)
+    inside: Attributes = json.loads(step)
+    inside[TAG["ScheduledProcedureStepStatus"]] = element("ScheduledProcedureStepStatus", status)
+    attributes[SPS_SEQUENCE] = {"vr": "SQ", "Value": [inside]}
+    return WorklistItem(step_id, revision, SPSStatus(status), attributes)
+
+
+def _chunks(values: Sequence[int], length: int) -> Iterator[list[int]]:
+    rest = iter(values)
+    while chunk := list(islice(rest, length)):
+        yield chunk
+
+
+def _shape(narrowing: Narrowing) -> tuple[Shape, dict[str, Any]]:
+    """The statement's shape for these bounds, and the values it binds."""
+    values: dict[str, Any] = {
+        "start_from": narrowing.start_from,
+        "start_to": narrowing.start_to or _START_LAST,
+        "modality": bare(narrowing.modality),
+    }
+    bounds: set[Bound] = set()
+    for bound, value in (
+        (Bound.ACCESSION, narrowing.accession_number),
+        (Bound.PATIENT, narrowing.patient_id),
+        (Bound.SPS, narrowing.sps_id),
+        (Bound.PROCEDURE, narrowing.requested_procedure_id),
+    ):
+        if bare(value):
+            bounds.add(bound)
+            values[bound.value] = bare(value)
+    lengths = {"station": 0, "study": 0}
+    for bound, name, wanted in (
+        (Bound.STATION, "station", narrowing.station_ae_titles),
+        (Bound.STUDY, "study", narrowing.study_instance_uids),
+    ):
+        if wanted and len(wanted) <= LIST_LENGTHS[-1]:
+            bounds.add(bound)
+            listed = padded(sorted(bare(value) for value in wanted))
+            lengths[name] = len(listed)
+            values |= {f"{name}_{index}": value for index, value in enumerate(listed)}
+    if narrowing.start_from or narrowing.start_to:
+        bounds.add(Bound.START)
+    if prefix := narrowing.patient_name_prefix:
+        bounds.add(Bound.NAME if len(prefix) >= _SHORT_NAME else Bound.SHORT_NAME)
+        values |= {"name_from": prefix, "name_to": prefix + "\U0010ffff"}  # the last code point
+    statuses = narrowing.statuses != LISTED
+    if statuses:
+        each = sorted(narrowing.statuses)
+        each += [each[-1]] * (len(SPSStatus) - len(each))
+        values |= {f"status_{index}": str(status) for index, status in enumerate(each)}
+    listed_flag = 1 if narrowing.statuses <= LISTED else 0 if not narrowing.statuses & LISTED else None
+    return (
+        Shape(
+            frozenset(bounds or {Bound.START}),
+            lengths["station"],
+            lengths["study"],
+            bool(values["modality"]),
+            listed_flag,
+            statuses,
+        ),
+        values,
+    )

@@ -1,0 +1,397 @@
+"""Writing the store: one transaction's worth of changes, as the use cases' `Unit` asks for them.
+
+Whatever an item shows, changed here, gives the item a new revision in the same transaction (design D2); a row that
+would stay as it is is not written, so an ADT that says nothing new costs no cache and no disk.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from gateway.domain.attributes import TAG, Attributes, element, text, values
+from gateway.domain.identifiers import Identifier
+from gateway.domain.matching import folded_groups
+from gateway.domain.order import Order, Procedure, Step
+from gateway.domain.patient import Patient, Visit
+from gateway.domain.performed import PerformedStep
+from gateway.domain.worklist import LISTED, SPSStatus, start_of
+from gateway.edges import statements
+from gateway.edges.database import Connection, Row, StoreError
+from gateway.edges.store_reader import StoreReader, bare, dumped, utc_text
+from gateway.workflow.ports import MessageRecord
+
+
+class StoreUnit(StoreReader):
+    """One job's view of the transaction it runs in. Of use only until the job returns.
+
+    Methods raise StoreConflict where a key that is unique is held already, StoreError where what is to be changed
+    is not there, StoreUnavailable where the database cannot be written now.
+    """
+
+    def __init__(self, connection: Connection, zone: str) -> None:
+        super().__init__(connection)
+        self._write = connection
+        self._zone = zone
+
+    # -- the archive
+
+    def add_message(self, record: MessageRecord) -> int:
+        """Archive a message; its number."""
+        message_id = self._write.number(
+            statements.MESSAGE_INSERT,
+            received_at=utc_text(record.received_at), listener=record.listener, peer=record.peer,
+            sender=record.sender, control_id=record.control_id, message_type=record.message_type,
+            digest=record.digest, raw=record.raw, disposition=record.disposition, reasons=record.reasons,
+            answer=record.answer, mapping=record.mapping, keys=json.dumps(record.keys, ensure_ascii=False),
+            replay_of=record.replay_of,
+        )  # fmt: skip
+        keys = dict.fromkeys(record.keys)
+        if keys:
+            self._write.run_many(
+                statements.MESSAGE_KEY_INSERT,
+                [{"message_id": message_id, "kind": kind, "value": value} for kind, value in keys],
+            )
+        return message_id
+
+    def set_message_disposition(self, message_id: int, disposition: str, reasons: str) -> None:
+        """What became of a message that was held."""
+        if not self._write.run(
+            statements.MESSAGE_SET_DISPOSITION, key_id=message_id, disposition=disposition, reasons=reasons
+        ):
+            raise StoreError("there is no such message")
+
+    # -- patients
+
+    def save_patient(self, patient: Patient, at: datetime) -> int:
+        """Insert or update; afterwards the patient bears exactly these identifiers, the first one primary."""
+        attributes = dumped(patient.attributes)
+        patient_id = patient.id
+        if patient_id is None:
+            patient_id = self._write.number(
+                statements.PATIENT_INSERT,
+                patient_id=bare(text(patient.attributes, "PatientID")), merged_into=None, attributes=attributes,
+                created_at=utc_text(at), updated_at=utc_text(at),
+            )  # fmt: skip
+            self._add_identifiers(patient_id, patient.identifiers)
+            self._add_names(patient_id, _folded_names(patient.attributes))
+            return patient_id
+        held = self._write.row(statements.PATIENT, id=patient_id)
+        if held is None or held[1] is not None:
+            raise StoreError("there is no such patient, or it was merged into another")
+        if held[2] != attributes:
+            self._write.run(
+                statements.PATIENT_UPDATE,
+                key_id=patient_id, patient_id=bare(text(patient.attributes, "PatientID")), attributes=attributes,
+                updated_at=utc_text(at),
+            )  # fmt: skip
+            names = _folded_names(patient.attributes)
+            if {name for (name,) in self._write.rows(statements.NAMES_OF_PATIENT, patient_id=patient_id)} != names:
+                self._write.run(statements.NAMES_DELETE, patient_id=patient_id)
+                self._add_names(patient_id, names)
+            self._write.run(statements.STEPS_REVISE_OF_PATIENT, key_patient_id=patient_id, patient_id=patient_id)
+        self._set_identifiers(patient_id, patient.identifiers)
+        return patient_id
+
+    def merge_patient(self, prior_id: int, surviving_id: int, at: datetime) -> None:
+        """Orders, visits, performed steps and identifiers of the prior one now belong to the surviving one.
+
+        Either may have been merged before: then its survivor is meant. The same one twice is no change.
+        """
+        prior, surviving = self.patient(prior_id), self.patient(surviving_id)
+        if prior is None or surviving is None or prior.id is None or surviving.id is None:
+            raise StoreError("there is no such patient")
+        if prior.id == surviving.id:
+            return
+        self._write.run(statements.IDENTIFIERS_DELETE, patient_id=prior.id)
+        self._add_identifiers(surviving.id, prior.identifiers, first=len(surviving.identifiers))
+        self._write.run(statements.NAMES_DELETE, patient_id=prior.id)
+        for statement in (
+            statements.VISITS_MOVE_TO_PATIENT,
+            statements.ORDERS_MOVE_TO_PATIENT,
+            statements.PERFORMED_STEPS_MOVE_TO_PATIENT,
+            statements.STEPS_REVISE_OF_PATIENT,
+        ):
+            self._write.run(statement, key_patient_id=prior.id, patient_id=surviving.id)
+        self._write.run(statements.PATIENTS_MERGE_FURTHER, key_merged_into=prior.id, merged_into=surviving.id)
+        self._write.run(statements.PATIENT_MERGE, key_id=prior.id, merged_into=surviving.id, updated_at=utc_text(at))
+
+    def _set_identifiers(self, patient_id: int, identifiers: Sequence[Identifier]) -> None:
+        held = self._write.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=patient_id)
+        said = list(dict.fromkeys((identifier.value, identifier.issuer) for identifier in identifiers))
+        if held != said:
+            self._write.run(statements.IDENTIFIERS_DELETE, patient_id=patient_id)
+            self._add_identifiers(patient_id, identifiers)
+
+    def _add_identifiers(self, patient_id: int, identifiers: Sequence[Identifier], first: int = 0) -> None:
+        self._write.run_many(
+            statements.IDENTIFIER_INSERT,
+            [
+                {"value": each.value, "issuer": each.issuer, "patient_id": patient_id, "position": position}
+                for position, each in enumerate(dict.fromkeys(identifiers), first)
+            ],
+        )
+
+    def _add_names(self, patient_id: int, names: set[str]) -> None:
+        self._write.run_many(statements.NAME_INSERT, [{"patient_id": patient_id, "folded": name} for name in names])
+
+    # -- visits
+
+    def save_visit(self, visit: Visit, at: datetime) -> int:
+        """Insert or update; every item of an order of this visit gets a new revision where something changed."""
+        number, issuer = (visit.number.value, visit.number.issuer) if visit.number else ("", "")
+        attributes = dumped(visit.attributes)
+        if visit.id is None:
+            return self._write.number(
+                statements.VISIT_INSERT,
+                patient_id=visit.patient_id, number=number, issuer=issuer, attributes=attributes,
+                created_at=utc_text(at), updated_at=utc_text(at),
+            )  # fmt: skip
+        held = self._write.row(statements.VISIT_BY_ID, id=visit.id)
+        if held is None:
+            raise StoreError("there is no such visit")
+        if held[1:] != (number, issuer, attributes):
+            self._write.run(
+                statements.VISIT_UPDATE,
+                key_id=visit.id, number=number, issuer=issuer, attributes=attributes, updated_at=utc_text(at),
+            )  # fmt: skip
+            self._write.run(statements.STEPS_REVISE_OF_VISIT, key_visit_id=visit.id)
+        return visit.id
+
+    # -- orders
+
+    def save_order(self, order: Order, cause: str, at: datetime) -> Order:
+        """Insert or update with procedures and steps, status history by `cause`; returns it with its ids.
+
+        Procedures and steps that are held and not named here stay as they are. Where a key is given both as a
+        field and as an attribute, the field counts and the attribute follows.
+        """
+        order_id, revised = self._save_order_row(order, at)
+        held_procedures: dict[int, Row] = {}
+        held_steps: dict[int, Row] = {}
+        if order.id is not None:
+            held_procedures = {
+                row[0]: row[1:] for row in self._write.rows(statements.PROCEDURES_OF_ORDER, order_id=order_id)
+            }
+            held_steps = {row[0]: row[1:] for row in self._write.rows(statements.STEPS_OF_ORDER, order_id=order_id)}
+        if revised:
+            self._write.run(statements.STEPS_REVISE_OF_ORDER, key_order_id=order_id, patient_id=order.patient_id)
+        written = _Written(order_id, order.patient_id, cause, utc_text(at))
+        procedures = tuple(
+            self._save_procedure(_with_keys(procedure), written, held_procedures, held_steps)
+            for procedure in order.procedures
+        )
+        return replace(order, id=order_id, procedures=procedures)
+
+    def _save_order_row(self, order: Order, at: datetime) -> tuple[int, bool]:
+        """(The order's number, whether a held row was changed)."""
+        placer, filler = order.placer, order.filler
+        columns = {
+            "patient_id": order.patient_id,
+            "visit_id": order.visit_id,
+            "placer": placer.value if placer else None,
+            "placer_issuer": placer.issuer if placer else "",
+            "filler": filler.value if filler else None,
+            "filler_issuer": filler.issuer if filler else "",
+            "attributes": dumped(order.attributes),
+        }
+        now = utc_text(at)
+        if order.id is None:
+            return self._write.number(statements.ORDER_INSERT, **columns, created_at=now, updated_at=now), False
+        held = self._write.row(statements.ORDER, id=order.id)
+        if held is None:
+            raise StoreError("there is no such order")
+        if held[1:] == tuple(columns.values()):
+            return order.id, False
+        self._write.run(statements.ORDER_UPDATE, key_id=order.id, **columns, updated_at=now)
+        return order.id, True
+
+    def _save_procedure(
+        self, procedure: Procedure, written: "_Written", held_procedures: dict[int, Row], held_steps: dict[int, Row]
+    ) -> Procedure:
+        accession = procedure.accession
+        columns = {
+            "study_instance_uid": procedure.study_instance_uid or None,
+            "requested_procedure_id": procedure.requested_procedure_id,
+            "accession": accession.value if accession else None,
+            "accession_issuer": accession.issuer if accession else "",
+            "attributes": dumped(procedure.attributes),
+        }
+        number = procedure.id
+        if number is None:
+            number = self._write.number(statements.PROCEDURE_INSERT, order_id=written.order_id, **columns)
+        elif number not in held_procedures:
+            raise StoreError("the order has no such requested procedure")
+        elif held_procedures[number] != tuple(columns.values()):
+            self._write.run(statements.PROCEDURE_UPDATE, key_id=number, **columns)
+            self._write.run(statements.STEPS_REVISE_OF_PROCEDURE, key_procedure_id=number)
+        steps = tuple(self._save_step(step, number, written, held_steps) for step in procedure.steps)
+        return Procedure(
+            number,
+            procedure.study_instance_uid,
+            procedure.requested_procedure_id,
+            accession,
+            procedure.attributes,
+            steps,
+        )
+
+    def _save_step(self, step: Step, procedure_id: int, written: "_Written", held_steps: dict[int, Row]) -> Step:
+        listed = int(step.status in LISTED)
+        start_local = start_of(step.attributes)
+        columns: dict[str, Any] = {
+            "sps_id": step.sps_id or None,
+            "status": str(step.status),
+            "attributes": dumped(step.attributes),
+            "listed": listed,
+            "start_local": start_local,
+            "start_offset": text(step.attributes, "TimezoneOffsetFromUTC"),
+            "zone": self._zone,
+            "modality": bare(text(step.attributes, "Modality")),
+        }
+        number = step.id
+        if number is None:
+            number = self._write.number(
+                statements.STEP_INSERT,
+                **columns, procedure_id=procedure_id, order_id=written.order_id, patient_id=written.patient_id,
+                revision=1,
+            )  # fmt: skip
+            self._add_stations(number, step, listed, start_local)
+            self._add_history(number, 1, step.status, start_local, written.cause, written.now)
+            return Step(number, step.sps_id, step.status, step.attributes)
+        if number not in held_steps or held_steps[number][0] != procedure_id:
+            raise StoreError("the requested procedure has no such step")
+        _, held_sps_id, held_status, held_attributes, held_start, held_zone = held_steps[number]
+        if (held_sps_id, held_status, held_attributes) == tuple(columns.values())[:3]:
+            return step
+        if held_start == start_local:
+            columns["zone"] = held_zone  # the wall clock that was meant when this start was said
+        revision = self._write.number(statements.STEP_UPDATE, key_id=number, **columns)
+        if held_attributes != columns["attributes"] or (held_status in LISTED) != bool(listed):
+            self._write.run(statements.STATIONS_DELETE, step_id=number)
+            self._add_stations(number, step, listed, start_local)
+        if (held_status, held_start) != (columns["status"], start_local):
+            self._add_history(number, revision, step.status, start_local, written.cause, written.now)
+        return step
+
+    def _add_stations(self, step_id: int, step: Step, listed: int, start_local: str) -> None:
+        titles = {bare(str(title or "")) for title in values(step.attributes, "ScheduledStationAETitle")}
+        rows = [
+            {"step_id": step_id, "ae_title": title, "listed": listed, "start_local": start_local}
+            for title in titles
+            if title
+        ]
+        if rows:
+            self._write.run_many(statements.STATION_INSERT, rows)
+
+    def _add_history(
+        self, step_id: int, revision: int, status: SPSStatus, start_local: str, cause: str, now: str
+    ) -> None:
+        self._write.run(
+            statements.HISTORY_INSERT,
+            step_id=step_id, revision=revision, at=now, status=str(status), start_local=start_local, cause=cause,
+        )  # fmt: skip
+
+    def set_step_status(self, step_id: int, status: SPSStatus, cause: str, at: datetime) -> None:
+        """Change a step's status, with a line of history and a new revision; none of it where it has it already."""
+        held = self._write.row(statements.STEP_STATUS, id=step_id)
+        if held is None:
+            raise StoreError("there is no such step")
+        held_status, start_local = held
+        if held_status == status:
+            return
+        listed = int(status in LISTED)
+        revision = self._write.number(statements.STEP_SET_STATUS, key_id=step_id, status=str(status), listed=listed)
+        if (held_status in LISTED) != bool(listed):
+            self._write.run(statements.STATIONS_SET_LISTED, key_step_id=step_id, listed=listed)
+        self._add_history(step_id, revision, status, start_local, cause, utc_text(at))
+
+    # -- performed steps
+
+    def save_performed_step(self, performed: PerformedStep, at: datetime) -> None:
+        """Insert or update, with its links to scheduled steps."""
+        uid = performed.sop_instance_uid
+        columns = {
+            "state": str(performed.state),
+            "attributes": dumped(performed.attributes),
+            "calling_ae_title": performed.calling_ae_title,
+            "patient_id": performed.patient_id,
+            "quarantined": int(performed.quarantined),
+        }
+        held = self._write.row(statements.PERFORMED_STEP, uid=uid)
+        now = utc_text(at)
+        if held is None:
+            self._write.run(
+                statements.PERFORMED_STEP_INSERT,
+                sop_instance_uid=uid,
+                **columns,
+                created_at=now,
+                updated_at=now,
+            )
+        elif held[1:] != tuple(columns.values()):
+            self._write.run(statements.PERFORMED_STEP_UPDATE, key_uid=uid, **columns, updated_at=now)
+        said = sorted(set(performed.steps))
+        if held is None or [row[0] for row in self._write.rows(statements.LINKS_OF_PERFORMED_STEP, uid=uid)] != said:
+            self._write.run(statements.LINKS_DELETE, uid=uid)
+            self._write.run_many(
+                statements.LINK_INSERT, [{"sop_instance_uid": uid, "step_id": step_id} for step_id in said]
+            )
+
+    def archive_performed(
+        self,
+        sop_instance_uid: str,
+        operation: str,
+        calling_ae_title: str,
+        raw: bytes,
+        status: int,
+        comment: str,
+        at: datetime,
+    ) -> None:
+        """Keep the raw N-CREATE or N-SET dataset with its outcome, also when refused."""
+        self._write.number(
+            statements.PERFORMED_REQUEST_INSERT,
+            sop_instance_uid=sop_instance_uid, operation=operation, calling_ae_title=calling_ae_title, raw=raw,
+            status=status, comment=comment, at=utc_text(at),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What all rows of one saved order have in common."""
+
+    order_id: int
+    patient_id: int
+    cause: str
+    now: str
+
+
+def _folded_names(attributes: Attributes) -> set[str]:
+    """Every component group of the patient's name, folded as the matcher folds it (PS3.5 6.2.1)."""
+    first = next(iter(values(attributes, "PatientName")), None)  # of one value, as the matcher counts them
+    return set(folded_groups(first)) if first else set()
+
+
+def _with_keys(procedure: Procedure) -> Procedure:
+    """The procedure and its steps with each key the same as field and as attribute, so that the index and the item
+    a modality sees cannot differ: the field where it is given, else the attribute."""
+    attributes = procedure.attributes
+    accession = procedure.accession
+    uid, attributes = _agreed(procedure.study_instance_uid, attributes, "StudyInstanceUID")
+    rp_id, attributes = _agreed(procedure.requested_procedure_id, attributes, "RequestedProcedureID")
+    number, attributes = _agreed(accession.value if accession else "", attributes, "AccessionNumber")
+    steps = []
+    for step in procedure.steps:
+        sps_id, inside = _agreed(step.sps_id, step.attributes, "ScheduledProcedureStepID")
+        steps.append(Step(step.id, sps_id, step.status, inside))
+    return Procedure(
+        procedure.id, uid, rp_id, Identifier(number, accession.issuer if accession else "") if number else None,
+        attributes, tuple(steps),
+    )  # fmt: skip
+
+
+def _agreed(field: str, attributes: Attributes, keyword: str) -> tuple[str, Attributes]:
+    shown = bare(text(attributes, keyword))
+    key = bare(field) or shown
+    if key != shown:
+        attributes = attributes | {TAG[keyword]: element(keyword, key)}
+    return key, attributes

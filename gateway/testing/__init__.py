@@ -1,0 +1,52 @@
+"""A department to play with: for our own tests and benchmarks, the demo, and a site's own tests.
+
+`site` and `ServiceProcess` lay out and run a gateway as a process of its own; `SimulatedRIS` and `SimulatedModality`
+talk to it as its neighbours do, over real HL7 v2 and real DICOM; `load` sends requests encoded once, faster than any
+toolkit. Nothing here imports the service: what is tested is what listens. Every person in it is invented.
+"""
+
+from gateway.testing.modality import SimulatedModality, StatusError, worklist_identifier
+from gateway.testing.ris import (
+    Acknowledgement,
+    Draft,
+    ImagingOrder,
+    Person,
+    SimulatedRIS,
+    admit,
+    bare_orm,
+    cancel,
+    invented_person,
+    merge_patients,
+    omg,
+    omi,
+    rad4_orm,
+    register,
+    update_patient,
+)
+from gateway.testing.site import FixedClock, ServiceFailed, ServiceProcess, free_port, site
+
+__all__ = [
+    "Acknowledgement",
+    "Draft",
+    "FixedClock",
+    "ImagingOrder",
+    "Person",
+    "ServiceFailed",
+    "ServiceProcess",
+    "SimulatedModality",
+    "SimulatedRIS",
+    "StatusError",
+    "admit",
+    "bare_orm",
+    "cancel",
+    "free_port",
+    "invented_person",
+    "merge_patients",
+    "omg",
+    "omi",
+    "rad4_orm",
+    "register",
+    "site",
+    "update_patient",
+    "worklist_identifier",
+]

@@ -1,0 +1,120 @@
+"""A modality asks for its worklist (RAD-5, PS3.4 annex K).
+
+The device registry says what the caller may see, the store narrows by index, the matcher decides, and each answer is
+encoded once per revision and shape. Ids and revisions are read first and the read is over before anything is sent,
+so a slow peer holds no transaction.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from gateway.domain.attributes import values
+from gateway.domain.devices import Device, Sees
+from gateway.domain.matching import Narrowing
+from gateway.domain.refusal import Refused
+from gateway.domain.worklist import WorklistItem
+from gateway.wire.dimse import FindAnswer, Status
+from gateway.wire.worklist_dataset import EncodedAnswers, PreparedQuery, encode_answer, prepare_query
+from gateway.workflow.ports import Reader
+
+ENCODED_BYTES_MAX = 96 * 1_048_576
+"""Some 80,000 answers of a kilobyte: the list of a large department in the shapes its devices ask for."""
+
+ITEMS_MAX = 4_096
+"""Items kept as read, about 10 KB each, for the matcher: what the devices of a busy department ask about in a day."""
+
+CHUNK = 128
+"""Items looked at between two answers to the event loop: a few milliseconds when none of them is kept."""
+
+
+class Worklist:
+    """Answers worklist queries from a reader. For the event loop's thread alone."""
+
+    def __init__(self, reader: Reader, unavailable: type[Exception]) -> None:
+        """`unavailable` is what the reader raises when it cannot read now."""
+        self._reader = reader
+        self._unavailable = unavailable
+        self._encoded = EncodedAnswers(ENCODED_BYTES_MAX)
+        self._items: OrderedDict[int, WorklistItem] = OrderedDict()
+
+    def answer(self, device: Device, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer]:
+        """Pending for each match, then Success; a refusal (A900) or failure (A700) in its place.
+
+        Statuses are those of PS3.4 table K.4-1.
+        """
+        try:
+            prepared = prepare_query(identifier, transfer_syntax)
+        except Refused as refused:
+            first = refused.refusals[0]
+            yield FindAnswer(Status.IDENTIFIER_DOES_NOT_MATCH, None, str(first), _offending(first.where))
+            return
+        pending = Status.PENDING if prepared.supported else Status.PENDING_WITH_WARNING
+        try:
+            for encoded in self._matches(device, prepared):
+                yield FindAnswer(pending, encoded)
+        except self._unavailable:
+            yield FindAnswer(Status.OUT_OF_RESOURCES, None, "the worklist cannot be read now")
+            return
+        yield FindAnswer(Status.SUCCESS)
+
+    def _matches(self, device: Device, prepared: PreparedQuery) -> Iterator[bytes]:
+        may_see = _visibility(device)
+        refs = self._reader.candidates(visible(prepared.query.narrowing(), device))
+        for first in range(0, len(refs), CHUNK):
+            chunk = refs[first : first + CHUNK]
+            for item in self._current(chunk):
+                if may_see(item) and prepared.query.matches(item.attributes, item.status):
+                    yield self._encode(item, prepared)
+
+    def _encode(self, item: WorklistItem, prepared: PreparedQuery) -> bytes:
+        encoded = self._encoded.get(item.step_id, item.revision, prepared.shape)
+        if encoded is None:
+            encoded = encode_answer(item, prepared.shape)
+            self._encoded.put(item.step_id, item.revision, prepared.shape, encoded)
+        return encoded
+
+    def _current(self, refs: Sequence[tuple[int, int]]) -> Iterator[WorklistItem]:
+        """The items at these revisions or newer, those not kept read together."""
+        kept = {step_id: self._kept(step_id, revision) for step_id, revision in refs}
+        absent = [step_id for step_id, item in kept.items() if item is None]
+        if absent:
+            for item in self._reader.items(absent):
+                kept[item.step_id] = item
+                self._items[item.step_id] = item
+            while len(self._items) > ITEMS_MAX:
+                self._items.popitem(last=False)
+        yield from (item for item in kept.values() if item is not None)  # None: it went away meanwhile
+
+    def _kept(self, step_id: int, revision: int) -> WorklistItem | None:
+        item = self._items.get(step_id)
+        if item is None or item.revision != revision:
+            return None
+        self._items.move_to_end(step_id)
+        return item
+
+
+def visible(narrowing: Narrowing, device: Device) -> Narrowing:
+    """The narrowing within what the device may see."""
+    if device.sees is Sees.ALL:
+        return narrowing
+    own = frozenset({device.ae_title})
+    if narrowing.station_ae_titles and not narrowing.station_ae_titles & own:
+        # The key names other stations only; a step may still be scheduled to both, which the matcher decides.
+        return narrowing
+    return replace(narrowing, station_ae_titles=own)
+
+
+def _visibility(device: Device) -> Callable[[WorklistItem], bool]:
+    if device.sees is Sees.ALL:
+        return lambda _: True
+    return lambda item: device.ae_title in values(item.step, "ScheduledStationAETitle")
+
+
+def _offending(where: str) -> tuple[int, ...]:
+    """The last tag of DICOM coordinates, for the Offending Element (0000,0901)."""
+    tag = where.rpartition("/")[2].strip("()").replace(",", "")[:8]
+    try:
+        return (int(tag, 16),)
+    except ValueError:
+        return ()
