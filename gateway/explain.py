@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gateway.domain.attributes import text, values
 from gateway.domain.order import Order
@@ -54,8 +55,11 @@ def render(explained: dict[str, Any], console: Console) -> None:
     if explained.get("trace"):
         table = Table("Attribute", "From", "Raw", "Rule", "Converter", "Value", box=None, pad_edge=False)
         for entry in explained["trace"]:
-            cells = (entry[column] for column in ("target", "where", "raw", "rule", "converter", "value"))
-            table.add_row(*(cell.replace("[", r"\[") for cell in cells))
+            # The rule is named by its attribute, which the first column says already; `>` is the step's sequence.
+            rule = entry["rule"].removesuffix(f" rules.{entry['target']}").removesuffix(f" identity.{entry['target']}")
+            target = entry["target"].replace("ScheduledProcedureStepSequence.", ">")
+            cells = (target, entry["where"], entry["raw"], rule.rstrip(":"), entry["converter"], entry["value"])
+            table.add_row(*(Text(cell) for cell in cells))
         console.print(table)
     if explained.get("items"):
         console.print("\n[bold]Worklist items, were the store empty[/bold]")

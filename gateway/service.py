@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
+from functools import partial
+from typing import Any
 
 import structlog
 import uvloop
@@ -167,10 +169,7 @@ class Service:
         total = 0
         while True:
             limit, refs = expiring(self.site, self.store)
-            batch = refs
-            total += await asyncio.wrap_future(
-                self.store.write(lambda unit, due=batch: maintain.expire(unit, due, now()))
-            )
+            total += await asyncio.wrap_future(self.store.write(partial(maintain.expire, steps=refs, at=now())))
             if len(refs) < EXPIRED_MAX:
                 break
         _log.info("expired", steps=total, before=limit[:8])
@@ -183,7 +182,7 @@ class Service:
             self.store.site_namespace()
         except StoreError:
             return "the store cannot be read"
-        return "" if self.store.writable else "the store cannot be written"
+        return "the store cannot be written" if self.store.counts.failing else ""
 
     def _counts(self) -> dict[str, int]:
         return asdict(self.store.reader.counts())
@@ -224,7 +223,7 @@ class Service:
             ms=round(seconds * 1000, 2),
         )
 
-    def _observe_mllp(self, event: str, /, **fields: object) -> None:
+    def _observe_mllp(self, event: str, /, **fields: Any) -> None:
         _log.info(event, **fields)
 
     # --- DICOM ---------------------------------------------------------------------------------------------------

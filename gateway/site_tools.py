@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -40,7 +41,7 @@ def import_files(site: Site, store: Store, files: Sequence[Path]) -> ImportRepor
     problems: list[tuple[str, str]] = []
     for item in _items(site, files, problems):
         try:
-            store.write(lambda unit, item=item: import_item(unit, item, mint, site.issuers, now())).result()
+            store.write(partial(import_item, item=item, mint=mint, issuers=site.issuers, at=now())).result()
         except (Refused, StoreUnavailable) as error:
             refused += 1
             reasons = error.refusals if isinstance(error, Refused) else (error,)

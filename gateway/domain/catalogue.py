@@ -41,12 +41,13 @@ STEP_KEYWORDS = (
     "ScheduledProcedureStepEndTime",
 )
 """What it can give to a step. The end is given where start and duration are known."""
-PROCEDURE_KEYWORDS = ("RequestedProcedureDescription",)
+PROCEDURE_KEYWORDS = ("RequestedProcedureDescription", "RequestedProcedureCodeSequence")
 """What it can give to a requested procedure."""
 
 ROWS_MAX = 50_000
 """Ten times the code list of a large hospital group; more is a mistaken file."""
 _STEP_COLUMNS = ("modality", "station_ae_titles", "station_name", "location", "duration_min")
+_OF_A_STATION = (TAG["ScheduledStationName"], TAG["ScheduledProcedureStepLocation"])
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
 _DURATION_MIN_MAX = 1440
 
@@ -62,6 +63,12 @@ class CatalogueStep:
     duration_min: int
     attributes: Attributes = field(repr=False)
 
+    def for_stations(self, stations: frozenset[str]) -> Attributes:
+        """What it gives to an order for these stations: no name or place that belong to another one."""
+        if stations <= frozenset(self.stations):
+            return self.attributes
+        return {tag: held for tag, held in self.attributes.items() if tag not in _OF_A_STATION}
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogueProcedure:
@@ -72,13 +79,24 @@ class CatalogueProcedure:
     attributes: Attributes = field(repr=False)
     steps: tuple[CatalogueStep, ...]
 
-    def fitting(self, modality: str, protocol_codes: frozenset[str]) -> tuple[CatalogueStep, ...]:
-        """The steps that do not contradict what an order says of its own step ('' and empty: it says nothing)."""
-        steps = tuple(step for step in self.steps if not modality or step.modality in ("", modality))
-        if not protocol_codes:
+    def fitting(self, stated: "Stated") -> tuple[CatalogueStep, ...]:
+        """The steps that do not contradict what an order says of its own step."""
+        steps = tuple(step for step in self.steps if not stated.modality or step.modality in ("", stated.modality))
+        at_station = tuple(step for step in steps if stated.stations & set(step.stations))
+        steps = at_station or steps
+        if not stated.protocol_codes:
             return steps
-        exact = tuple(step for step in steps if protocol_codes & set(step.protocol_codes))
+        exact = tuple(step for step in steps if stated.protocol_codes & set(step.protocol_codes))
         return exact or (steps if len(steps) == 1 else ())
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What an order says of a step itself; empty where it is silent."""
+
+    modality: str = ""
+    protocol_codes: frozenset[str] = frozenset()
+    stations: frozenset[str] = frozenset()
 
 
 class Catalogue:
@@ -159,6 +177,8 @@ def _procedure(code: str, scheme: str, lines: _Lines, source: str, problems: lis
     attributes: Attributes = {}
     if description:
         _put(attributes, "RequestedProcedureDescription", description)
+    if scheme:
+        _put(attributes, "RequestedProcedureCodeSequence", code_item(code, scheme, description))
     return CatalogueProcedure(
         code, scheme, attributes, tuple(_step(name, rows, source, problems) for name, rows in by_step.items())
     )

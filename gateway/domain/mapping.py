@@ -25,7 +25,7 @@ from gateway.domain.attributes import (
     text,
     values,
 )
-from gateway.domain.catalogue import Catalogue, CatalogueProcedure, CatalogueStep
+from gateway.domain.catalogue import Catalogue, CatalogueProcedure, CatalogueStep, Stated
 from gateway.domain.converters import (
     CONVERTERS,
     DELETE,
@@ -72,6 +72,7 @@ Event = OrderEvent | PatientUpdate | PatientMerge
 
 _FITTED = frozenset({"LO", "SH", "ST", "LT", "UT", "UC", "CS"})
 _REMOVING = (StepEvent.CANCEL, StepEvent.DISCONTINUE)
+_STATING = ("Modality", "ScheduledProtocolCodeSequence", "ScheduledStationAETitle")
 _DERIVED_INTO_SH = ("AccessionNumber", "RequestedProcedureID")
 
 
@@ -109,6 +110,7 @@ class Mapping:
         self.issuers = issuers
         self.name = rules.name
         self.ends = _end_rules(rules)
+        self.stating = tuple(rule for rule in rules.rules[Level.STEP] if rule.keyword in _STATING)
         self.policies = rules.policies
         # Those that refuse need coordinates, those that derive from an order number its length.
         self.policies_by_event = any(
@@ -185,6 +187,7 @@ class _Run:
         self.catalogue = mapping.catalogue
         self.issuers = mapping.issuers
         self.ends = mapping.ends
+        self.stating = mapping.stating
         self.default_issuer = default_issuer
         self.trace = trace
         self.subject = ""
@@ -204,7 +207,11 @@ class _Run:
             case Kind.PATIENT_MERGE:
                 self.refuses_lacking = False  # a merge is about identifiers; it need not describe the person
                 events += [merge for entry in document.entries if (merge := self._merge(entry))]
-        refusals = tuple(dict.fromkeys(self.refusals))
+        # One field may feed several attributes (a start: date, time, offset): what is wrong with it is told once.
+        once: dict[tuple[RefusalKind, str], Refusal] = {}
+        for refusal in self.refusals:
+            once.setdefault((refusal.kind, refusal.where), refusal)
+        refusals = tuple(once.values())
         return MappingResult(
             () if refusals else tuple(events), tuple(self.trace or ()), refusals, tuple(dict.fromkeys(self.notes))
         )
@@ -341,8 +348,10 @@ class _Run:
             entry = _joined([one.entry for one in group])
             sps_id = group[0].keys.sps_id
             planned: tuple[CatalogueStep | None, ...] = (None,)
+            stated = Stated()
             if found is not None:
-                fitting = found.fitting(*self._stated(entry))
+                stated = self._stated(entry)
+                fitting = found.fitting(stated)
                 if not sps_id and len(groups) == 1 and fitting:
                     planned = fitting  # nobody numbered the steps, so the catalogue says how many there are
                 elif len(fitting) == 1:
@@ -351,7 +360,7 @@ class _Run:
                     planned = (found.steps[index],)
             for step in planned:
                 self.subject = f"{subject}, step {len(inputs) + 1}"
-                fill = step.attributes if step else None
+                fill = step.for_stations(stated.stations) if step else None
                 attributes = self._attributes(Level.STEP, entry, fill, found)
                 if step is not None:
                     self._end(attributes, step)
@@ -361,22 +370,22 @@ class _Run:
         self.subject = subject
         return inputs
 
-    def _stated(self, entry: Entry) -> tuple[str, frozenset[str]]:
-        """The modality and protocol codes that an order states of its own, to choose catalogue steps by."""
+    def _stated(self, entry: Entry) -> Stated:
+        """What an order states of a step on its own account, to choose the catalogue's steps by."""
         kept = self.trace, list(self.refusals), list(self.notes)
         self.trace = None
-        stated: Attributes = {}
-        for rule in self.rules[Level.STEP]:
-            if rule.keyword in ("Modality", "ScheduledProtocolCodeSequence"):
-                said = self._element(rule, entry, None, None)
-                if said:
-                    stated[rule.tag] = said
+        said: Attributes = {}
+        for rule in self.stating:
+            element = self._element(rule, entry, None, None)
+            if element is not None:
+                said[rule.tag] = element
         self.trace, self.refusals, self.notes = kept
         codes = (
             text(item, "CodeValue") or text(item, "LongCodeValue")
-            for item in values(stated, "ScheduledProtocolCodeSequence")
+            for item in values(said, "ScheduledProtocolCodeSequence")
         )
-        return text(stated, "Modality"), frozenset(filter(None, codes))
+        stations = frozenset(values(said, "ScheduledStationAETitle"))
+        return Stated(text(said, "Modality"), frozenset(filter(None, codes)), stations)
 
     def _end(self, attributes: Attributes, step: CatalogueStep) -> None:
         """The end of a step from its start and the catalogue's duration, where a rule asks for it."""

@@ -1,4 +1,4 @@
-"""A mapping result as people read it: DICOM keywords instead of tags, plain values. For golden cases and explanations."""
+"""A mapping result as people read it: keywords instead of tags, plain values. For golden cases and explanations."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -65,7 +65,7 @@ class MLLPLimits:
 class Observe(Protocol):
     """Takes one event for the log: a fixed name, and fields without message content."""
 
-    def __call__(self, event: str, **fields: Any) -> None: ...
+    def __call__(self, event: str, /, **fields: Any) -> None: ...
 
 
 Receive = Callable[[bytes, Peer], Awaitable[bytes | None]]
@@ -75,7 +75,7 @@ Reject = Callable[[bytes, Refusal, Peer], Awaitable[bytes | None]]
 """What is no frame, or could not be worked on, and why -> the answer, archived likewise."""
 
 
-def _observe_nothing(event: str, **fields: Any) -> None:
+def _observe_nothing(event: str, /, **fields: Any) -> None:
     """For a listener whose events nobody wants."""
 
 

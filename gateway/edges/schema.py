@@ -75,6 +75,7 @@ patient_identifiers = Table(
     _text("issuer"),
     _of("patient_id", "patients.id"),
     Column("position", Integer, nullable=False),  # 0 is the primary identifier
+    Column("retired", Integer, nullable=False),  # 1: a merge brought it; it finds the patient and is said to nobody
     PrimaryKeyConstraint("value", "issuer"),
     Index("patient_identifiers_by_patient", "patient_id", "position"),
     sqlite_with_rowid=False,
@@ -148,8 +149,9 @@ requested_procedures = Table(
 )  # fmt: skip
 
 # `order_id` and `patient_id` repeat what the procedure's order says, so that an item is one join and a change of a
-# patient finds its steps in one look; only `save_order` and `merge_patient` move them. `listed` repeats whether the status is one of LISTED.
-# Numbers are never used again (AUTOINCREMENT): (id, revision) names an item's content for ever (design D2).
+# patient finds its steps in one look; only `save_order` and `merge_patient` move them. `listed` repeats whether the
+# status is one of LISTED. Numbers are never used again (AUTOINCREMENT): (id, revision) names an item's content for
+# ever (design D2).
 steps = Table(
     "steps",
     metadata,
@@ -200,7 +202,7 @@ step_history = Table(
     sqlite_with_rowid=False,
 )
 
-# The archive: input, outcome and answer of everything received. `keys` are the message's business keys as JSON pairs;
+# The archive: input, outcome and answer of everything received. `search_keys` are the business keys as JSON pairs;
 # `message_keys` is the index of them. `replay_of` has no foreign key: what was replayed may be pruned before its
 # replay.
 messages = Table(
@@ -219,7 +221,7 @@ messages = Table(
     _text("reasons"),
     Column("answer", LargeBinary, nullable=False),
     _text("mapping"),
-    _text("keys"),
+    _text("search_keys"),
     Column("replay_of", _Number),
     Index("messages_by_control_id", "listener", "sender", "control_id"),
     Index("messages_by_received_at", "received_at"),
@@ -262,6 +264,19 @@ performed_step_links = Table(
     _of("step_id", "steps.id"),
     PrimaryKeyConstraint("sop_instance_uid", "step_id"),
     Index("performed_step_links_by_step", "step_id"),
+    sqlite_with_rowid=False,
+)
+
+# The keys of performed steps that name a scheduled step nobody holds yet: an order with one of them may link it.
+# `kind` is study or accession. A step that waits no longer has no rows.
+performed_waiting = Table(
+    "performed_waiting",
+    metadata,
+    _text("kind"),
+    _text("value"),
+    Column("sop_instance_uid", Text, ForeignKey("performed_steps.sop_instance_uid"), nullable=False),
+    PrimaryKeyConstraint("kind", "value", "sop_instance_uid"),
+    Index("performed_waiting_by_instance", "sop_instance_uid"),
     sqlite_with_rowid=False,
 )
 

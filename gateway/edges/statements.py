@@ -38,6 +38,7 @@ from gateway.edges.schema import (
     performed_requests,
     performed_step_links,
     performed_steps,
+    performed_waiting,
     requested_procedures,
     step_history,
     step_stations,
@@ -86,7 +87,7 @@ PATIENTS_MERGE_FURTHER = Prepared(
     _set(patients, "merged_into").where(patients.c.merged_into == _given("key_merged_into"))
 )
 IDENTIFIERS_OF_PATIENT = Prepared(
-    select(patient_identifiers.c.value, patient_identifiers.c.issuer)
+    select(patient_identifiers.c.value, patient_identifiers.c.issuer, patient_identifiers.c.retired)
     .where(patient_identifiers.c.patient_id == _given("patient_id"))
     .order_by(patient_identifiers.c.position)
 )
@@ -251,6 +252,9 @@ _STEP_REF = (
     steps.c.status,
 )
 _steps_with_procedure = steps.join(requested_procedures, requested_procedures.c.id == steps.c.procedure_id)
+
+
+STEP_REF = Prepared(select(*_STEP_REF).select_from(_steps_with_procedure).where(steps.c.id == _given("step_id")))
 
 
 @lru_cache(maxsize=16)  # four keys, each there or not
@@ -469,6 +473,13 @@ PERFORMED_STEP_UPDATE = Prepared(
 )
 LINK_INSERT = _insert(performed_step_links)
 LINKS_DELETE = Prepared(delete(performed_step_links).where(performed_step_links.c.sop_instance_uid == _given("uid")))
+WAITING_INSERT = _insert(performed_waiting)
+WAITING_DELETE = Prepared(delete(performed_waiting).where(performed_waiting.c.sop_instance_uid == _given("uid")))
+WAITING = Prepared(
+    select(performed_waiting.c.sop_instance_uid).where(
+        performed_waiting.c.kind == _given("kind"), performed_waiting.c.value == _given("value")
+    )
+)
 PERFORMED_REQUEST_INSERT = _insert(performed_requests, returning=True)
 PERFORMED_REQUESTS = Prepared(
     select(
@@ -499,7 +510,7 @@ _MESSAGE = select(
     messages.c.reasons,
     messages.c.answer,
     messages.c.mapping,
-    messages.c.keys,
+    messages.c.search_keys,
     messages.c.replay_of,
 )
 MESSAGE = Prepared(_MESSAGE.where(messages.c.id == _given("id")))

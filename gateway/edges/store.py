@@ -46,6 +46,8 @@ class WriterCounts:
     committed: int = 0
     refused: int = 0
     unavailable: int = 0
+    failing: bool = False
+    """Whether the last batch could not be written; the next one that can says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +196,13 @@ class Store:
         except BaseException as error:  # as above: every job gets an answer
             self._drop_connection()
             self.counts.unavailable += len(batch)
+            self.counts.failing = True
             text = str(error) if isinstance(error, StoreError) else f"the writer failed: {type(error).__name__}"
             for job in batch:
                 job.future.set_exception(StoreUnavailable(text))
             return
         self.counts.batches += 1
+        self.counts.failing = False
         self.counts.committed += len(done)
         for job, reason in failed:
             if isinstance(reason, StoreUnavailable):

@@ -70,9 +70,9 @@ class Counts:
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, check_circular=False).encode
 
 
-def dumped(attributes: Attributes) -> str:
-    """The one text of an attribute set: equal sets have equal texts, so a change can be seen without reading it."""
-    return _encode(attributes)
+def json_text(value: Attributes | Sequence[tuple[str, str]]) -> str:
+    """The one text of a value: equal attribute sets have equal texts, so a change can be seen without reading it."""
+    return _encode(value)
 
 
 def bare(value: str) -> str:
@@ -160,6 +160,11 @@ class StoreReader:
         names = ("study_instance_uid", "sps_id", "accession", "rp_id")
         return [_step_ref(row) for row in self._connection.rows(statement, **dict(zip(names, keys, strict=True)))]
 
+    def steps(self, step_ids: Iterable[int]) -> Sequence[StepRef]:
+        """Those held steps as they are now, in the order asked."""
+        rows = (self._connection.row(statements.STEP_REF, step_id=step_id) for step_id in step_ids)
+        return [_step_ref(row) for row in rows if row is not None]
+
     # -- patients and visits
 
     def patients(self, identifiers: Sequence[Identifier]) -> Sequence[Patient]:
@@ -183,8 +188,9 @@ class StoreReader:
         return self._patient(row) if row else None
 
     def _patient(self, row: Row) -> Patient:
-        identifiers = self._connection.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=row[0])
-        return Patient(row[0], tuple(Identifier(*pair) for pair in identifiers), json.loads(row[2]))
+        rows = self._connection.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=row[0])
+        current, past = ([Identifier(*pair) for *pair, retired in rows if retired == wanted] for wanted in (0, 1))
+        return Patient(row[0], tuple(current), json.loads(row[2]), tuple(past))
 
     def visit(self, patient_id: int, number: Identifier | None) -> Visit | None:
         """The patient's visit of that number, or the unnumbered one; of several after a merge the last begun."""
@@ -254,6 +260,20 @@ class StoreReader:
         """Every performed step linked to this scheduled one, in the order they began."""
         found = self._connection.rows(statements.PERFORMED_STEPS_OF_STEP, step_id=step_id)
         return [self._performed(row) for row in found]
+
+    def unlinked_performed_steps(
+        self, study_instance_uids: Iterable[str], accession_numbers: Iterable[str]
+    ) -> Sequence[PerformedStep]:
+        """Performed steps that wait for an order with one of these keys, by their UID."""
+        keys = [("study", key) for key in study_instance_uids] + [("accession", key) for key in accession_numbers]
+        found = {
+            uid
+            for kind, key in keys
+            if bare(key)
+            for (uid,) in self._connection.rows(statements.WAITING, kind=kind, value=bare(key))
+        }
+        performed = (self.performed_step(uid) for uid in sorted(found))
+        return [each for each in performed if each is not None]
 
     def performed_requests(self, sop_instance_uid: str) -> Sequence[PerformedRequest]:
         """Every raw N-CREATE and N-SET that named this instance, in the order they came."""

@@ -4,7 +4,6 @@ Whatever an item shows, changed here, gives the item a new revision in the same 
 would stay as it is is not written, so an ADT that says nothing new costs no cache and no disk.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,11 +14,11 @@ from gateway.domain.identifiers import Identifier
 from gateway.domain.matching import folded_groups
 from gateway.domain.order import Order, Procedure, Step
 from gateway.domain.patient import Patient, Visit
-from gateway.domain.performed import PerformedStep
+from gateway.domain.performed import PerformedStep, references
 from gateway.domain.worklist import LISTED, SPSStatus, start_of
 from gateway.edges import statements
 from gateway.edges.database import Connection, Row, StoreError
-from gateway.edges.store_reader import StoreReader, bare, dumped, utc_text
+from gateway.edges.store_reader import StoreReader, bare, json_text, utc_text
 from gateway.workflow.ports import MessageRecord
 
 
@@ -39,15 +38,15 @@ class StoreUnit(StoreReader):
 
     def add_message(self, record: MessageRecord) -> int:
         """Archive a message; its number."""
+        keys = list(dict.fromkeys(record.keys))
         message_id = self._write.number(
             statements.MESSAGE_INSERT,
             received_at=utc_text(record.received_at), listener=record.listener, peer=record.peer,
             sender=record.sender, control_id=record.control_id, message_type=record.message_type,
             digest=record.digest, raw=record.raw, disposition=record.disposition, reasons=record.reasons,
-            answer=record.answer, mapping=record.mapping, keys=json.dumps(record.keys, ensure_ascii=False),
+            answer=record.answer, mapping=record.mapping, search_keys=json_text(keys),
             replay_of=record.replay_of,
         )  # fmt: skip
-        keys = dict.fromkeys(record.keys)
         if keys:
             self._write.run_many(
                 statements.MESSAGE_KEY_INSERT,
@@ -65,8 +64,11 @@ class StoreUnit(StoreReader):
     # -- patients
 
     def save_patient(self, patient: Patient, at: datetime) -> int:
-        """Insert or update; afterwards the patient bears exactly these identifiers, the first one primary."""
-        attributes = dumped(patient.attributes)
+        """Insert or update; afterwards the patient bears exactly these identifiers, the first one primary.
+
+        The retired ones are `merge_patient`'s alone.
+        """
+        attributes = json_text(patient.attributes)
         patient_id = patient.id
         if patient_id is None:
             patient_id = self._write.number(
@@ -105,7 +107,9 @@ class StoreUnit(StoreReader):
         if prior.id == surviving.id:
             return
         self._write.run(statements.IDENTIFIERS_DELETE, patient_id=prior.id)
-        self._add_identifiers(surviving.id, prior.identifiers, first=len(surviving.identifiers))
+        past = (*surviving.retired, *prior.identifiers, *prior.retired)
+        self._write.run(statements.IDENTIFIERS_DELETE, patient_id=surviving.id)
+        self._add_identifiers(surviving.id, surviving.identifiers, past)
         self._write.run(statements.NAMES_DELETE, patient_id=prior.id)
         for statement in (
             statements.VISITS_MOVE_TO_PATIENT,
@@ -118,20 +122,28 @@ class StoreUnit(StoreReader):
         self._write.run(statements.PATIENT_MERGE, key_id=prior.id, merged_into=surviving.id, updated_at=utc_text(at))
 
     def _set_identifiers(self, patient_id: int, identifiers: Sequence[Identifier]) -> None:
-        held = self._write.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=patient_id)
-        said = list(dict.fromkeys((identifier.value, identifier.issuer) for identifier in identifiers))
-        if held != said:
+        rows = self._write.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=patient_id)
+        held = [Identifier(value, issuer) for value, issuer, retired in rows if not retired]
+        if held != list(dict.fromkeys(identifiers)):
+            past = [Identifier(value, issuer) for value, issuer, retired in rows if retired]
             self._write.run(statements.IDENTIFIERS_DELETE, patient_id=patient_id)
-            self._add_identifiers(patient_id, identifiers)
+            self._add_identifiers(patient_id, identifiers, past)
 
-    def _add_identifiers(self, patient_id: int, identifiers: Sequence[Identifier], first: int = 0) -> None:
+    def _add_identifiers(
+        self, patient_id: int, identifiers: Sequence[Identifier], past: Sequence[Identifier] = ()
+    ) -> None:
+        current = dict.fromkeys(identifiers, 0)
+        said = current | dict.fromkeys((each for each in past if each not in current), 1)
         self._write.run_many(
             statements.IDENTIFIER_INSERT,
             [
-                {"value": each.value, "issuer": each.issuer, "patient_id": patient_id, "position": position}
-                for position, each in enumerate(dict.fromkeys(identifiers), first)
+                {
+                    "value": each.value, "issuer": each.issuer, "patient_id": patient_id, "position": position,
+                    "retired": retired,
+                }
+                for position, (each, retired) in enumerate(said.items())
             ],
-        )
+        )  # fmt: skip
 
     def _add_names(self, patient_id: int, names: set[str]) -> None:
         self._write.run_many(statements.NAME_INSERT, [{"patient_id": patient_id, "folded": name} for name in names])
@@ -141,7 +153,7 @@ class StoreUnit(StoreReader):
     def save_visit(self, visit: Visit, at: datetime) -> int:
         """Insert or update; every item of an order of this visit gets a new revision where something changed."""
         number, issuer = (visit.number.value, visit.number.issuer) if visit.number else ("", "")
-        attributes = dumped(visit.attributes)
+        attributes = json_text(visit.attributes)
         if visit.id is None:
             return self._write.number(
                 statements.VISIT_INSERT,
@@ -194,7 +206,7 @@ class StoreUnit(StoreReader):
             "placer_issuer": placer.issuer if placer else "",
             "filler": filler.value if filler else None,
             "filler_issuer": filler.issuer if filler else "",
-            "attributes": dumped(order.attributes),
+            "attributes": json_text(order.attributes),
         }
         now = utc_text(at)
         if order.id is None:
@@ -216,7 +228,7 @@ class StoreUnit(StoreReader):
             "requested_procedure_id": procedure.requested_procedure_id,
             "accession": accession.value if accession else None,
             "accession_issuer": accession.issuer if accession else "",
-            "attributes": dumped(procedure.attributes),
+            "attributes": json_text(procedure.attributes),
         }
         number = procedure.id
         if number is None:
@@ -242,7 +254,7 @@ class StoreUnit(StoreReader):
         columns: dict[str, Any] = {
             "sps_id": step.sps_id or None,
             "status": str(step.status),
-            "attributes": dumped(step.attributes),
+            "attributes": json_text(step.attributes),
             "listed": listed,
             "start_local": start_local,
             "start_offset": text(step.attributes, "TimezoneOffsetFromUTC"),
@@ -313,7 +325,7 @@ class StoreUnit(StoreReader):
         uid = performed.sop_instance_uid
         columns = {
             "state": str(performed.state),
-            "attributes": dumped(performed.attributes),
+            "attributes": json_text(performed.attributes),
             "calling_ae_title": performed.calling_ae_title,
             "patient_id": performed.patient_id,
             "quarantined": int(performed.quarantined),
@@ -330,11 +342,28 @@ class StoreUnit(StoreReader):
             )
         elif held[1:] != tuple(columns.values()):
             self._write.run(statements.PERFORMED_STEP_UPDATE, key_uid=uid, **columns, updated_at=now)
+        self._set_waiting(performed, held is not None)
         said = sorted(set(performed.steps))
         if held is None or [row[0] for row in self._write.rows(statements.LINKS_OF_PERFORMED_STEP, uid=uid)] != said:
             self._write.run(statements.LINKS_DELETE, uid=uid)
             self._write.run_many(
                 statements.LINK_INSERT, [{"sop_instance_uid": uid, "step_id": step_id} for step_id in said]
+            )
+
+    def _set_waiting(self, performed: PerformedStep, held: bool) -> None:
+        uid = performed.sop_instance_uid
+        if held:
+            self._write.run(statements.WAITING_DELETE, uid=uid)
+        if performed.waits:
+            keys = [("study", each.study_instance_uid) for each in references(performed.attributes)]
+            keys += [("accession", each.accession_number) for each in references(performed.attributes)]
+            self._write.run_many(
+                statements.WAITING_INSERT,
+                [
+                    {"kind": kind, "value": bare(key), "sop_instance_uid": uid}
+                    for kind, key in dict.fromkeys(keys)
+                    if bare(key)
+                ],
             )
 
     def archive_performed(

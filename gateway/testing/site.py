@@ -58,7 +58,7 @@ def site(directory: Path, **overrides: Any) -> Path:
     """Write the smallest `gateway.yaml` into `directory`, on free loopback ports, and return its path.
 
     The shipped mappings are used and unknown devices are accepted. An override replaces a key of the top level; where
-    both are mappings it is merged into it: `site(path, dicom={"idle_timeout_s": 5}, timezone="Asia/Tokyo")`.
+    both are mappings it is merged into it: `site(path, dicom={"idle_s": 5}, timezone="Asia/Tokyo")`.
     """
     settings: dict[str, Any] = {
         "ae_title": "GATEWAY",

@@ -62,6 +62,8 @@ _SETS = (
     CharacterSet(149, "euc_kr", b"\x1b$)C", width=2),
     CharacterSet(58, "gb2312", b"\x1b$)A", width=2),
 )
+# Python's codec is ISO 8859-7 of 2003; these came with it, and ISO-IR 126 is the edition of 1987.
+_LATER_GREEK = frozenset("€₯ͺ")
 _BY_NUMBER: Mapping[int, CharacterSet] = {each.number: each for each in _SETS}
 _BY_ESCAPE: Mapping[bytes, CharacterSet] = {each.escape: each for each in _SETS}
 _ASCII, _KATAKANA = _BY_NUMBER[6], _BY_NUMBER[13]
@@ -285,6 +287,8 @@ def _decode_extended(data: bytes, sets: tuple[CharacterSet, ...], delimiters: by
 
 def holds(terms: Terms, text: str) -> bool:
     """Whether these sets hold every letter of the text."""
+    if any(term.endswith("IR 126") for term in terms) and not _LATER_GREEK.isdisjoint(text):
+        return False
     try:
         encode_text(text, terms)
     except UnicodeEncodeError:

@@ -67,10 +67,10 @@ _DESIGNATIONS: Mapping[bytes, tuple[int, str]] = {
         )
     },
 }
-_SHIFT_TOKENS = re.compile(
-    rb"\x1b(" + b"|".join(re.escape(each) for each in sorted(_DESIGNATIONS, key=len, reverse=True)) + rb")"
-    rb"|[\r\n]|[\x21-\x7e]+|[\x80-\xff]+|[\x00-\x20\x7f]"
-)
+_SHIFT = rb"\x1b(" + b"|".join(re.escape(each) for each in sorted(_DESIGNATIONS, key=len, reverse=True)) + rb")"
+_TOKENS = re.compile(_SHIFT + rb"|[\r\n]+|[^\x1b\r\n]+")
+_TOKENS_WHILE_SHIFTED = re.compile(_SHIFT + rb"|[\r\n]+|[\x00-\x09\x0b\x0c\x0e-\x1a\x1c-\x7f]+|[\x80-\xff]+")
+_SET_BIT_8 = bytes(byte | 0x80 if 0x21 <= byte <= 0x7E else byte for byte in range(0x100))
 
 
 class UnknownCharacterSet(ValueError):  # noqa: N818  (what happened, in the words of table 0211)
@@ -161,40 +161,38 @@ def _decode_shifts(data: bytes, upper: str) -> str:
     pieces: list[str] = []
     position = 0
     while position < len(data):
-        token = _SHIFT_TOKENS.match(data, position)
-        if token is None or token.group() == b"\x1b":
-            raise UnicodeDecodeError("iso2022", data, position, position + 1, "unknown escape sequence")
+        shifted = lower_now != "ascii"
+        token = (_TOKENS_WHILE_SHIFTED if shifted else _TOKENS).match(data, position)
+        if token is None:
+            raise UnicodeDecodeError("ISO 2022", data, position, position + 1, "unknown escape sequence")
         found = token.group()
         if token[1] is not None:
             plane, name = _DESIGNATIONS[token[1]]
             lower_now, upper_now = (name, upper_now) if plane == 0 else (lower_now, name)
-        elif found in (b"\r", b"\n"):
+        elif found[0] in b"\r\n":
             lower_now, upper_now = "ascii", upper
             pieces.append(found.decode("ascii"))
         else:
-            current = upper_now if found[0] >= 0x80 else lower_now if 0x20 < found[0] < 0x7F else "ascii"
-            pieces.append(_decode_run(data, position, found, current))
+            try:
+                if shifted and found[0] < 0x80:
+                    pieces.append(_decode_run(found.translate(_SET_BIT_8), lower_now))
+                else:
+                    pieces.append(_decode_run(found, upper_now or "ascii"))
+            except UnicodeDecodeError as error:
+                at = position + min(error.start, len(found) - 1)
+                raise UnicodeDecodeError(error.encoding, data, at, at + 1, error.reason) from None
         position = token.end()
     return "".join(pieces)
 
 
-def _decode_run(data: bytes, offset: int, run: bytes, name: str) -> str:
-    """One run of bytes of one set, by way of the 8-bit forms that Python's codecs know."""
-    high = bytes(byte | 0x80 for byte in run)
-    try:
-        match name:
-            case "ascii":
-                return run.decode("ascii")
-            case "JIS X 0208":
-                return high.decode("euc_jp")
-            case "JIS X 0212":
-                return b"".join(b"\x8f" + high[at : at + 2] for at in range(0, len(high), 2)).decode("euc_jp")
-            case "JIS X 0201 katakana":
-                return b"".join(b"\x8e" + high[at : at + 1] for at in range(len(high))).decode("euc_jp")
-            case "":
-                raise UnicodeDecodeError("ascii", run, 0, 1, "no set for bytes above 7FH")
-            case _:
-                return run.decode(name)
-    except UnicodeDecodeError as error:
-        start = min(offset + error.start, len(data) - 1)
-        raise UnicodeDecodeError(name or "ascii", data, start, start + 1, error.reason) from None
+def _decode_run(run: bytes, name: str) -> str:
+    """Text of one set above 7FH and of ASCII below, by way of the 8-bit forms that Python's codecs know."""
+    match name:
+        case "JIS X 0208":
+            return run.decode("euc_jp")
+        case "JIS X 0212":
+            return re.sub(rb"[\xa1-\xfe]{2}", b"\x8f\\g<0>", run).decode("euc_jp")
+        case "JIS X 0201 katakana":
+            return re.sub(rb"[\xa1-\xfe]", b"\x8e\\g<0>", run).decode("euc_jp")
+        case _:
+            return run.decode(name)

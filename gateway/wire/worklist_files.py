@@ -5,6 +5,7 @@ private and unknown ones with the requested procedure or, inside the sequence, w
 keys that are lacking stay lacking and are named.
 """
 
+import base64
 import json
 import re
 import struct
@@ -166,7 +167,12 @@ def _json_element(tag: str, held: Mapping[str, Any], place: str, notes: list[str
         notes.append(f"({tag[:4]},{tag[4:]}) refers to bulk data elsewhere: imported without a value")
         return {"vr": vr}
     if "InlineBinary" in held:
-        return {"vr": vr, "InlineBinary": held["InlineBinary"]}
+        inline = held["InlineBinary"]
+        try:
+            data = base64.b64decode(inline[0] if isinstance(inline, list) else inline, validate=True)
+        except (ValueError, TypeError, IndexError):
+            raise _bad_json(place, "`InlineBinary` is no base64") from None
+        return {"vr": vr, "InlineBinary": base64.b64encode(data).decode()}
     values = held.get("Value")
     if values is None:
         return {"vr": vr}

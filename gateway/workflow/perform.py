@@ -253,7 +253,7 @@ def _is_other(unit: Unit, said: Sequence[Identifier], default_issuer: str, patie
 def _bears(patient: Patient, said: Identifier) -> bool:
     return any(
         held.value == said.value and (held.issuer == said.issuer or not held.issuer or not said.issuer)
-        for held in patient.identifiers
+        for held in (*patient.identifiers, *patient.retired)
     )
 
 

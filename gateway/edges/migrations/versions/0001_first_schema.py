@@ -35,7 +35,7 @@ def upgrade() -> None:
         sa.Column("reasons", sa.Text(), nullable=False),
         sa.Column("answer", sa.LargeBinary(), nullable=False),
         sa.Column("mapping", sa.Text(), nullable=False),
-        sa.Column("keys", sa.Text(), nullable=False),
+        sa.Column("search_keys", sa.Text(), nullable=False),
         sa.Column("replay_of", NUMBER, nullable=True),
         sa.PrimaryKeyConstraint("id", name="messages_pk"),
     )
@@ -104,6 +104,7 @@ def upgrade() -> None:
         sa.Column("issuer", sa.Text(), nullable=False),
         sa.Column("patient_id", NUMBER, nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("retired", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["patient_id"], ["patients.id"], name="patient_identifiers_patient_id_fk"),
         sa.PrimaryKeyConstraint("value", "issuer", name="patient_identifiers_pk"),
         sqlite_with_rowid=False,
@@ -235,6 +236,18 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("performed_step_links_by_step", "performed_step_links", ["step_id"])
+    op.create_table(
+        "performed_waiting",
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.Column("sop_instance_uid", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["sop_instance_uid"], ["performed_steps.sop_instance_uid"], name="performed_waiting_sop_instance_uid_fk"
+        ),
+        sa.PrimaryKeyConstraint("kind", "value", "sop_instance_uid", name="performed_waiting_pk"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("performed_waiting_by_instance", "performed_waiting", ["sop_instance_uid"])
     op.create_table(
         "step_history",
         sa.Column("step_id", NUMBER, nullable=False),

@@ -1,0 +1,210 @@
+"""A radiology department's day in under a minute: a RIS, two modalities, and the service as a process of its own.
+
+Everything is real: HL7 v2 over MLLP, DICOM over TCP, a database file, and a kill in the middle. The people are not.
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gateway.testing import (
+    Acknowledgement,
+    Draft,
+    ImagingOrder,
+    Person,
+    ServiceFailed,
+    ServiceProcess,
+    SimulatedModality,
+    SimulatedRIS,
+    StatusError,
+    bare_orm,
+    cancel,
+    invented_person,
+    merge_patients,
+    omi,
+    rad4_orm,
+    register,
+    site,
+)
+
+
+class Surprise(Exception):  # noqa: N818  (reads as what happened)
+    """The day did not go as it should; the message says what was expected."""
+
+
+def play(console: Console) -> int:
+    """Run the day. Returns the exit code: 0 if everything went as told, 1 otherwise."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
+        service = ServiceProcess(site(Path(folder)))
+        try:
+            with service:
+                _Day(console, service).play()
+        except (Surprise, ServiceFailed, StatusError, OSError) as error:
+            console.print(f"\nThis should not have happened: {error}", style="red", markup=False)
+            return 1
+    console.print(f"\nThe day took {time.monotonic() - began:.0f} seconds. How to go on:", highlight=False)
+    for command, meaning in (
+        ("make run", "lay out a site in ./site and run the gateway on it, with its ports printed"),
+        (
+            ".venv/bin/gateway explain --config site/gateway.yaml MESSAGE.hl7",
+            "what one of your own orders would become",
+        ),
+        (".venv/bin/gateway --help", "everything else; docs/tutorial.md takes it step by step"),
+    ):
+        console.print(f"  [bold]{command}[/bold]\n      {meaning}", highlight=False)
+    return 0
+
+
+class _Day:
+    def __init__(self, console: Console, service: ServiceProcess) -> None:
+        self._console = console
+        self._service = service
+        self._step = 0
+        self._messages = self._reports = 0
+        self._ris = SimulatedRIS(service.host, service.hl7_port)
+        self._ct = SimulatedModality(service.host, service.dicom_port, "CT1")
+        self._mr = SimulatedModality(service.host, service.dicom_port, "MR1")
+        today = datetime.now().replace(hour=8, minute=0, second=0, microsecond=0)  # the department's wall clock
+        anna, niels = invented_person(0), invented_person(3)
+        hana = Person("PAT0000700", "Yamada^Hana^^^^^L^A~山田^花^^^^^L^I", datetime(1975, 6, 15).date(), "F")
+        self._head = ImagingOrder(1, anna, today + timedelta(hours=1))
+        self._abdomen = ImagingOrder(2, niels, today + timedelta(hours=2), code="CTABD", text="CT abdomen")
+        self._brain = ImagingOrder(
+            3, hana, today + timedelta(hours=1.5), "MR1", "MR", code="MRHEAD", text="MR head plain"
+        )
+        self._ultrasound = ImagingOrder(
+            4, anna, today + timedelta(hours=3), "US1", "US", code="USABD", text="Ultrasound abdomen"
+        )
+
+    def play(self) -> None:
+        """From the first patient to the summary."""
+        self._say(
+            "The gateway starts",
+            f"One process, an empty database. HL7 v2 on port {self._service.hl7_port}, DICOM on "
+            f"{self._service.dicom_port}, health on {self._service.http_port}, all on loopback.",
+        )
+        self._orders_come()
+        self._modalities_ask()
+        self._ris_changes_its_mind()
+        self._a_scan_is_cut_short_by_a_power_failure()
+        self._an_examination_is_broken_off()
+        self._two_patients_are_one()
+        self._console.print(
+            f"\n[bold]Summary[/bold]: {self._messages} HL7 messages answered, {self._reports} MPPS reports taken, "
+            "one crash, nothing lost.",
+            highlight=False,
+        )
+
+    def _orders_come(self) -> None:
+        self._say("The RIS registers patients and sends orders, in three dialects")
+        self._send("a patient (ADT^A04)", register(self._head.person))
+        self._send("head CT: everything in the message (ORM^O01, RAD-4)", rad4_orm(self._head))
+        self._send("abdomen CT: a bare procedure code; the catalogue knows the rest (ORM^O01)", bare_orm(self._abdomen))
+        self._send("brain MR: version 2.5.1, a Japanese name (OMI^O23)", omi(self._brain))
+        self._send("ultrasound (ORM^O01, RAD-4)", rad4_orm(self._ultrasound))
+        self._say("One message is broken: it has no patient ID. The sender learns what, where, and what to do")
+        broken = rad4_orm(self._head)
+        nobody = Draft(broken.message_type, broken.version, ("PID|1||||Nobody^At^All", *broken.segments[1:]))
+        answer = self._send("an order for nobody", nobody, expected="AE")
+        for error in answer.errors:
+            self._console.print(f"      {error}", markup=False, highlight=False)
+
+    def _modalities_ask(self) -> None:
+        self._say("The CT asks for its own station's list of today")
+        self._look(self._ct, "CT1", 2, ScheduledStationAETitle="CT1", **self._today())
+        self._say("The MR asks broadly, for everything of today")
+        self._look(self._mr, "MR1", 4, **self._today())
+
+    def _ris_changes_its_mind(self) -> None:
+        self._say("The RIS moves the head CT by two hours and cancels the ultrasound; the next query shows it")
+        self._head = self._head.moved(self._head.start + timedelta(hours=2))
+        self._send("head CT, new time (XO)", rad4_orm(self._head, "XO"))
+        self._send("ultrasound, cancelled (CA)", cancel(self._ultrasound))
+        self._look(self._mr, "MR1", 3, **self._today())
+
+    def _a_scan_is_cut_short_by_a_power_failure(self) -> None:
+        self._say("The CT starts the head scan and reports it (MPPS N-CREATE, IN PROGRESS): the item stays, STARTED")
+        (item,) = self._ct.worklist(AccessionNumber=self._head.accession)
+        scan = self._ct.start(item)
+        self._reports += 1
+        self._look(self._ct, "CT1", 2, ScheduledStationAETitle="CT1")
+        self._say("Power failure: the service is killed (SIGKILL) and started again on the same database")
+        began = time.monotonic()
+        self._service.kill()
+        self._service.start()
+        self._ris.close()
+        self._console.print(
+            f"   back after {time.monotonic() - began:.1f} s; everything that was acknowledged is there:",
+            highlight=False,
+        )
+        self._look(self._mr, "MR1", 3, **self._today())
+        self._say("The scan that began before the failure is completed (MPPS N-SET, COMPLETED): the item leaves")
+        self._ct.complete(scan)
+        self._reports += 1
+        self._look(self._ct, "CT1", 1, ScheduledStationAETitle="CT1")
+
+    def _an_examination_is_broken_off(self) -> None:
+        self._say("The MR starts and breaks off: equipment failure (110501). The item returns to be done again")
+        (item,) = self._mr.worklist(ScheduledStationAETitle="MR1")
+        self._mr.discontinue(self._mr.start(item), "110501")
+        self._reports += 2
+        self._look(self._mr, "MR1", 1, ScheduledStationAETitle="MR1")
+
+    def _two_patients_are_one(self) -> None:
+        self._say("Two registrations were one person (ADT^A40): the open item shows the surviving ID at once")
+        prior = self._abdomen.person
+        surviving = Person("PAT0000999", prior.name, prior.birth_date, prior.sex)
+        self._send("merge", merge_patients(surviving, prior))
+        (item,) = self._look(self._ct, "CT1", 1, ScheduledStationAETitle="CT1")
+        if item.PatientID != surviving.patient_id:
+            raise Surprise(f"patient ID {surviving.patient_id} was expected")
+
+    def _say(self, headline: str, detail: str = "") -> None:
+        self._step += 1
+        self._console.print(f"\n[bold cyan]{self._step:2}[/bold cyan] [bold]{headline}[/bold]", highlight=False)
+        if detail:
+            self._console.print(f"   {detail}", highlight=False)
+
+    def _send(self, what: str, draft: Draft, expected: str = "AA") -> Acknowledgement:
+        answer = self._ris.send(draft)
+        self._messages += 1
+        colour = "green" if answer.code == "AA" else "yellow"
+        self._console.print(f"   [{colour}]{answer.code}[/{colour}]  {what}", highlight=False)
+        if answer.code != expected:
+            raise Surprise(f"{expected} was expected, not {answer.code} {answer.text}")
+        return answer
+
+    def _today(self) -> dict[str, str]:
+        return {"ScheduledProcedureStepStartDate": self._head.start.strftime("%Y%m%d")}
+
+    def _look(self, modality: SimulatedModality, name: str, expected: int, **keys: str) -> Sequence[Dataset]:
+        """Query as this modality and show what its screen would."""
+        items = modality.worklist(**keys)
+        table = Table("Time", "Station", "Patient", "ID", "Procedure", "Status", box=None, pad_edge=False)
+        for item in items:
+            step = item.ScheduledProcedureStepSequence[0]
+            time_of_day = str(step.ScheduledProcedureStepStartTime)
+            stations = step.ScheduledStationAETitle
+            table.add_row(
+                f"{time_of_day[:2]}:{time_of_day[2:4]}",
+                Text(stations if isinstance(stations, str) else ", ".join(stations)),
+                Text(str(item.PatientName)),
+                Text(str(item.PatientID)),
+                Text(str(item.RequestedProcedureDescription)),
+                Text(str(step.ScheduledProcedureStepStatus)),
+            )
+        self._console.print(Text(f"   What {name} sees:", style="dim"))
+        grid = Table.grid(padding=(0, 0, 0, 3))
+        grid.add_row("", table)
+        self._console.print(grid)
+        if len(items) != expected:
+            raise Surprise(f"{expected} item(s) were expected, not {len(items)}")
+        return items

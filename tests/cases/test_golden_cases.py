@@ -1,0 +1,45 @@
+"""Every message in mappings/cases gives exactly the transcript beside it."""
+
+import csv
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from gateway.domain.catalogue import Catalogue
+from gateway.domain.mapping import Mapping, compile_mapping
+from gateway.domain.rules import compile_table
+from gateway.domain.transcript import differences
+from gateway.workflow.golden_cases import case_outcome
+
+MAPPINGS = Path(__file__).parents[2] / "mappings"
+CASES = sorted((MAPPINGS / "cases").glob("*.hl7"))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@cache
+def shipped(name: str) -> Mapping:
+    sources = {path.stem: YAML(typ="safe").load(path) for path in (MAPPINGS / "hl7v2").glob("*.yaml")}
+    tables = {path.stem: compile_table(path.stem, rows(path)) for path in (MAPPINGS / "codes").glob("*.csv")}
+    catalogue = Catalogue.compile(rows(MAPPINGS / "procedures.csv"))
+    return compile_mapping(sources, name, catalogue=catalogue, tables=tables)
+
+
+@pytest.mark.parametrize("message", CASES, ids=lambda path: path.stem)
+def test_case(message: Path) -> None:
+    expected = json.loads(message.with_suffix("").with_suffix(".expected.json").read_text(encoding="utf-8"))
+    given = expected.pop("given", {})
+    mapping = shipped(given.pop("mapping", "ihe-swf"))
+    assert not list(differences(expected, case_outcome(mapping, message.read_bytes(), **given)))
+
+
+def test_every_expectation_has_its_message() -> None:
+    assert {path.name.removesuffix(".expected.json") for path in (MAPPINGS / "cases").glob("*.json")} == {
+        path.stem for path in CASES
+    }

@@ -1,0 +1,759 @@
+"""The DICOM listener over real sockets: pynetdicom and DCMTK as users, and raw bytes as the rude peer."""
+
+import asyncio
+import contextlib
+import io
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom import Association as PynetdicomAssociation
+from pynetdicom.dsutils import decode, encode
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RP, A_RELEASE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import build_context
+
+from gateway.edges.dimse_server import (
+    REQUESTS_WAITING_MAX,
+    Association,
+    DIMSEServer,
+    FindAnswer,
+    Limits,
+    NAnswer,
+    Rejection,
+)
+from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, VERIFICATION, data_pdus
+
+WAIT_S = 10.0
+"""How long a test waits for what has to happen; far more than it takes."""
+
+MARK = "MARKED^NAME"
+"""A name that no event and no Error Comment may show."""
+
+
+def item(number: int) -> Dataset:
+    dataset = Dataset()
+    dataset.PatientName = MARK
+    dataset.PatientID = f"PID{number}"
+    step = Dataset()
+    step.ScheduledStationAETitle = "CT1"
+    step.Modality = "CT"
+    step.ScheduledProcedureStepID = f"SPS{number}"
+    dataset.ScheduledProcedureStepSequence = [step]
+    return dataset
+
+
+def identifier(number: int, transfer_syntax: str) -> bytes:
+    encoded = encode(item(number), transfer_syntax == ImplicitVRLittleEndian, True)
+    assert encoded is not None
+    return encoded
+
+
+class CannedService:
+    """Answers as told; what it was asked is kept."""
+
+    def __init__(self, matches: int = 3) -> None:
+        self.matches = matches
+        self.refused = Rejection(1, 1, 3)
+        self.known = {"CT1", "CT2", "ECHOSCU", "FINDSCU"}
+        self.queries: list[Dataset] = []
+        self.changes: list[tuple[str, str | None, bytes]] = []
+        self.answer = NAnswer(0)
+        self.error: Exception | None = None
+        self.closed = threading.Event()
+        self.entered = threading.Event()
+        self.may_finish: asyncio.Event | None = None
+
+    def admit(self, association: Association) -> Rejection | None:
+        if self.error is not None and association.calling_ae_title == "CT2":
+            raise self.error
+        return None if association.calling_ae_title in self.known else self.refused
+
+    def find(self, association: Association, transfer_syntax: str, keys: bytes) -> Iterator[FindAnswer]:
+        self.queries.append(decode(io.BytesIO(keys), transfer_syntax == ImplicitVRLittleEndian, True))
+        encoded = [identifier(number, transfer_syntax) for number in range(min(self.matches, 10))]
+        try:
+            for number in range(self.matches):
+                if self.error is not None and number == 1:
+                    raise self.error
+                yield FindAnswer(0xFF00, encoded[number % 10])
+            yield FindAnswer(0)
+        finally:
+            self.closed.set()
+
+    async def create(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str | None, dataset: bytes
+    ) -> NAnswer:
+        return await self._change("create", sop_instance_uid, dataset)
+
+    async def set(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
+    ) -> NAnswer:
+        return await self._change("set", sop_instance_uid, dataset)
+
+    async def _change(self, operation: str, sop_instance_uid: str | None, dataset: bytes) -> NAnswer:
+        self.entered.set()
+        if self.may_finish is not None:
+            await self.may_finish.wait()
+        if self.error is not None:
+            raise self.error
+        self.changes.append((operation, sop_instance_uid, dataset))
+        return self.answer
+
+
+class Running:
+    """A server in a thread of its own, so that blocking users can talk to it."""
+
+    def __init__(
+        self, service: CannedService, limits: Limits, new_loop: Callable[[], asyncio.AbstractEventLoop]
+    ) -> None:
+        self.service = service
+        self.events: list[tuple[str, dict[str, object]]] = []
+        self._changed = threading.Condition()
+        self.loop = new_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+        self._stopped = False
+        self.server = DIMSEServer("127.0.0.1", 0, service, limits, self._observe)
+        self.wait(self.server.start())
+
+    @property
+    def port(self) -> int:
+        return self.server.port
+
+    def wait(self, coroutine: object) -> object:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(WAIT_S)
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        self._stopped = True
+        self.wait(self.server.stop(grace_s))
+
+    def end(self) -> None:
+        if not self._stopped:
+            self.stop()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(WAIT_S)
+        self.loop.close()
+
+    def _observe(self, event: str, /, **fields: object) -> None:
+        with self._changed:
+            self.events.append((event, fields))
+            self._changed.notify_all()
+
+    def seen(self, event: str, **fields: object) -> dict[str, object]:
+        """Wait until an event with these fields has been observed."""
+
+        def found() -> dict[str, object] | None:
+            for name, values in self.events:
+                if name == event and fields.items() <= values.items():
+                    return values
+            return None
+
+        with self._changed:
+            assert self._changed.wait_for(found, WAIT_S), f"no {event} {fields} in {self.events}"
+            values = found()
+        assert values is not None
+        return values
+
+
+Serve = Callable[..., Running]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start servers that are stopped at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            service: CannedService | None = None,
+            limits: Limits | None = None,
+            new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+        ) -> Running:
+            running = Running(service or CannedService(), limits or Limits(), new_loop)
+            stack.callback(running.end)
+            return running
+
+        yield start
+
+
+@contextlib.contextmanager
+def associated(
+    running: Running,
+    *contexts: str,
+    calling: str = "CT1",
+    syntaxes: object = ImplicitVRLittleEndian,
+    max_pdu: int = 16_382,
+) -> Iterator[PynetdicomAssociation]:
+    """An association of pynetdicom's, released at the end if it still stands."""
+    ae = AE(ae_title=calling)
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = WAIT_S
+    for context in contexts or (VERIFICATION, MODALITY_WORKLIST, MPPS):
+        ae.add_requested_context(context, syntaxes)
+    association = ae.associate("127.0.0.1", running.port, ae_title="GATEWAY", max_pdu=max_pdu)
+    assert association.is_established
+    try:
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def keys() -> Dataset:
+    dataset = Dataset()
+    dataset.PatientName = "*"
+    dataset.PatientID = ""
+    return dataset
+
+
+class RudePeer:
+    """A blocking socket that sends whatever it is told."""
+
+    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
+        self.socket = socket.socket()
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(WAIT_S)
+        self.socket.connect(("127.0.0.1", port))
+        self._received = b""
+
+    def __enter__(self) -> "RudePeer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def pdu(self) -> bytes:
+        """The next PDU; b"" when the server has closed the connection."""
+        while len(self._received) < 6 or len(self._received) < 6 + self._length():
+            data = self.socket.recv(65_536)
+            if not data:
+                return b""
+            self._received += data
+        end = 6 + self._length()
+        pdu, self._received = self._received[:end], self._received[end:]
+        return pdu
+
+    def _length(self) -> int:
+        return int(struct.unpack_from(">I", self._received, 2)[0])
+
+    def associate(self, *contexts: str) -> bytes:
+        self.send(request_pdu(*contexts))
+        return self.pdu()
+
+    def statuses(self, count: int) -> list[tuple[int, int]]:
+        """Message ID and status of the next `count` responses that have no data set."""
+        found = []
+        for _ in range(count):
+            command = decode(io.BytesIO(self.pdu()[12:]), True, True)
+            found.append((command.MessageIDBeingRespondedTo, command.Status))
+        return found
+
+
+def request_pdu(*contexts: str, calling: str = "CT1") -> bytes:
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
+    primitive.calling_ae_title, primitive.called_ae_title = calling, "GATEWAY"
+    proposed = []
+    for index, abstract_syntax in enumerate(contexts or (MODALITY_WORKLIST, MPPS)):
+        context = build_context(abstract_syntax, ImplicitVRLittleEndian)
+        context.context_id = 2 * index + 1
+        proposed.append(context)
+    primitive.presentation_context_definition_list = proposed
+    length = MaximumLengthNotification()
+    length.maximum_length_received = 16_382
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = "1.2.826.0.1"
+    primitive.user_information = [length, implementation]
+    return A_ASSOCIATE_RQ(primitive).encode()
+
+
+def message_pdus(
+    context_id: int, operation: int, sop_class: str, *, message_id: int = 1, dataset: bytes | None = b""
+) -> bytes:
+    def element(tag: int, value: bytes) -> bytes:
+        value += b"\0" * (len(value) % 2)
+        return struct.pack("<HHI", 0, tag, len(value)) + value
+
+    body = element(0x0002, sop_class.encode()) + element(0x0100, struct.pack("<H", operation))
+    body += element(0x0110, struct.pack("<H", message_id))
+    body += element(0x0800, b"\x01\x01" if dataset is None else b"\x00\x00")
+    if operation in (0x0120, 0x0140):
+        body += element(0x1000, b"1.2.3")
+    command = element(0, struct.pack("<I", len(body))) + body
+    pdus = data_pdus(context_id, command, is_command=True, max_length=0)
+    if dataset is not None:
+        pdus += data_pdus(context_id, dataset, is_command=False, max_length=0)
+    return pdus
+
+
+FIND = message_pdus(1, 0x0020, MODALITY_WORKLIST, dataset=encode(keys(), True, True))
+RELEASE_RQ = A_RELEASE_RQ().encode()
+RELEASE_RP = A_RELEASE_RP().encode()
+
+
+# Users
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_a_query_is_answered_in_the_negotiated_transfer_syntax(
+    serve: Serve, syntax: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    running = serve(new_loop=new_loop)
+    with associated(running, syntaxes=syntax) as association:
+        assert association.send_c_echo().Status == 0
+        answers = list(association.send_c_find(keys(), MODALITY_WORKLIST))
+    assert [status.Status for status, _ in answers] == [0xFF00] * 3 + [0]
+    assert [found for _, found in answers] == [item(0), item(1), item(2), None]
+    assert running.service.queries[0].PatientName == "*"
+    done = running.seen("request_done", operation="C-FIND")
+    assert (done["calling_ae_title"], done["status"], done["matches"]) == ("CT1", 0, 3)
+    assert running.seen("association_closed")["requests"] == 2
+
+
+def test_create_and_set_reach_the_service_and_their_answers_the_user(serve: Serve) -> None:
+    running = serve()
+    with associated(running, MPPS) as association:
+        status, _ = association.send_n_create(item(1), MPPS, "1.2.3.4")
+        assert status.Status == 0
+        running.service.answer = NAnswer(0x0110, "may no longer be updated", 0xA710)
+        status, _ = association.send_n_set(item(2), MPPS, "1.2.3.4")
+    assert (status.Status, status.ErrorID, status.ErrorComment) == (0x0110, 0xA710, "may no longer be updated")
+    syntax = ImplicitVRLittleEndian
+    assert running.service.changes == [
+        ("create", "1.2.3.4", identifier(1, syntax)),
+        ("set", "1.2.3.4", identifier(2, syntax)),
+    ]
+
+
+def test_an_answer_with_a_data_set_and_attribute_list_arrives_whole(serve: Serve) -> None:
+    running = serve()
+    running.service.answer = NAnswer(0x0107, "", None, (0x00100010,), identifier(5, ImplicitVRLittleEndian))
+    with associated(running, MPPS) as association:
+        status, dataset = association.send_n_create(item(1), MPPS, "1.2.3.4")
+    assert status.Status == 0x0107
+    assert dataset == item(5)
+
+
+@pytest.mark.parametrize("max_pdu", [0, 8, 50, 1001, 131_072])
+def test_any_pdu_size_of_the_peer_is_kept_to(serve: Serve, max_pdu: int) -> None:
+    running = serve()
+    with associated(running, MODALITY_WORKLIST, max_pdu=max_pdu) as association:
+        answers = list(association.send_c_find(keys(), MODALITY_WORKLIST))
+    assert [found for _, found in answers] == [item(0), item(1), item(2), None]
+
+
+def test_a_data_set_of_many_pdus_is_assembled(serve: Serve) -> None:
+    running = serve()
+    dataset = item(1)
+    dataset.ReasonForVisit = "x" * 200_000
+    with associated(running, MPPS) as association:
+        assert association.send_n_create(dataset, MPPS, "1.2.3.4")[0].Status == 0
+    assert running.service.changes[0][2] == encode(dataset, True, True)
+
+
+def test_a_cancelled_query_ends_with_fe00(serve: Serve) -> None:
+    running = serve(CannedService(matches=10_000_000))
+    with associated(running, MODALITY_WORKLIST) as association:
+        statuses = []
+        for status, _ in association.send_c_find(keys(), MODALITY_WORKLIST, msg_id=7):
+            if not statuses:
+                association.send_c_cancel(7, None, MODALITY_WORKLIST)
+            statuses.append(status.Status)
+    assert statuses[0] == 0xFF00
+    assert statuses[-1] == 0xFE00
+    assert running.service.closed.wait(WAIT_S)
+    assert running.seen("request_done")["status"] == 0xFE00
+
+
+def test_a_cancel_of_nothing_is_ignored(serve: Serve) -> None:
+    with associated(serve(), MODALITY_WORKLIST) as association:
+        association.send_c_cancel(9, None, MODALITY_WORKLIST)
+        assert list(association.send_c_find(keys(), MODALITY_WORKLIST, msg_id=9))[-1][0].Status == 0
+
+
+def test_an_operation_that_is_not_offered_is_named_unrecognised(serve: Serve) -> None:
+    with associated(serve(), MPPS) as association:
+        status, _ = association.send_n_get([0x00100010], MPPS, "1.2.3")
+        assert status.Status == 0x0211
+        assert association.send_n_create(item(1), MPPS, "1.2.3")[0].Status == 0
+
+
+@pytest.mark.interop
+@pytest.mark.skipif(shutil.which("echoscu") is None, reason="Debian package dcmtk is not installed")
+def test_echoscu_is_answered(serve: Serve) -> None:
+    command = ["echoscu", "-aet", "CT1", "-aec", "GATEWAY", "127.0.0.1", str(serve().port)]
+    assert subprocess.run(command, capture_output=True, timeout=WAIT_S, check=False).returncode == 0
+
+
+@pytest.mark.interop
+@pytest.mark.skipif(shutil.which("findscu") is None, reason="Debian package dcmtk is not installed")
+@pytest.mark.parametrize("options", [[], ["-pdu", "4096"], ["-xe"], ["-xi"], ["--cancel", "2"]])
+def test_findscu_gets_its_answers(serve: Serve, options: list[str], tmp_path: Path) -> None:
+    running = serve(CannedService(matches=5))
+    connection = ["-aet", "CT1", "-aec", "GATEWAY", "127.0.0.1", str(running.port)]
+    command = ["findscu", "-W", "-v", *options, "-k", "PatientName=*", "-k", "PatientID", *connection]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "PID4" in ran.stdout + ran.stderr or "--cancel" in options
+    assert running.seen("association_closed")["requests"] == 1
+
+
+# Admission and limits
+
+
+def test_an_unknown_caller_is_rejected_with_the_services_reason(serve: Serve) -> None:
+    running = serve()
+    with RudePeer(running.port) as peer:
+        peer.send(request_pdu(calling="STRANGER"))
+        rejection = A_ASSOCIATE_RJ()
+        rejection.decode(peer.pdu())
+    assert (rejection.result, rejection.source, rejection.reason_diagnostic) == (1, 1, 3)
+    assert running.seen("association_rejected")["calling_ae_title"] == "STRANGER"
+
+
+@pytest.mark.parametrize("limits", [Limits(associations_max=1), Limits(associations_per_address_max=1)])
+def test_one_association_too_many_is_rejected_until_one_ends(serve: Serve, limits: Limits) -> None:
+    running = serve(limits=limits)
+    with RudePeer(running.port) as first:
+        assert first.associate()[0] == 2
+        with RudePeer(running.port) as second:
+            rejection = A_ASSOCIATE_RJ()
+            rejection.decode(second.associate())
+        assert (rejection.result, rejection.source, rejection.reason_diagnostic) == (2, 3, 2)
+        first.send(RELEASE_RQ)
+        assert first.pdu() == RELEASE_RP
+        with RudePeer(running.port) as third:
+            assert third.associate()[0] == 2
+
+
+def test_connections_that_ask_for_nothing_are_bounded(serve: Serve) -> None:
+    running = serve(limits=Limits(waiting_connections_max=2))
+    with RudePeer(running.port) as first, RudePeer(running.port) as second:
+        assert first.associate()[0] == 2
+        with RudePeer(running.port) as third, RudePeer(running.port) as fourth:
+            with contextlib.suppress(ConnectionResetError):
+                assert fourth.pdu() == b""
+            assert second.associate()[0] == 2
+            assert third.associate()[0] == 2
+
+
+def test_a_silent_peer_is_closed_and_blocks_nobody(serve: Serve) -> None:
+    running = serve(limits=Limits(artim_s=0.3))
+    with RudePeer(running.port) as silent:
+        with associated(running, VERIFICATION) as association:
+            assert association.send_c_echo().Status == 0
+        assert silent.pdu() == b""
+    assert running.seen("association_aborted")["reason"] == "no association request in time"
+
+
+def test_a_peer_that_drips_its_request_is_closed_all_the_same(serve: Serve) -> None:
+    running = serve(limits=Limits(artim_s=0.3))
+    with RudePeer(running.port) as slow:
+        with contextlib.suppress(ConnectionError):
+            for byte in request_pdu()[:-1]:
+                slow.send(bytes([byte]))
+        with contextlib.suppress(ConnectionError):
+            assert slow.pdu() == b""
+
+
+def test_a_peer_that_does_not_close_after_release_is_closed(serve: Serve) -> None:
+    running = serve(limits=Limits(artim_s=0.3))
+    with RudePeer(running.port) as peer:
+        peer.associate()
+        peer.send(RELEASE_RQ)
+        assert peer.pdu() == RELEASE_RP
+        assert peer.pdu() == b""
+
+
+def test_an_idle_association_is_aborted(serve: Serve) -> None:
+    running = serve(limits=Limits(idle_s=0.3))
+    with RudePeer(running.port) as peer:
+        peer.associate()
+        assert peer.pdu()[0] == 7
+    assert running.seen("association_aborted", by="gateway")["reason"] == "idle for too long"
+
+
+def test_a_request_in_progress_is_not_idle(serve: Serve) -> None:
+    service = CannedService()
+    service.may_finish = asyncio.Event()
+    running = serve(service, Limits(idle_s=0.2))
+    with associated(running, MPPS) as association:
+        timer = threading.Timer(0.7, running.loop.call_soon_threadsafe, [service.may_finish.set])
+        timer.start()
+        assert association.send_n_create(item(1), MPPS, "1.2.3.4")[0].Status == 0
+        timer.join()
+
+
+def test_a_peer_that_does_not_read_is_cut_and_others_are_served(serve: Serve) -> None:
+    running = serve(CannedService(matches=10_000_000), Limits(write_stall_s=0.3))
+    with RudePeer(running.port, receive_buffer=4096) as deaf:
+        deaf.associate()
+        deaf.send(FIND)
+        with associated(running, VERIFICATION) as association:
+            assert association.send_c_echo().Status == 0
+        assert running.seen("association_aborted", by="gateway")["reason"] == "the peer does not read"
+    assert running.service.closed.wait(WAIT_S)
+
+
+def test_a_long_answer_does_not_starve_the_others(serve: Serve) -> None:
+    running = serve(CannedService(matches=10_000_000))
+    stop = threading.Event()
+
+    def read_on(peer: RudePeer) -> None:
+        with contextlib.suppress(ConnectionError):
+            while not stop.is_set() and peer.socket.recv(1 << 20):
+                pass
+
+    with RudePeer(running.port) as greedy:
+        greedy.associate()
+        greedy.send(FIND)
+        reader = threading.Thread(target=read_on, args=[greedy])
+        reader.start()
+        for _ in range(5):
+            with associated(running, VERIFICATION) as association:
+                assert association.send_c_echo().Status == 0
+        assert not running.service.closed.is_set()
+        stop.set()
+        reader.join(WAIT_S)
+    assert running.service.closed.wait(WAIT_S)
+
+
+# Broken peers and broken services
+
+
+def test_an_abort_amid_the_answers_ends_the_query_and_nothing_else(serve: Serve) -> None:
+    running = serve(CannedService(matches=10_000_000))
+    with associated(running, MODALITY_WORKLIST) as association:
+        answers = association.send_c_find(keys(), MODALITY_WORKLIST)
+        assert next(answers)[0].Status == 0xFF00
+        association.abort()
+    assert running.service.closed.wait(WAIT_S)
+    running.seen("association_aborted", by="peer")
+    with associated(running, VERIFICATION) as association:
+        assert association.send_c_echo().Status == 0
+
+
+def test_a_connection_lost_amid_the_answers_ends_the_query(serve: Serve) -> None:
+    running = serve(CannedService(matches=10_000_000))
+    with RudePeer(running.port) as peer:
+        peer.associate()
+        peer.send(FIND)
+        assert peer.pdu()[0] == 4
+    assert running.service.closed.wait(WAIT_S)
+    assert running.seen("association_aborted", by="peer")["reason"] == "connection closed"
+
+
+def test_a_release_amid_the_answers_is_confirmed(serve: Serve) -> None:
+    running = serve(CannedService(matches=10_000_000))
+    with RudePeer(running.port) as peer:
+        peer.associate()
+        peer.send(FIND)
+        assert peer.pdu()[0] == 4
+        peer.send(RELEASE_RQ)
+        while (pdu := peer.pdu())[0] == 4:
+            pass
+        assert pdu == RELEASE_RP
+    assert running.service.closed.is_set()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x09\x00\x00\x00\x00\x00", 1),
+        (b"\x04\x00\xff\xff\xff\xff", 6),
+        (b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00", 2),
+        (b"\x04\x00\x00\x00\x00\x02\x00\x00", 6),
+    ],
+)
+def test_a_broken_pdu_is_answered_with_abort(serve: Serve, data: bytes, reason: int) -> None:
+    running = serve()
+    with RudePeer(running.port) as peer:
+        peer.associate()
+        peer.send(data)
+        assert peer.pdu() == b"\x07\x00\x00\x00\x00\x04\x00\x00\x02" + bytes([reason])
+    running.seen("association_aborted", by="gateway", calling_ae_title="CT1")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        message_pdus(9, 0x0030, VERIFICATION, dataset=None),  # a context that was not accepted
+        message_pdus(1, 0x8020, MODALITY_WORKLIST, dataset=None),  # a response
+        data_pdus(1, b"no command", is_command=False, max_length=0),
+    ],
+)
+def test_a_message_that_cannot_be_followed_is_answered_with_abort(serve: Serve, data: bytes) -> None:
+    with RudePeer(serve().port) as peer:
+        peer.associate()
+        peer.send(data)
+        assert peer.pdu()[0] == 7
+
+
+def test_a_query_without_identifier_is_answered_a900(serve: Serve) -> None:
+    with RudePeer(serve().port) as peer:
+        peer.associate()
+        peer.send(message_pdus(1, 0x0020, MODALITY_WORKLIST, dataset=None))
+        assert peer.statuses(1) == [(1, 0xA900)]
+
+
+def test_requests_sent_ahead_are_served_in_order_and_a_reused_id_is_refused(serve: Serve) -> None:
+    running = serve()
+    running.service.may_finish = asyncio.Event()
+    with RudePeer(running.port) as peer:
+        peer.associate()
+        peer.send(message_pdus(3, 0x0140, MPPS, message_id=1) + message_pdus(3, 0x0120, MPPS, message_id=1))
+        assert running.service.entered.wait(WAIT_S)
+        peer.send(message_pdus(1, 0x0030, VERIFICATION, message_id=2, dataset=None))
+        running.loop.call_soon_threadsafe(running.service.may_finish.set)
+        assert peer.statuses(3) == [(1, 0), (1, 0x0210), (2, 0)]
+        peer.send(message_pdus(3, 0x0120, MPPS, message_id=1))
+        assert peer.statuses(1) == [(1, 0)]
+    assert [operation for operation, *_ in running.service.changes] == ["create", "set"]
+
+
+def test_too_many_requests_sent_ahead_end_the_association(serve: Serve) -> None:
+    running = serve()
+    running.service.may_finish = asyncio.Event()
+    with RudePeer(running.port) as peer:
+        peer.associate()
+        for message_id in range(REQUESTS_WAITING_MAX + 2):
+            peer.send(message_pdus(3, 0x0140, MPPS, message_id=message_id))
+        assert peer.pdu()[0] == 7
+    assert running.seen("association_aborted")["reason"] == "too many requests at once"
+    running.loop.call_soon_threadsafe(running.service.may_finish.set)
+
+
+def test_a_data_set_beyond_the_limit_ends_the_association(serve: Serve) -> None:
+    running = serve(limits=Limits(dataset_bytes_max=1000))
+    with RudePeer(running.port) as peer:
+        peer.associate()
+        peer.send(message_pdus(3, 0x0140, MPPS, dataset=b"\0" * 1002))
+        assert peer.pdu()[0] == 7
+    assert running.service.changes == []
+
+
+def test_a_service_that_raises_fails_that_request_only_and_tells_nothing(serve: Serve) -> None:
+    running = serve()
+    running.service.error = ValueError(f"{MARK} is no good")
+    with associated(running) as association:
+        answers = list(association.send_c_find(keys(), MODALITY_WORKLIST))
+        assert [status.Status for status, _ in answers] == [0xFF00, 0xC001]
+        assert MARK not in answers[-1][0].ErrorComment
+        status, _ = association.send_n_create(item(1), MPPS, "1.2.3.4")
+        assert status.Status == 0x0110
+        assert MARK not in status.ErrorComment
+        running.service.error = None
+        assert list(association.send_c_find(keys(), MODALITY_WORKLIST))[-1][0].Status == 0
+    assert running.seen("request_done", operation="N-CREATE")["error"] == "ValueError"
+    assert MARK not in repr(running.events)
+
+
+def test_an_admission_that_raises_is_a_transient_rejection(serve: Serve) -> None:
+    running = serve()
+    running.service.error = ValueError(MARK)
+    with RudePeer(running.port) as peer:
+        peer.send(request_pdu(calling="CT2"))
+        assert peer.pdu()[6:10] == b"\x00\x02\x01\x01"
+
+
+def test_answers_that_end_without_a_final_status_are_a_failure(serve: Serve) -> None:
+    class Unfinished(CannedService):
+        def find(self, association: Association, transfer_syntax: str, keys: bytes) -> Iterator[FindAnswer]:
+            return iter([FindAnswer(0xFF00, b"\x10\0\x10\0\0\0\0\0")])
+
+    with associated(serve(Unfinished()), MODALITY_WORKLIST) as association:
+        answers = list(association.send_c_find(keys(), MODALITY_WORKLIST))
+    assert [status.Status for status, _ in answers] == [0xFF00, 0xC001]
+
+
+# The end
+
+
+def test_stopping_asks_idle_peers_for_release(serve: Serve) -> None:
+    running = serve()
+    with RudePeer(running.port) as peer:
+        peer.associate()
+        stopping = threading.Thread(target=running.stop, args=[WAIT_S])
+        began = time.monotonic()
+        stopping.start()
+        assert peer.pdu() == RELEASE_RQ
+        peer.send(RELEASE_RP)
+        assert peer.pdu() == b""
+        stopping.join(WAIT_S)
+        assert time.monotonic() - began < WAIT_S / 2
+    running.seen("association_closed")
+
+
+def test_stopping_lets_a_change_in_progress_finish(serve: Serve) -> None:
+    running = serve()
+    running.service.may_finish = asyncio.Event()
+    with RudePeer(running.port) as peer:
+        peer.associate()
+        peer.send(message_pdus(3, 0x0140, MPPS))
+        assert running.service.entered.wait(WAIT_S)
+        stopping = threading.Thread(target=running.stop, args=[WAIT_S])
+        stopping.start()
+        running.loop.call_soon_threadsafe(running.service.may_finish.set)
+        assert peer.statuses(1) == [(1, 0)]
+        assert peer.pdu() == RELEASE_RQ
+        peer.send(RELEASE_RP)
+        stopping.join(WAIT_S)
+
+
+def test_stopping_cuts_who_does_not_leave(serve: Serve) -> None:
+    running = serve()
+    with RudePeer(running.port) as silent, RudePeer(running.port) as peer:
+        answer = A_ASSOCIATE_AC()
+        answer.decode(peer.associate())
+        running.stop(grace_s=0.2)
+        with contextlib.suppress(ConnectionResetError):
+            assert silent.pdu() == b""
+        running.seen("association_aborted", reason="the gateway stops")
+    with socket.socket() as late, pytest.raises(ConnectionRefusedError):
+        late.connect(("127.0.0.1", running.port))
+
+
+def test_events_have_the_fields_that_the_module_promises(serve: Serve) -> None:
+    running = serve()
+    with associated(running) as association:
+        list(association.send_c_find(keys(), MODALITY_WORKLIST))
+    running.seen("association_closed")
+    assert {event: set(fields) for event, fields in running.events} == {
+        "association_opened": {
+            "association",
+            "calling_ae_title",
+            "called_ae_title",
+            "remote_host",
+            "implementation_version",
+        },
+        "request_done": {
+            "association",
+            "calling_ae_title",
+            "operation",
+            "status",
+            "matches",
+            "milliseconds",
+            "error",
+        },
+        "association_closed": {"association", "calling_ae_title", "requests", "milliseconds"},
+    }
+    assert len({fields["association"] for _, fields in running.events}) == 1
+    assert MARK not in repr(running.events)
