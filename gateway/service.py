@@ -61,7 +61,7 @@ class Service:
         self.store = Store(site.store_url, zone=site.settings.timezone)
         self._mint = Mint(self.store.site_namespace())
         self._feeds = feeds_of(site, self._mint)
-        self.worklist = Worklist(self.store.reader, StoreUnavailable)
+        self.worklist = Worklist(self.store.reader, StoreUnavailable, self._left_out)
         self._serving = False
         self._listeners: list[MLLPListener] = []
         dicom = site.settings.dicom
@@ -174,6 +174,10 @@ class Service:
                 break
         _log.info("expired", steps=total, before=limit[:8])
         return total
+
+    def _left_out(self, step_id: int, reason: Exception) -> None:
+        self.metrics.left_out.inc()
+        _log.error("item_left_out", step=step_id, exc_info=reason)
 
     def _unready(self) -> str:
         if not self._serving:

@@ -191,6 +191,7 @@ class _Run:
         self.default_issuer = default_issuer
         self.trace = trace
         self.subject = ""
+        self.filled: set[str] = set()  # what the last level got from catalogue and defaults, not from the entry
         self.refuses_lacking = True
         self.refusals: list[Refusal] = []
         self.notes: list[str] = []
@@ -320,11 +321,13 @@ class _Run:
         for number, one in enumerate(said):
             steps.setdefault(one.keys.sps_id or number, []).append(one)
         attributes: Attributes = {}
+        defaults: Attributes = {}
         if removing:
             inputs = [StepInput(str(sps_id), {}) for sps_id in steps if isinstance(sps_id, str)]
         else:
             found = self._catalogued(entry)
             attributes = self._attributes(Level.PROCEDURE, entry, found.attributes if found else None, found)
+            defaults = self._defaults_of(attributes)
             if accession is not None:
                 _put_issuer(attributes, "IssuerOfAccessionNumberSequence", accession.assigned)
             inputs = self._steps(list(steps.values()), found, control)
@@ -337,7 +340,12 @@ class _Run:
             attributes,
             tuple(inputs),
             entry.procedure_where,
+            defaults,
         )
+
+    def _defaults_of(self, attributes: Attributes) -> Attributes:
+        """Takes out what the last level's rules got from the catalogue or a default: it must not replace what is held."""
+        return {tag: attributes.pop(tag) for tag in self.filled if tag in attributes}
 
     def _steps(
         self, groups: Sequence[Sequence[_Said]], found: CatalogueProcedure | None, control: OrderControl
@@ -364,9 +372,10 @@ class _Run:
                 attributes = self._attributes(Level.STEP, entry, fill, found)
                 if step is not None:
                     self._end(attributes, step)
+                defaults = self._defaults_of(attributes)
                 if control is OrderControl.SC and not sps_id and not _is_scheduled(attributes):
                     continue  # the status of the order as a whole, not of a step of its own
-                inputs.append(StepInput(sps_id, attributes))
+                inputs.append(StepInput(sps_id, attributes, defaults))
         self.subject = subject
         return inputs
 
@@ -612,6 +621,7 @@ class _Run:
         self, level: Level, entry: Entry, fill: Attributes | None = None, found: CatalogueProcedure | None = None
     ) -> Attributes:
         attributes: Attributes = {}
+        self.filled = set()
         spoken_of = entry.said
         for rule in self.rules[level]:
             if rule.silent_without and spoken_of.isdisjoint(rule.silent_without):
@@ -649,11 +659,13 @@ class _Run:
                 return self._deleted(rule, deleted)
             if way.missing == "catalogue" and fill is not None and rule.tag in fill and found is not None:
                 given = fill[rule.tag]
+                self.filled.add(rule.tag)
                 self._traced(
                     rule.target, f"procedure catalogue: {found.code}", "", "", "missing: catalogue", given["Value"]
                 )
                 return given
             if way.missing == "default":
+                self.filled.add(rule.tag)
                 self._traced(rule.target, rule.origin, "", "", "missing: default", way.default)
                 return {"vr": rule.vr, "Value": list(way.default)}
             if way.missing == "refuse" and self.refuses_lacking:

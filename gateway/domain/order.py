@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, element, merge
+from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, element, merge, text, values
 from gateway.domain.identifiers import Identifier, Mint
 from gateway.domain.patient import PatientInput, VisitInput
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
@@ -37,15 +37,20 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class StepInput:
-    """What a feed said of one scheduled procedure step; `sps_id` is '' where it gave none."""
+    """What a feed said of one scheduled procedure step; `sps_id` is '' where it gave none.
+
+    `defaults` are what the procedure catalogue or a mapping's default gives: they fill what neither the feed says nor
+    is held, and replace what is held only when the order is for another procedure now.
+    """
 
     sps_id: str
     attributes: Attributes = field(repr=False)
+    defaults: Attributes = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ProcedureInput:
-    """What a feed said of one requested procedure; keys it did not give are ''."""
+    """What a feed said of one requested procedure; keys it did not give are ''. `defaults` as for a step."""
 
     study_instance_uid: str
     requested_procedure_id: str
@@ -53,6 +58,7 @@ class ProcedureInput:
     attributes: Attributes = field(repr=False)
     steps: tuple[StepInput, ...] = ()
     where: str = ""
+    defaults: Attributes = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +273,10 @@ def _apply_procedure(
     accession = said.accession or (held.accession if held else None)
     if accession is None and keys["AccessionNumber"]:
         accession = Identifier(keys["AccessionNumber"])
-    attributes = merge(held.attributes if held else {}, {} if removing else said.attributes)
+    other = held is not None and _is_other_procedure(held, said)
+    attributes = dict(held.attributes) if held else {}
+    if not removing:
+        attributes = merge(_filled(attributes, said.defaults, other), said.attributes)
     attributes |= {TAG[keyword]: element(keyword, value) for keyword, value in keys.items() if value}
     steps = list(held.steps) if held else []
     spoken: list[int] = []
@@ -280,7 +289,8 @@ def _apply_procedure(
             steps.append(Step(None, step.sps_id, SPSStatus.SCHEDULED, {}))
         spoken.append(index)
         if not removing:
-            steps[index], problems = _apply_step(steps[index], step, event, f"{key}/{number + 1}", mint, said.where)
+            before = replace(steps[index], attributes=_filled(steps[index].attributes, step.defaults, other))
+            steps[index], problems = _apply_step(before, step, event, f"{key}/{number + 1}", mint, said.where)
             refusals += problems
     if not said.steps:  # the procedure as a whole is meant
         spoken = list(range(len(steps)))
@@ -295,6 +305,19 @@ def _apply_procedure(
         tuple(steps),
     )
     return procedure, spoken, refusals
+
+
+def _filled(held: Attributes, defaults: Attributes, other: bool) -> Attributes:
+    """What is held, completed by the defaults; those of another procedure than before take precedence."""
+    return {**held, **defaults} if other else {**defaults, **held}
+
+
+def _is_other_procedure(held: Procedure, said: ProcedureInput) -> bool:
+    """Whether the order is for another procedure code than the one held."""
+    before, now = (values(part.attributes, "RequestedProcedureCodeSequence") for part in (held, said))
+    return bool(before and now) and [text(item, "CodeValue") for item in before] != [
+        text(item, "CodeValue") for item in now
+    ]
 
 
 def _procedure_keys(

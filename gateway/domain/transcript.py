@@ -98,9 +98,9 @@ def _procedure(procedure: ProcedureInput) -> Readable:
         "RequestedProcedureID": procedure.requested_procedure_id,
         "AccessionNumber": _identifier(procedure.accession),
         "where": procedure.where,
-        "attributes": readable(procedure.attributes),
+        "attributes": readable({**procedure.defaults, **procedure.attributes}),
         "steps": [
-            _present({"ScheduledProcedureStepID": step.sps_id, **readable(step.attributes)}) for step in procedure.steps
+            _present({"ScheduledProcedureStepID": step.sps_id, **readable({**step.defaults, **step.attributes})}) for step in procedure.steps
         ],
     })  # fmt: skip
 

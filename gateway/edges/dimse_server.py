@@ -490,7 +490,7 @@ class _Connection(asyncio.Protocol):
         self._set_deadline(self._limits.idle_s)
         if self._assembler is None or self._association is None:
             return
-        if self._machine.state is not State.ESTABLISHED:
+        if self._machine.state is State.AWAITING_RELEASE_RESPONSE:
             return  # sent before the peer saw our release request: no answer may follow that (Table 9-10, Sta7)
         try:
             for pdv in received.pdvs:
@@ -633,6 +633,7 @@ class _Connection(asyncio.Protocol):
                 await asyncio.sleep(0)  # the others' turn, and ours to see a C-CANCEL or an A-ABORT
         finally:
             matches.close()
+        # Without a final answer nobody is there any more to be told; for the log that is a cancelled query.
         status = matches.final.status if matches.final is not None else Status.CANCEL
         return status, matches.count, matches.error
 
@@ -695,8 +696,8 @@ def _milliseconds_since(began: float) -> float:
     return round((time.perf_counter() - began) * 1000, 3)
 
 
+_OPERATION_NAMES = {operation.value: operation.name.replace("_", "-") for operation in Operation}
+
+
 def _operation_name(operation: int) -> str:
-    try:
-        return Operation(operation).name.replace("_", "-")
-    except ValueError:
-        return f"{operation:04X}"
+    return _OPERATION_NAMES.get(operation) or f"{operation:04X}"

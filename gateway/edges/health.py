@@ -28,6 +28,9 @@ class Metrics:
             registry=self.registry,
         )
         self.matches = Counter("gateway_worklist_matches", "Worklist answers sent", registry=self.registry)
+        self.left_out = Counter(
+            "gateway_worklist_items_left_out", "Items that could not be written into an answer", registry=self.registry
+        )
         self.associations = Gauge("gateway_associations", "Open DICOM associations", registry=self.registry)
         self.refused_associations = Counter(
             "gateway_associations_rejected", "DICOM associations rejected or aborted", registry=self.registry

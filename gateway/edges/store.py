@@ -47,7 +47,7 @@ class WriterCounts:
     refused: int = 0
     unavailable: int = 0
     failing: bool = False
-    """Whether the last batch could not be written; the next one that can says otherwise."""
+    """Whether nothing of the last batch could be written; the next one that can be says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +186,15 @@ class Store:
                 connection = self._connection = Connection(self._engine)
             connection.control("BEGIN IMMEDIATE")
             for job in batch:
+                connection.control("SAVEPOINT job")  # where this, or its end, fails, nothing of the batch is certain
                 try:
                     done.append((job, self._run(connection, job)))
                 except BaseException as error:  # a job's failure is its own; the writer goes on
                     failed.append((job, error))
                     if not connection.in_transaction:  # the database itself took everything back
                         raise StoreUnavailable("the database gave up the transaction") from error
+                    connection.control("ROLLBACK TO job")
+                connection.control("RELEASE job")
             connection.control("COMMIT")
         except BaseException as error:  # as above: every job gets an answer
             self._drop_connection()
@@ -202,7 +205,7 @@ class Store:
                 job.future.set_exception(StoreUnavailable(text))
             return
         self.counts.batches += 1
-        self.counts.failing = False
+        self.counts.failing = not done and any(isinstance(reason, StoreUnavailable) for _, reason in failed)
         self.counts.committed += len(done)
         for job, reason in failed:
             if isinstance(reason, StoreUnavailable):
@@ -215,18 +218,10 @@ class Store:
 
     def _run(self, connection: Connection, job: _Job) -> Any:
         """The job in its savepoint. Its reads see the jobs before it, so no two work on the same old order."""
-        connection.control("SAVEPOINT job")
         connection.failure = None
-        try:
-            result = job.use_case(StoreUnit(connection, self._zone))
-            if connection.failure is not None:
-                raise connection.failure  # it went on without what could not be written; that is not done
-        except BaseException:
-            if connection.in_transaction:
-                connection.control("ROLLBACK TO job")
-                connection.control("RELEASE job")
-            raise
-        connection.control("RELEASE job")
+        result = job.use_case(StoreUnit(connection, self._zone))
+        if connection.failure is not None:
+            raise connection.failure  # it went on without what could not be written; that is not done
         return result
 
     def _drop_connection(self) -> None:

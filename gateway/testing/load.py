@@ -5,9 +5,12 @@ length. Answers are not decoded: a pattern over the bytes finds each response's 
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Mapping
 from io import BytesIO
+from types import TracebackType
+from typing import Self
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
@@ -29,6 +32,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 FIND_CONTEXT_ID, MPPS_CONTEXT_ID = 1, 3
 PDU_LENGTH_MAX = 131_072  # what we are ready to receive: answers come in few, large pieces
+READ_LIMIT = 4 * 1024 * 1024
 IMPLEMENTATION_UID = "2.25.205384176528834110276117405139764712133"
 
 _ASSOCIATE_AC, _RELEASE_RP = b"\x02", b"\x06\x00\x00\x00\x00\x04"
@@ -116,26 +120,39 @@ RELEASE = _pdu(A_RELEASE_RQ(), A_RELEASE())
 
 
 class LoadAssociation:
-    """One association, on asyncio. Every method raises ConnectionError or asyncio.IncompleteReadError if it breaks."""
+    """One association, on asyncio: `async with LoadAssociation(host, port, encode_association("CT1")) as association`.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    It is released at the end of the block, or cut off where the block fails. Every method raises ConnectionError or
+    asyncio.IncompleteReadError if the connection breaks.
+    """
 
-    @classmethod
-    async def open(cls, host: str, port: int, associate: bytes) -> "LoadAssociation":
-        """Connect and associate with a request of `encode_association`."""
+    def __init__(self, host: str, port: int, associate: bytes) -> None:
+        self._address, self._associate = (host, port), associate
+
+    async def __aenter__(self) -> Self:
         # The default read limit (64 KiB) would pause the server in the middle of an answer.
-        association = cls(*await asyncio.open_connection(host, port, limit=4 * 1024 * 1024))
+        self._reader, self._writer = await asyncio.open_connection(*self._address, limit=READ_LIMIT)
         try:
-            association._writer.write(associate)
-            header = await association._reader.readexactly(6)
+            self._writer.write(self._associate)
+            header = await self._reader.readexactly(6)
             if header[:1] != _ASSOCIATE_AC:
                 raise ConnectionRefusedError("the association was rejected")
-            await association._reader.readexactly(int.from_bytes(header[2:], "big"))
+            await self._reader.readexactly(int.from_bytes(header[2:], "big"))
         except BaseException:
-            association.close()
+            self._writer.close()
             raise
-        return association
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                await self._release()
+        finally:
+            self._writer.close()
+            with contextlib.suppress(OSError):
+                await self._writer.wait_closed()
 
     async def find(self, request: bytes) -> int:
         """Send a C-FIND request; the number of matches. Raises ConnectionAbortedError unless it ends with Success."""
@@ -148,19 +165,11 @@ class LoadAssociation:
         """Send an N-CREATE or N-SET request; its status."""
         return (await self._answers(request))[1]
 
-    async def release(self) -> None:
-        """Release the association and close the connection."""
-        try:
-            self._writer.write(RELEASE)
-            window = b""
-            while _RELEASE_RP not in window:
-                window = window[-len(_RELEASE_RP) :] + await self._read()
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Close the connection at once."""
-        self._writer.close()
+    async def _release(self) -> None:
+        self._writer.write(RELEASE)
+        window = b""
+        while _RELEASE_RP not in window:
+            window = window[-len(_RELEASE_RP) :] + await self._read()
 
     async def _answers(self, request: bytes) -> tuple[int, int]:
         """How many Pending answers came, and the status that ended them."""

@@ -206,11 +206,6 @@ class MessageAssembler:
         self._command: Command | None = None
         self._fragments = bytearray()
 
-    @property
-    def in_message(self) -> bool:
-        """Whether a message has begun and not ended."""
-        return self._context_id is not None
-
     def receive(self, pdv: PDV) -> Message | None:
         """The message that this fragment completes, if it completes one."""
         if self._context_id is None:
@@ -245,6 +240,14 @@ _SERVED: Mapping[int, str] = {
     Operation.C_FIND: MODALITY_WORKLIST,
     Operation.N_CREATE: MPPS,
     Operation.N_SET: MPPS,
+}
+
+
+_REFUSAL_COMMENTS: Mapping[int, str] = {
+    Status.UNRECOGNISED_OPERATION: "Operation not offered; C-ECHO, C-FIND, N-CREATE, N-SET are",
+    Status.SOP_CLASS_NOT_SUPPORTED: "C-FIND is offered for the Modality Worklist only",
+    Status.NO_SUCH_SOP_CLASS: "N-CREATE and N-SET are offered for MPPS only",
+    Status.DUPLICATE_INVOCATION: "Message ID is in use by another request",
 }
 
 
@@ -295,17 +298,17 @@ def _response(request: Command, status: int, *, has_dataset: bool = False, other
     return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
 
-def _optional(element: int, value: bytes, padding: bytes = b"\0") -> bytes:
-    return _element(element, value, padding) if value else b""
+def _optional(element: int, value: bytes) -> bytes:
+    return _element(element, value) if value else b""
 
 
 def _comment(text: str) -> bytes:
-    return _optional(_ERROR_COMMENT, error_comment(text), b" ")
+    return _element(_ERROR_COMMENT, error_comment(text), b" ") if text else b""
 
 
-def simple_response(message: Message, status: int, max_length: int, comment: str = "") -> bytes:
-    """The PDUs of a response with a status and perhaps an Error Comment: C-ECHO, and refusals of any request."""
-    encoded = _response(message.command, status, others=_comment(comment))
+def simple_response(message: Message, status: int, max_length: int) -> bytes:
+    """The PDUs of a response that is only a status: C-ECHO, and the refusals of this layer, which say why."""
+    encoded = _response(message.command, status, others=_comment(_REFUSAL_COMMENTS.get(status, "")))
     return data_pdus(message.context_id, encoded, is_command=True, max_length=max_length)
 
 
@@ -334,23 +337,21 @@ class FindResponder:
         self._context_id = message.context_id
         self._room = fragment_bytes(max_length)
         self._max_length = max_length
-        self._pending: dict[int, bytes] = {
-            status: data_pdus(
-                message.context_id,
-                _response(message.command, status, has_dataset=True),
-                is_command=True,
-                max_length=max_length,
-            )
-            for status in _PENDING
-        }
+        self._pending: dict[int, bytes] = {}
 
     def pending(self, identifier: bytes, status: int = Status.PENDING) -> bytes:
         """The PDUs of one match; `status` is FF00 or FF01."""
+        command = self._pending.get(status) or self._pending_command(status)
         length = len(identifier)
-        if length > self._room:
-            dataset = data_pdus(self._context_id, identifier, is_command=False, max_length=self._max_length)
-            return self._pending[status] + dataset
-        return b"".join((self._pending[status], pdv_header(self._context_id, length, is_command=False), identifier))
+        if length <= self._room:
+            return b"".join((command, pdv_header(self._context_id, length, is_command=False), identifier))
+        return command + data_pdus(self._context_id, identifier, is_command=False, max_length=self._max_length)
+
+    def _pending_command(self, status: int) -> bytes:
+        encoded = _response(self._command, status, has_dataset=True)
+        pdus = data_pdus(self._context_id, encoded, is_command=True, max_length=self._max_length)
+        self._pending[status] = pdus
+        return pdus
 
     def final(self, answer: FindAnswer) -> bytes:
         """The PDUs of the last response, which never has an identifier (PS3.4 K.4.1.3)."""

@@ -5,6 +5,7 @@ encoded once per revision and shape. Ids and revisions are read first and the re
 so a slow peer holds no transaction.
 """
 
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -28,13 +29,23 @@ CHUNK = 128
 """Items looked at between two answers to the event loop: a few milliseconds when none of them is kept."""
 
 
+def _tell_nobody(step_id: int, reason: Exception) -> None:
+    """For a worklist whose bad items nobody wants to know."""
+
+
 class Worklist:
     """Answers worklist queries from a reader. For the event loop's thread alone."""
 
-    def __init__(self, reader: Reader, unavailable: type[Exception]) -> None:
-        """`unavailable` is what the reader raises when it cannot read now."""
+    def __init__(
+        self, reader: Reader, unavailable: type[Exception], left_out: Callable[[int, Exception], None] = _tell_nobody
+    ) -> None:
+        """`unavailable` is what the reader raises when it cannot read now.
+
+        `left_out` is told the step and the reason when an item cannot be written; the others are answered.
+        """
         self._reader = reader
         self._unavailable = unavailable
+        self._left_out = left_out
         self._encoded = EncodedAnswers(ENCODED_BYTES_MAX)
         self._items: OrderedDict[int, WorklistItem] = OrderedDict()
 
@@ -64,8 +75,15 @@ class Worklist:
         for first in range(0, len(refs), CHUNK):
             chunk = refs[first : first + CHUNK]
             for item in self._current(chunk):
-                if may_see(item) and prepared.query.matches(item.attributes, item.status):
-                    yield self._encode(item, prepared)
+                try:
+                    if may_see(item) and prepared.query.matches(item.attributes, item.status):
+                        encoded = self._encode(item, prepared)
+                    else:
+                        continue
+                except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as reason:
+                    self._left_out(item.step_id, reason)  # design rule 4: one bad item spoils no answer
+                    continue
+                yield encoded
 
     def _encode(self, item: WorklistItem, prepared: PreparedQuery) -> bytes:
         encoded = self._encoded.get(item.step_id, item.revision, prepared.shape)

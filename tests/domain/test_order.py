@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.domain.attributes import TAG, element, text
+from gateway.domain.attributes import TAG, code_item, element, text
 from gateway.domain.identifiers import Identifier, Mint
 from gateway.domain.order import (
     OrderControl,
@@ -200,3 +200,30 @@ def test_a_null_deletes_and_silence_keeps():
 
 def _procedure(uid, sps_id):
     return ProcedureInput(uid, "", None, {}, (StepInput(sps_id, step_attributes()),), "ORC")
+
+
+def coded(code, **changes):
+    """An order for this procedure code whose station only the catalogue knows."""
+    attributes = {"00321064": {"vr": "SQ", "Value": [code_item(code, "99PROC")]}}
+    station = {TAG["ScheduledStationAETitle"]: element("ScheduledStationAETitle", changes.pop("catalogue"))}
+    said = step_attributes(ScheduledStationAETitle=changes.pop("station", ""))
+    step = StepInput("", said, station)
+    return event(procedures=(ProcedureInput("", "", None, attributes, (step,), "ORC"),), **changes)
+
+
+def station_of(order):
+    return text(order.procedures[0].steps[0].attributes, "ScheduledStationAETitle")
+
+
+def test_the_catalogue_fills_what_the_order_lacks():
+    assert station_of(applied(None, coded("CTHEAD", catalogue="CT1")).order) == "CT1"
+
+
+def test_the_catalogue_does_not_replace_what_an_earlier_message_said():
+    held = applied(None, coded("CTHEAD", catalogue="CT1", station="CT7")).order
+    assert station_of(applied(held, coded("CTHEAD", catalogue="CT1", control="XO")).order) == "CT7"
+
+
+def test_the_catalogue_of_another_procedure_replaces_what_was_held():
+    held = applied(None, coded("CTHEAD", catalogue="CT1")).order
+    assert station_of(applied(held, coded("MRHEAD", catalogue="MR1", control="XO")).order) == "MR1"

@@ -27,11 +27,7 @@ def test_a_modality_is_believed_in_every_state(state):
 @pytest.mark.parametrize("state", [SPSStatus.COMPLETED, SPSStatus.DEPARTED])
 @pytest.mark.parametrize(
     "event",
-    [
-        event
-        for event in StepEvent
-        if event not in (StepEvent.PERFORMANCE_STARTED, StepEvent.PERFORMANCE_COMPLETED)
-    ],
+    [event for event in StepEvent if event not in (StepEvent.PERFORMANCE_STARTED, StepEvent.PERFORMANCE_COMPLETED)],
 )
 def test_finished_work_is_changed_by_modalities_only(state, event):
     assert TRANSITIONS[state, event] is state

@@ -104,8 +104,8 @@ class Department:
     def set_request(self, order: ImagingOrder) -> bytes:
         return exchanged(self._set, {TEMPLATE_UID: uid_of(order)})
 
-    async def open(self) -> LoadAssociation:
-        return await LoadAssociation.open(self.service.host, self.service.dicom_port, self.associate)
+    def association(self) -> LoadAssociation:
+        return LoadAssociation(self.service.host, self.service.dicom_port, self.associate)
 
     async def send_orders(self, ledger: Ledger, waiting: "asyncio.Queue[ImagingOrder | None]") -> None:
         """New orders in all dialects, one after the other; every third is then given a later start."""
@@ -133,25 +133,23 @@ class Department:
     async def perform_steps(self, ledger: Ledger, waiting: "asyncio.Queue[ImagingOrder | None]") -> None:
         """Each acknowledged order is begun; every second one is also completed. None ends the day."""
         while order := await waiting.get():
-            association = await self.open()
-            ledger.created.add(order.number)
-            assert await association.report(self.create_request(order)) == SUCCESS
-            ledger.create_answered.add(order.number)
-            if order.number % 2 == 0:
-                ledger.completed.add(order.number)
-                assert await association.report(self.set_request(order)) == SUCCESS
-                ledger.complete_answered.add(order.number)
-            await association.release()
+            async with self.association() as association:
+                ledger.created.add(order.number)
+                assert await association.report(self.create_request(order)) == SUCCESS
+                ledger.create_answered.add(order.number)
+                if order.number % 2 == 0:
+                    ledger.completed.add(order.number)
+                    assert await association.report(self.set_request(order)) == SUCCESS
+                    ledger.complete_answered.add(order.number)
 
     async def query(self, ledger: Ledger) -> None:
         """The station's list, over and over: what was acknowledged before the question is in the answer."""
         request = encode_find(worklist_identifier({"ScheduledStationAETitle": ledger.station}))
         while True:
-            association = await self.open()
-            before = ledger.surely_listed()
-            matches = await association.find(request)
-            assert matches >= len(before - ledger.completed), "an acknowledged order was not in the next answer"
-            await association.release()
+            async with self.association() as association:
+                before = ledger.surely_listed()
+                matches = await association.find(request)
+                assert matches >= len(before - ledger.completed), "an acknowledged order was not in the next answer"
 
     async def load_until_killed(self, ledger: Ledger, after_s: float) -> None:
         """Everybody at once; SIGKILL after this long; everybody notices."""
@@ -238,16 +236,15 @@ def check_what_was_promised(department: Department, ledger: Ledger) -> None:
 
 async def report_again(department: Department, ledger: Ledger) -> None:
     """Modalities repeat every request; one that was answered before is refused as already done."""
-    association = await department.open()
-    for number in sorted(ledger.created):
-        status = await association.report(department.create_request(ledger.orders[number]))
-        allowed = {DUPLICATE_INSTANCE} if number in ledger.create_answered else {SUCCESS, DUPLICATE_INSTANCE}
-        assert status in allowed, f"N-CREATE for order {number} again: {status:04X}"
-    for number in sorted(ledger.completed):
-        status = await association.report(department.set_request(ledger.orders[number]))
-        allowed = {PROCESSING_FAILURE} if number in ledger.complete_answered else {SUCCESS, PROCESSING_FAILURE}
-        assert status in allowed, f"N-SET for order {number} again: {status:04X}"
-    await association.release()
+    async with department.association() as association:
+        for number in sorted(ledger.created):
+            status = await association.report(department.create_request(ledger.orders[number]))
+            allowed = {DUPLICATE_INSTANCE} if number in ledger.create_answered else {SUCCESS, DUPLICATE_INSTANCE}
+            assert status in allowed, f"N-CREATE for order {number} again: {status:04X}"
+        for number in sorted(ledger.completed):
+            status = await association.report(department.set_request(ledger.orders[number]))
+            allowed = {PROCESSING_FAILURE} if number in ledger.complete_answered else {SUCCESS, PROCESSING_FAILURE}
+            assert status in allowed, f"N-SET for order {number} again: {status:04X}"
 
 
 def send_again(department: Department, ledger: Ledger) -> None:

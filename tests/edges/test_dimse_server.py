@@ -36,7 +36,7 @@ from gateway.edges.dimse_server import (
     NAnswer,
     Rejection,
 )
-from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, VERIFICATION, data_pdus
+from gateway.wire.upper_layer import CALLING_AE_TITLE_NOT_RECOGNISED, MODALITY_WORKLIST, MPPS, VERIFICATION, data_pdus
 
 WAIT_S = 10.0
 """How long a test waits for what has to happen; far more than it takes."""
@@ -68,7 +68,7 @@ class CannedService:
 
     def __init__(self, matches: int = 3) -> None:
         self.matches = matches
-        self.refused = Rejection(1, 1, 3)
+        self.refused = CALLING_AE_TITLE_NOT_RECOGNISED
         self.known = {"CT1", "CT2", "ECHOSCU", "FINDSCU"}
         self.queries: list[Dataset] = []
         self.changes: list[tuple[str, str | None, bytes]] = []
@@ -572,6 +572,14 @@ def test_a_release_amid_the_answers_is_confirmed(serve: Serve) -> None:
             pass
         assert pdu == RELEASE_RP
     assert running.service.closed.is_set()
+
+
+def test_a_request_and_a_release_in_one_segment_are_both_answered(serve: Serve) -> None:
+    with RudePeer(serve().port) as peer:
+        peer.associate()
+        peer.send(message_pdus(1, 0x0030, VERIFICATION, dataset=None) + RELEASE_RQ)
+        assert peer.statuses(1) == [(1, 0)]
+        assert peer.pdu() == RELEASE_RP
 
 
 @pytest.mark.parametrize(

@@ -140,11 +140,9 @@ def test_two_messages_in_a_row_are_told_apart() -> None:
     echo = command_set(Operation.C_ECHO, has_dataset=False)
     assert assembler.receive(PDV(1, True, True, echo)) is not None
     assert assembler.receive(PDV(1, True, True, command_set(Operation.C_FIND))) is None
-    assert assembler.in_message
     message = assembler.receive(PDV(1, False, True, b"keys"))
     assert message is not None
     assert message.dataset == b"keys"
-    assert not assembler.in_message
 
 
 COMMAND_PDV = PDV(1, True, True, command_set(Operation.C_FIND))
@@ -232,6 +230,13 @@ def test_an_echo_response_is_what_pynetdicom_reads() -> None:
     assert command.AffectedSOPClassUID == VERIFICATION
     assert command.MessageIDBeingRespondedTo == 65_535
     assert (command.Status, command.CommandDataSetType) == (0, 0x0101)
+
+
+@pytest.mark.parametrize("status", [0x0118, 0x0122, 0x0210, 0x0211])
+def test_a_refusal_says_why_in_an_error_comment(status: int) -> None:
+    command, _ = response(N_CREATE_RSP, simple_response(CREATE, status, 0))
+    assert command.Status == status
+    assert 0 < len(command.ErrorComment) <= 64
 
 
 @pytest.mark.parametrize("max_length", [0, 8, 50, 16_382])

@@ -57,6 +57,7 @@ from gateway.wire.upper_layer import (
     SendBytes,
     Signal,
     State,
+    _read_request_cached,
     data_pdus,
 )
 
@@ -387,9 +388,11 @@ def test_a_user_identity_is_neither_answered_nor_kept(identity_type: int) -> Non
     identity.positive_response_requested = True
     if identity_type == 2:
         identity.secondary_field = b"secret"
+    kept = _read_request_cached.cache_info().currsize
     _, answer = accepted(request_pdu(WORKLIST_ONLY, identity))
     assert answer.user_information is not None
     assert answer.user_information.user_identity is None
+    assert _read_request_cached.cache_info().currsize == kept
 
 
 def test_items_of_unknown_type_are_skipped() -> None:

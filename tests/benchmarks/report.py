@@ -1,0 +1,110 @@
+"""The table: what was measured, beside which peer, and whether it keeps the budget. As text, and as a page of the docs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+HEADINGS = ("What", "Gateway", "Peer", "Ratio", "Budget", "Kept")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure of ours, what it is measured against, and the budget: a ratio, or a bound on the figure itself.
+
+    `peer` names the peer and `theirs` is its figure, 0 where there is none. `at_least` and `at_most` bound the ratio where
+    there is a peer, else the figure; a row with neither is there to be looked at.
+    """
+
+    what: str
+    ours: float
+    unit: str
+    peer: str = ""
+    theirs: float = 0.0
+    at_least: float | None = None
+    at_most: float | None = None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours by theirs."""
+        return self.ours / self.theirs if self.theirs else None
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether the budget is kept; None where there is none."""
+        judged = self.ratio if self.theirs else self.ours
+        if judged is None or (self.at_least is None and self.at_most is None):
+            return None
+        return (self.at_least is None or judged >= self.at_least) and (self.at_most is None or judged <= self.at_most)
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, under the headings."""
+        unit = "x" if self.theirs else f" {self.unit}"
+        bounds = [f"at least {_number(self.at_least)}{unit}"] if self.at_least is not None else []
+        bounds += [f"at most {_number(self.at_most)}{unit}"] if self.at_most is not None else []
+        return (
+            self.what,
+            f"{_number(self.ours)} {self.unit}" + (f" ({self.note})" if self.note else ""),
+            f"{self.peer}: {_number(self.theirs)} {self.unit}" if self.theirs else self.peer,
+            f"{_number(self.ratio)}x" if self.ratio is not None else "",
+            ", ".join(bounds),
+            {True: "yes", False: "NO", None: ""}[self.kept],
+        )
+
+
+def _number(value: float) -> str:
+    """Three digits are all that a shared machine can promise."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def print_table(rows: Sequence[Row], facts: Sequence[tuple[str, str]]) -> None:
+    """For the terminal."""
+    console = Console()
+    table = Table(*HEADINGS)
+    for row in rows:
+        table.add_row(*row.cells(), style="red" if row.kept is False else "")
+    console.print(table)
+    for name, fact in facts:
+        console.print(f"{name}: {fact}", highlight=False)
+
+
+def page(rows: Sequence[Row], facts: Sequence[tuple[str, str]]) -> str:
+    """`docs/benchmarks.md`."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `make bench`. Every peer ran on the same machine in the same run, asked by the same load client, so the",
+        "ratios mean something elsewhere too; the absolute figures are this machine's. What is measured how stands in",
+        "`tests/benchmarks`; the budgets are promises, and none of them is a timed test.",
+        "",
+        *_markdown_table(HEADINGS, [row.cells() for row in rows]),
+        "",
+        "## The machine",
+        "",
+        *_markdown_table(("", ""), facts),
+        "",
+        "## How to read it",
+        "",
+        "- *Associate, ask, release*: four clients, each opening an association, asking for one station and one day (ten",
+        "  matches) and releasing, over and over. wlmscpfs reads its folder of files for each query; stock pynetdicom",
+        "  answers from an index over datasets prepared beforehand and encodes each answer afresh.",
+        "- *Orders*: OMI^O23 messages over MLLP. Ours are on disk, with their worklist items, before they are acknowledged;",
+        "  the hl7apy server parses, acknowledges and keeps nothing.",
+        "- *Performed steps*: an association, N-CREATE, N-SET to COMPLETED, release. Both changes are on disk when they",
+        "  are answered, and the item has left the worklist.",
+        "- *Memory* is what the process has in RAM; the second figure after every item was answered once.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "| " + " | ".join(headings) + " |",
+        "| " + " | ".join("---" for _ in headings) + " |",
+        *("| " + " | ".join(row) + " |" for row in rows),
+    ]

@@ -1,0 +1,185 @@
+"""The service as a process: readiness, metrics, reload, who may call, and logs without patients."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import urllib.error
+import urllib.request
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from ruamel.yaml import YAML
+
+from gateway.testing import (
+    ImagingOrder,
+    Person,
+    ServiceProcess,
+    SimulatedModality,
+    SimulatedRIS,
+    StatusError,
+    bare_orm,
+    invented_person,
+    merge_patients,
+    rad4_orm,
+    register,
+    site,
+)
+from gateway.wire.mllp import wrap
+
+START = datetime.now().replace(hour=9, minute=30, second=0, microsecond=0) + timedelta(days=1)
+MARKED = Person("MARKID7731", "Markedfamily^Markedgiven", date(1951, 3, 4), "F")
+
+
+def order(number, person=None, **changes):
+    return ImagingOrder(number, person or invented_person(number), START, **changes)
+
+
+def get(service, path):
+    with urllib.request.urlopen(f"http://{service.host}:{service.http_port}{path}") as answer:
+        return answer.read().decode()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "devices.yaml").write_text("devices: [{ae_title: US1, sees: own}, {ae_title: CT1}]\n")
+    hl7 = {"uncovered": "hold", "name": "ris", "host": "127.0.0.1", "port": 0, "mapping": "ihe-swf"}
+    config = site(folder, devices={"file": "devices.yaml", "unknown": "reject"})
+    settings = YAML(typ="safe").load(config.read_text())
+    settings["hl7"][0] |= {"uncovered": hl7["uncovered"]}
+    mappings = folder / "mappings"
+    mappings.symlink_to(settings["mappings"])
+    settings["mappings"] = "mappings"
+    with config.open("w") as file:
+        YAML().dump(settings, file)
+    with ServiceProcess(config) as running:
+        yield running
+
+
+@pytest.fixture
+def ris(service):
+    with SimulatedRIS(service.host, service.hl7_port, f"R{os.urandom(3).hex()}") as sender:
+        yield sender
+
+
+def modality(service, ae_title):
+    return SimulatedModality(service.host, service.dicom_port, ae_title)
+
+
+def test_it_says_that_it_is_alive_and_ready(service):
+    assert json.loads(get(service, "/health/live")) == {"status": "alive"}
+    assert json.loads(get(service, "/health/ready")) == {"status": "ready"}
+
+
+def test_it_counts_messages_requests_and_rows(service, ris):
+    ris.send(rad4_orm(order(1001)))
+    modality(service, "CT1").worklist()
+    exposed = get(service, "/metrics")
+    assert 'gateway_hl7_messages_total{disposition="accepted",listener="ris"}' in exposed
+    assert 'gateway_dimse_requests_total{operation="C-FIND",status="0000"}' in exposed
+    assert 'gateway_store_rows{what="listed_steps"}' in exposed
+
+
+def test_a_device_that_is_not_registered_is_rejected(service):
+    with pytest.raises(ConnectionError):
+        modality(service, "STRANGER").echo()
+
+
+def test_a_device_may_be_shown_only_its_own_steps(service, ris):
+    ris.send(rad4_orm(order(1002, station="US1", modality="US")))
+    ris.send(rad4_orm(order(1003, station="CT1")))
+    own = modality(service, "US1").worklist()
+    assert {item.ScheduledProcedureStepSequence[0].ScheduledStationAETitle for item in own} == {"US1"}
+    assert modality(service, "US1").worklist(ScheduledStationAETitle="CT1") == []
+    everything = modality(service, "CT1").worklist()
+    assert {"A000001002", "A000001003"} <= {item.AccessionNumber for item in everything}
+
+
+def test_an_own_only_device_sees_a_step_that_may_be_done_on_several_stations(service, ris):
+    ris.send(bare_orm(order(1004, code="CTABD")))
+    seen = modality(service, "CT1").worklist(ScheduledStationAETitle="CT2")
+    assert any("CT1" in item.ScheduledProcedureStepSequence[0].ScheduledStationAETitle for item in seen)
+
+
+def test_a_reload_brings_new_procedure_rules_and_releases_what_was_held(service, ris):
+    assert "held" in ris.send(bare_orm(order(1005, code="BRANDNEW"))).text
+    mappings = service.config.parent / "mappings"
+    shipped = mappings.resolve()
+    mappings.unlink()
+    mappings.mkdir()
+    for entry in shipped.iterdir():
+        (mappings / entry.name).symlink_to(entry)
+    catalogue = mappings / "procedures.csv"
+    rows = catalogue.read_text()
+    catalogue.unlink()
+    catalogue.write_text(rows.rstrip("\n") + "\nBRANDNEW,99PROC,New,CT,,,,,CT1,,,\n")
+    os.kill(service.pid, signal.SIGHUP)
+    _until(lambda: "held_messages_released" in service.output.read_text(), service)
+    found = modality(service, "CT1").worklist(PatientID=invented_person(1005).patient_id)
+    assert len(found) == 1
+
+
+def test_a_reload_with_a_mistake_changes_nothing_and_says_so(service, ris):
+    devices = service.config.parent / "devices.yaml"
+    before = devices.read_text()
+    devices.write_text("devices: [{ae_title: CT1, colour: red}]\n")
+    try:
+        os.kill(service.pid, signal.SIGHUP)
+        _until(lambda: "reload_refused" in service.output.read_text(), service)
+        modality(service, "US1").echo()
+    finally:
+        devices.write_text(before)
+
+
+def test_no_patient_data_reaches_the_logs_or_metrics(service, ris):
+    ris.send(register(MARKED))
+    ris.send(rad4_orm(order(1006, MARKED)))
+    ris.send(bare_orm(order(1007, MARKED, code="NOSUCH")))
+    ris.send(rad4_orm(order(1006, invented_person(5))))
+    ris.send(merge_patients(invented_person(9), MARKED))
+    broken = register(MARKED).message("B1", datetime.now(UTC))
+    ris.send_raw(broken.replace(b"19510304", b"1951-99-99Markedfamily"))
+    with closing(socket.create_connection((service.host, service.hl7_port))) as rude:
+        rude.sendall(b"Markedfamily MARKID7731 outside a frame" + wrap(b"MSH|Markedfamily"))
+        rude.recv(4096)
+    scanner = modality(service, "CT1")
+    scanner.worklist(PatientName="Markedfamily*", PatientID="MARKID7731")
+    with pytest.warns(UserWarning, match="Invalid value"), pytest.raises(StatusError, match="A900"):
+        scanner.worklist(PatientBirthDate="Markedfamily")
+    (item,) = scanner.worklist(AccessionNumber="A000001006")
+    item.PatientID, item.PatientName = "MARKID7731", "Markedfamily^Markedgiven"
+    scanner.complete(scanner.start(item))
+    told = service.output.read_text() + get(service, "/metrics")
+    for mark in ("Marked", "MARKID", "19510304", "A000001006"):
+        assert mark not in told
+
+
+def test_while_another_program_holds_the_database_senders_are_told_to_come_again(service, ris):
+    with closing(sqlite3.connect(service.config.with_name("gateway.db"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = ris.send(rad4_orm(order(1008)))
+        assert answer.code == "AR"
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            get(service, "/health/ready")
+        assert modality(service, "CT1").worklist(AccessionNumber="A000001001")  # reading goes on
+        other.execute("ROLLBACK")
+    assert ris.send(rad4_orm(order(1008))).code == "AA"
+    assert json.loads(get(service, "/health/ready")) == {"status": "ready"}
+
+
+def test_it_ends_cleanly_on_sigterm(tmp_path):
+    service = ServiceProcess(site(tmp_path)).start()
+    service.stop()
+    assert "Traceback" not in service.output.read_text()
+
+
+def _until(condition, service):
+    """Another process cannot be awaited, only asked; it answers in a second or never."""
+    for _ in range(200):
+        if condition():
+            return
+        get(service, "/health/live")
+    raise AssertionError(service.output.read_text()[-2000:])
