@@ -344,7 +344,7 @@ class _Run:
         )
 
     def _defaults_of(self, attributes: Attributes) -> Attributes:
-        """Takes out what the last level's rules got from the catalogue or a default: it must not replace what is held."""
+        """Take out what the last level got from the catalogue or a default: it must not replace what is held."""
         return {tag: attributes.pop(tag) for tag in self.filled if tag in attributes}
 
     def _steps(

@@ -100,7 +100,8 @@ def _procedure(procedure: ProcedureInput) -> Readable:
         "where": procedure.where,
         "attributes": readable({**procedure.defaults, **procedure.attributes}),
         "steps": [
-            _present({"ScheduledProcedureStepID": step.sps_id, **readable({**step.defaults, **step.attributes})}) for step in procedure.steps
+            _present({"ScheduledProcedureStepID": step.sps_id, **readable({**step.defaults, **step.attributes})})
+            for step in procedure.steps
         ],
     })  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The mapping engine and its compiler, over a small document of its own: no HL7 here."""
 
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -376,7 +377,14 @@ CATALOGUED: dict[str, Any] = {
 
 
 def catalogued(*entries: SaidEntry) -> OrderEvent:
-    return event(mapped(CATALOGUED, *entries, catalogue=Catalogue.compile(ROWS)))
+    """The order with what the catalogue gave among its attributes, as on an empty store."""
+    made = event(mapped(CATALOGUED, *entries, catalogue=Catalogue.compile(ROWS)))
+    return replace(made, procedures=tuple(replace(_completed(each), steps=tuple(map(_completed, each.steps)))
+                                          for each in made.procedures))  # fmt: skip
+
+
+def _completed(said):
+    return replace(said, attributes={**said.defaults, **said.attributes}, defaults={})
 
 
 def test_bare_code_is_completed_with_every_station() -> None:
