@@ -6,6 +6,7 @@ the right to see it, so it may name patients; logs never do.
 
 import asyncio
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from gateway.config import Site
@@ -34,7 +36,10 @@ messages = typer.Typer(help="The archive of received messages.", no_args_is_help
 cli.add_typer(worklist, name="worklist")
 cli.add_typer(messages, name="messages")
 
-_out = Console()
+_WIDE = 200
+"""Columns where nobody's terminal says otherwise: what is piped is searched, not looked at."""
+
+_out = Console() if sys.stdout.isatty() else Console(width=_WIDE)
 _err = Console(stderr=True)
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
@@ -79,9 +84,11 @@ def _print_json(value: Any) -> None:
 
 
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    table = Table(*columns, header_style="bold", box=None, pad_edge=False)
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # an identifier cut short is no identifier
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     _out.print(table)
 
 
@@ -300,7 +307,11 @@ def _lines(attributes: "Attributes", depth: int = 0) -> Iterable[tuple[str, str,
 @worklist.command("import")
 def worklist_import(
     paths: Annotated[
-        list[Path], typer.Argument(help="Worklist files (.wl, .dcm), DICOM JSON, or folders.", exists=True)
+        list[Path],
+        typer.Argument(
+            help="Worklist files (.wl, .dcm), DICOM JSON, or folders; empty files in folders are passed over.",
+            exists=True,
+        ),
     ],
     config: ConfigOption = CONFIG,
 ) -> None:
@@ -310,7 +321,11 @@ def worklist_import(
     files = [
         file
         for path in paths
-        for file in (sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path])
+        for file in (
+            sorted(entry for entry in path.rglob("*") if entry.is_file() and entry.stat().st_size)
+            if path.is_dir()
+            else [path]
+        )
     ]
     report = import_files(_site(config), _store(config), files)
     for name, problem in report.problems:
@@ -358,7 +373,7 @@ def worklist_expire(
 def messages_list(
     config: ConfigOption = CONFIG,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
-    disposition: Annotated[str, typer.Option(help="accepted, held, ignored, refused, repeated or unreadable.")] = "",
+    disposition: Annotated[str, typer.Option(help="accepted, held, released, ignored, refused or unreadable.")] = "",
     listener: str = "",
     key: Annotated[str, typer.Option(help="A patient ID, placer or filler number, or accession number.")] = "",
     json_output: JSONOption = False,

@@ -49,8 +49,8 @@ class _Strict(BaseModel):
 class DICOMSettings(_Strict):
     """The DICOM listener."""
 
-    host: str = "127.0.0.1"
-    port: Port = 11112
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every one")
+    port: Port = Field(11112, description="TCP port of worklist and MPPS")
     associations_max: int = Field(256, ge=1, le=10_000, description="served at once; more are told to come back")
     associations_per_address_max: int = Field(64, ge=1, le=10_000, description="from one network address")
     idle_s: float = Field(600, gt=0, le=86_400, description="an association that says nothing for so long is aborted")
@@ -59,61 +59,63 @@ class DICOMSettings(_Strict):
 class HL7Settings(_Strict):
     """One MLLP listener and how its messages are read."""
 
-    name: Name
-    host: str = "127.0.0.1"
-    port: Port = 2575
-    mapping: Name = "ihe-swf"
+    name: Name = Field(description="names the listener in the archive, the history of steps and the logs")
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every one")
+    port: Port = Field(2575, description="TCP port, MLLP")
+    mapping: Name = Field("ihe-swf", description="rule set in mappings/hl7v2 that reads this sender")
     charset: str = Field("", description="MSH-18 value assumed when a message declares none; ASCII if empty")
     issuer: str = Field("", description="authority of identifiers that name none")
-    uncovered: Literal["refuse", "hold"] = "refuse"
-    repeat: Literal["answer", "refuse"] = "answer"
+    uncovered: Literal["refuse", "hold"] = Field("refuse", description="an order that no procedure rule completes")
+    repeat: Literal["answer", "refuse"] = Field("answer", description="a control ID used before for another message")
     ignore: tuple[str, ...] = Field((), description="message types archived and acknowledged, e.g. ADT^A02, SIU")
     accept_test: bool = Field(False, description="whether messages with processing ID T are processed")
     merged_patient: Literal["redirect", "refuse"] = Field("redirect", description="a later message uses a merged ID")
-    frame_bytes_max: int = Field(1_048_576, ge=1024, le=64 * 1_048_576)
+    frame_bytes_max: int = Field(1_048_576, ge=1024, le=64 * 1_048_576, description="longest message taken")
 
 
 class HTTPSettings(_Strict):
     """Health and metrics."""
 
-    host: str = "127.0.0.1"
-    port: Port = 8080
+    host: str = Field("127.0.0.1", description="address to listen on; whoever reaches it reads health and metrics")
+    port: Port = Field(8080, description="TCP port of /health/live, /health/ready and /metrics")
 
 
 class DevicesSettings(_Strict):
     """The device registry, and what to do with a caller that is not in it."""
 
-    file: str = ""
+    file: str = Field("", description="the registry, such as devices.yaml; empty: there is none")
     unknown: Literal["accept", "reject"] | None = Field(None, description="default: accept on loopback, else reject")
 
 
 class IssuerSettings(_Strict):
     """One assigning authority under all its names."""
 
-    name: str
-    hl7: tuple[str, ...] = ()
-    oid: tuple[str, ...] = ()
-    dicom: tuple[str, ...] = ()
+    name: str = Field(description="what the gateway calls this authority")
+    hl7: tuple[str, ...] = Field((), description="namespaces it has in HL7 messages")
+    oid: tuple[str, ...] = Field((), description="its universal IDs")
+    dicom: tuple[str, ...] = Field((), description="how DICOM attributes name it as issuer")
 
 
 class ExpirySettings(_Strict):
     """The nightly expiry of steps that nobody performed."""
 
     after_days: int = Field(7, ge=1, le=3650, description="days after the scheduled day")
-    at: Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "02:30"
+    at: Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = Field(
+        "02:30", description="time of the department's night"
+    )
 
 
 class Settings(_Strict):
     """`gateway.yaml`."""
 
-    ae_title: AEText = "GATEWAY"
-    store: str = "sqlite:///gateway.db"
+    ae_title: AEText = Field("GATEWAY", description="our own AE title; any called AE title is answered")
+    store: str = Field("sqlite:///gateway.db", description="the database")
     dicom: DICOMSettings = DICOMSettings()
     hl7: tuple[HL7Settings, ...] = ()
     http: HTTPSettings = HTTPSettings()
     devices: DevicesSettings = DevicesSettings()
-    mappings: str = "mappings"
-    timezone: str = ""
+    mappings: str = Field("mappings", description="folder of rule sets, code tables and the procedure catalogue")
+    timezone: str = Field("", description="the department's wall clock, e.g. Europe/Berlin; default: the machine's")
     issuers: tuple[IssuerSettings, ...] = ()
     expiry: ExpirySettings = ExpirySettings()
 
@@ -187,7 +189,7 @@ def load_site(file: Path) -> Site:
     mappings = _mappings(base / settings.mappings, settings, issuers, problems)
     devices = _devices(base, settings, problems)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(list(dict.fromkeys(problems)))  # a base's mistake is found by each mapping that extends it
     return Site(file, settings, _store_url(base, settings.store), mappings, devices, issuers)
 
 

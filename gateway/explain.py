@@ -49,11 +49,18 @@ def _items(order: Order) -> list[dict[str, str]]:
     ]
 
 
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 def render(explained: dict[str, Any], console: Console) -> None:
     """Print an explanation as tables."""
     console.print(f"[bold]{explained['file']}[/bold], mapping {explained['mapping']}", highlight=False)
     if explained.get("trace"):
-        table = Table("Attribute", "From", "Raw", "Rule", "Converter", "Value", box=None, pad_edge=False)
+        table = _table("Attribute", "From", "Raw", "Rule", "Converter", "Value")
         for entry in explained["trace"]:
             # The rule is named by its attribute, which the first column says already; `>` is the step's sequence.
             rule = entry["rule"].removesuffix(f" rules.{entry['target']}").removesuffix(f" identity.{entry['target']}")
@@ -63,7 +70,7 @@ def render(explained: dict[str, Any], console: Console) -> None:
         console.print(table)
     if explained.get("items"):
         console.print("\n[bold]Worklist items, were the store empty[/bold]")
-        table = Table(*explained["items"][0], box=None, pad_edge=False)
+        table = _table(*explained["items"][0])
         for item in explained["items"]:
             table.add_row(*item.values())
         console.print(table)

@@ -76,6 +76,7 @@ class Service:
             ),
             observe=self._observe_dimse,
         )
+        self.metrics.associations.set_function(lambda: self.dimse.associations)
         self.http = HTTPServer(
             app(self.metrics, self._unready, self._counts), site.settings.http.host, site.settings.http.port
         )
@@ -133,12 +134,12 @@ class Service:
             return
         fixed = ("store", "dicom", "http", "timezone", "expiry")
         moved = [name for name in fixed if getattr(site.settings, name) != getattr(self.site.settings, name)]
-        listeners = {listener.name for listener in self.site.settings.hl7}
-        if {listener.name for listener in site.settings.hl7} != listeners:
+        if _addresses(site) != _addresses(self.site):
             moved.append("hl7")
         if moved:
             _log.warning("reload_needs_restart", settings=moved)
-        self.site, self._feeds = site, feeds_of(site, self._mint)
+        self.site = site
+        self._feeds |= feeds_of(site, self._mint)  # a listener that is gone from the file serves on until the restart
         _log.info("reloaded")
         await self.release_held()
 
@@ -233,16 +234,20 @@ class Service:
     # --- DICOM ---------------------------------------------------------------------------------------------------
 
     def _observe_dimse(self, event: str, /, **fields: object) -> None:
-        if event == "association_opened":
-            self.metrics.associations.inc()
-        elif event in ("association_closed", "association_aborted"):
-            self.metrics.associations.dec()
-        elif event == "association_rejected":
-            self.metrics.refused_associations.inc()
+        if event == "association_rejected":
+            self.metrics.rejected.inc()
+        elif event == "association_aborted":
+            self.metrics.aborted.inc()
         elif event == "request_done":
             self.metrics.requests.labels(fields["operation"], f"{fields['status']:04X}").inc()
             self.metrics.matches.inc(int(str(fields.get("matches") or 0)))
+            self.metrics.seconds.labels(fields["operation"]).observe(float(str(fields["milliseconds"])) / 1000)
         _log.info(event, **fields)
+
+
+def _addresses(site: Site) -> list[tuple[str, str, int, int]]:
+    """What a listener needs a restart for."""
+    return sorted((each.name, each.host, each.port, each.frame_bytes_max) for each in site.settings.hl7)
 
 
 class _Handlers:

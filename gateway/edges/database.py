@@ -274,7 +274,8 @@ def connect_to(url: str, *, busy_timeout_s: float) -> Engine:
 
 
 def _set_up(driver: sqlite3.Connection, _record: object) -> None:
-    driver.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts only before the first table, so it comes first
+    if driver.execute("PRAGMA page_count").fetchone() == (0,):
+        driver.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts only before the first table; takes a write lock
     driver.execute("PRAGMA journal_mode=WAL")
     driver.execute("PRAGMA synchronous=FULL")  # in WAL mode, NORMAL may lose the last commits with the power
     driver.execute("PRAGMA foreign_keys=ON")

@@ -180,6 +180,11 @@ class DIMSEServer:
         self._none_left = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
 
+    @property
+    def associations(self) -> int:
+        """How many are open now."""
+        return self._associations
+
     async def start(self) -> None:
         """Listen; raises OSError where the address cannot be had."""
         loop = asyncio.get_running_loop()

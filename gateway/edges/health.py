@@ -32,9 +32,8 @@ class Metrics:
             "gateway_worklist_items_left_out", "Items that could not be written into an answer", registry=self.registry
         )
         self.associations = Gauge("gateway_associations", "Open DICOM associations", registry=self.registry)
-        self.refused_associations = Counter(
-            "gateway_associations_rejected", "DICOM associations rejected or aborted", registry=self.registry
-        )
+        self.rejected = Counter("gateway_associations_rejected", "Callers not let in", registry=self.registry)
+        self.aborted = Counter("gateway_associations_aborted", "Connections ended by an abort", registry=self.registry)
         self.transient = Counter(
             "gateway_transient_failures", "Inputs that could not be stored when they came", registry=self.registry
         )

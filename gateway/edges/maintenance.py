@@ -177,6 +177,7 @@ def _run_migrations(url: str) -> None:
     """Alembic to head, in one transaction: whole or not at all, and one process at a time."""
     from alembic import command  # costs 0.2 s, and only a new or an old database needs it
     from alembic.config import Config
+    from alembic.util.exc import CommandError
 
     configuration = Config()
     configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -185,6 +186,8 @@ def _run_migrations(url: str) -> None:
         with engine.begin() as connection:
             configuration.attributes["connection"] = connection
             command.upgrade(configuration, "head")
+    except CommandError as error:
+        raise StoreError(f"the schema cannot be brought up to date: {error}") from error
     except DBAPIError as error:
         if isinstance(error.orig, Exception):
             raise store_error(error.orig) from error

@@ -476,9 +476,13 @@ LINKS_DELETE = Prepared(delete(performed_step_links).where(performed_step_links.
 WAITING_INSERT = _insert(performed_waiting)
 WAITING_DELETE = Prepared(delete(performed_waiting).where(performed_waiting.c.sop_instance_uid == _given("uid")))
 WAITING = Prepared(
-    select(performed_waiting.c.sop_instance_uid).where(
-        performed_waiting.c.kind == _given("kind"), performed_waiting.c.value == _given("value")
+    select(performed_steps.c.created_at, performed_steps.c.sop_instance_uid)
+    .join_from(
+        performed_waiting,
+        performed_steps,
+        performed_steps.c.sop_instance_uid == performed_waiting.c.sop_instance_uid,
     )
+    .where(performed_waiting.c.kind == _given("kind"), performed_waiting.c.value == _given("value"))
 )
 PERFORMED_REQUEST_INSERT = _insert(performed_requests, returning=True)
 PERFORMED_REQUESTS = Prepared(

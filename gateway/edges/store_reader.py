@@ -109,7 +109,7 @@ class StoreReader:
         """
         if not narrowing.statuses:
             return ()
-        shape, values = _shape(narrowing)
+        shape, values = shape_of(narrowing)
         found = self._connection.rows(statements.candidates(shape), **values)
         # A step with two of the stations asked for, or two names in the range, is found twice.
         return list(dict.fromkeys(found))
@@ -264,15 +264,15 @@ class StoreReader:
     def unlinked_performed_steps(
         self, study_instance_uids: Iterable[str], accession_numbers: Iterable[str]
     ) -> Sequence[PerformedStep]:
-        """Performed steps that wait for an order with one of these keys, by their UID."""
+        """Performed steps that wait for an order with one of these keys, oldest first."""
         keys = [("study", key) for key in study_instance_uids] + [("accession", key) for key in accession_numbers]
         found = {
-            uid
+            row
             for kind, key in keys
             if bare(key)
-            for (uid,) in self._connection.rows(statements.WAITING, kind=kind, value=bare(key))
+            for row in self._connection.rows(statements.WAITING, kind=kind, value=bare(key))
         }
-        performed = (self.performed_step(uid) for uid in sorted(found))
+        performed = (self.performed_step(uid) for _created_at, uid in sorted(found))
         return [each for each in performed if each is not None]
 
     def performed_requests(self, sop_instance_uid: str) -> Sequence[PerformedRequest]:
@@ -381,7 +381,7 @@ def _chunks(values: Sequence[int], length: int) -> Iterator[list[int]]:
         yield chunk
 
 
-def _shape(narrowing: Narrowing) -> tuple[Shape, dict[str, Any]]:
+def shape_of(narrowing: Narrowing) -> tuple[Shape, dict[str, Any]]:
     """The statement's shape for these bounds, and the values it binds."""
     values: dict[str, Any] = {
         "start_from": narrowing.start_from,

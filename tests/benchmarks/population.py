@@ -1,11 +1,15 @@
 """The same worklist for everybody: as orders for our store, as `.wl` files for wlmscpfs, as datasets for pynetdicom.
 
 Orders come in groups of ten that share station and day, so a query by both has ten matches however many items there
-are. A store is filled by the intake use case in this process: over MLLP 100,000 orders would take most of the run.
+are. A store is filled in this process: one order is read and mapped as any message is, then saved over and over with
+other identifiers. Over MLLP 100,000 orders would take most of the run.
 """
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields, is_dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
@@ -13,14 +17,25 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from gateway.config import load_site
 from gateway.domain.identifiers import Mint
+from gateway.domain.order import OrderEvent
+from gateway.domain.patient import Patient
 from gateway.edges.store import Store, StoreUnit
-from gateway.testing import ImagingOrder, invented_person, omi
+from gateway.processing import feeds_of
+from gateway.testing import ImagingOrder, Person, invented_person, omi
 from gateway.workflow import intake
 
 GROUP = 10
 STATIONS = 40
 FIRST_DAY = datetime(2026, 7, 6, 7, 0)
-MESSAGES_PER_TRANSACTION = 500
+ORDERS_PER_TRANSACTION = 500
+
+# Each of its texts that is exchanged is unlike every other text in it.
+TEMPLATE = ImagingOrder(
+    999_999_999,
+    Person("PAT9999999", "Template^Tina", date(1899, 1, 30), "O"),
+    datetime(1999, 12, 31, 23, 59, 58),
+    station="TEMPLATE",
+)
 
 
 def order(number: int) -> ImagingOrder:
@@ -44,19 +59,61 @@ def fill(config: Path, first: int, count: int) -> None:
     """Add orders to a site's store, which nobody else may have open."""
     site = load_site(config)
     now = datetime.now(UTC)
+    with Store(site.store_url, zone=site.settings.timezone) as store:
+        feed = feeds_of(site, Mint(store.site_namespace()))["ris"]
+        mapped = intake.preview(omi(TEMPLATE).message("TEMPLATE", now), feed)
+        (held,), (event,) = mapped.orders, mapped.result.events
+        assert isinstance(event, OrderEvent)
+        patient = Patient(None, event.patient.identifiers, event.patient.attributes)
+        make_patient = _maker(patient, _distinct(TEMPLATE))
+        make_order = _maker(held, _distinct(TEMPLATE))
+        assert make_patient
+        assert make_order
 
-    def receive_all(unit: StoreUnit, numbers: range) -> None:
-        for number in numbers:
-            message = omi(order(number)).message(f"FILL{number:09}", now)
-            intake.receive(unit, message, feed, "127.0.0.1:1", now)
+        def save_all(unit: StoreUnit, numbers: range) -> None:
+            for number in numbers:
+                texts = _texts_of(order(number))
+                patient_id = unit.save_patient(make_patient(texts), now)
+                unit.save_order(replace(make_order(texts), patient_id=patient_id), "filled", now)
 
-    with Store(site.store_url) as store:
-        listener = site.settings.hl7[0]
-        feed = intake.Feed(listener.name, site.mappings[listener.mapping], Mint(store.site_namespace()))
         numbers = range(first, first + count)
-        for begin in range(0, count, MESSAGES_PER_TRANSACTION):
-            chunk = numbers[begin : begin + MESSAGES_PER_TRANSACTION]
-            store.write(lambda unit, chunk=chunk: receive_all(unit, chunk)).result()
+        for begin in range(0, count, ORDERS_PER_TRANSACTION):
+            chunk = numbers[begin : begin + ORDERS_PER_TRANSACTION]
+            store.write(lambda unit, chunk=chunk: save_all(unit, chunk)).result()
+
+
+def _texts_of(new: ImagingOrder) -> dict[str, str]:
+    """Every text of the template's order that is another one in this order."""
+    return dict(zip(_distinct(TEMPLATE), _distinct(new), strict=True))
+
+
+def _distinct(of: ImagingOrder) -> tuple[str, ...]:
+    return (
+        of.placer, of.filler, of.accession, of.requested_procedure_id, of.sps_id, of.study_instance_uid, of.station,
+        f"ROOM {of.station}", f"{of.start:%Y%m%d}", f"{of.start:%H%M%S}", of.person.patient_id, of.person.name,
+        f"{of.person.birth_date:%Y%m%d}", of.person.sex,
+    )  # fmt: skip
+
+
+Make = Callable[[Mapping[str, str]], Any]
+
+
+def _maker(value: Any, exchanged: Collection[str]) -> Make | None:
+    """Makes the value with other texts in place of these, sharing all that stays; None where everything does."""
+    if isinstance(value, str):
+        return (lambda texts: texts[value]) if value in exchanged else None
+    if isinstance(value, dict):
+        keys = {key: make for key, held in value.items() if (make := _maker(held, exchanged))}
+        return (lambda texts: value | {key: make(texts) for key, make in keys.items()}) if keys else None
+    if isinstance(value, (list, tuple)):
+        places = [(held, _maker(held, exchanged)) for held in value]
+        if not any(make for _, make in places):
+            return None
+        return lambda texts: type(value)(make(texts) if make else held for held, make in places)
+    if is_dataclass(value):
+        parts = {part.name: make for part in fields(value) if (make := _maker(getattr(value, part.name), exchanged))}
+        return (lambda texts: replace(value, **{name: make(texts) for name, make in parts.items()})) if parts else None
+    return None
 
 
 def item(of: ImagingOrder) -> Dataset:

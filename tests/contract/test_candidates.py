@@ -10,10 +10,10 @@ from sample_department import NOW, attributes, order, patient, procedure, step
 
 from gateway.domain.attributes import SPS_SEQUENCE, text
 from gateway.domain.matching import Narrowing, compile_query
-from gateway.domain.worklist import LISTED, SPSStatus, start_of
+from gateway.domain.worklist import LISTED, SPSStatus, WorklistItem, start_of
 from gateway.edges import statements
 from gateway.edges.store import Store
-from gateway.edges.store_reader import ITEMS_CHUNK, _shape
+from gateway.edges.store_reader import ITEMS_CHUNK, shape_of
 
 NAMES = ("Müller^Anna", "MULLER^Bert", "Mu^Li=木^李", "Doe^Jane", "Do^Chi", "Östman^Åke", "Sample^Paula")
 STATIONS = ("CT1", "CT2", "MR1")
@@ -48,9 +48,11 @@ def department(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         yield store
 
 
-def _everything(store):
-    refs = store.reader.candidates(Narrowing(statuses=frozenset(SPSStatus)))
-    return store.reader.items(step_id for step_id, _ in refs)
+@pytest.fixture(scope="module")
+def everything(department: Store) -> dict[int, WorklistItem]:
+    """All of its items by step id."""
+    refs = department.reader.candidates(Narrowing(statuses=frozenset(SPSStatus)))
+    return {item.step_id: item for item in department.reader.items(step_id for step_id, _ in refs)}
 
 
 _keys = st.fixed_dictionaries(
@@ -80,13 +82,13 @@ _step_keys = st.fixed_dictionaries(
 
 @settings(max_examples=300, deadline=None)
 @given(keys=_keys, step_keys=_step_keys)
-def test_narrowing_never_hides_a_match(department, keys, step_keys):
+def test_narrowing_never_hides_a_match(department, everything, keys, step_keys):
     asked = {keyword: {"Alphabetic": value} if keyword == "PatientName" else value for keyword, value in keys.items()}
     identifier = attributes(**asked) | {SPS_SEQUENCE: {"vr": "SQ", "Value": [attributes(**step_keys)]}}
     query = compile_query(identifier)
     narrowing = query.narrowing()
     shown = set(dict(department.reader.candidates(narrowing)))
-    for item in _everything(department):
+    for item in everything.values():
         if item.status in LISTED and query.matches(item.attributes, item.status):
             assert item.step_id in shown
 
@@ -131,8 +133,7 @@ def _within(narrowing, item):
 
 @settings(max_examples=400, deadline=None)
 @given(narrowing=_narrowings)
-def test_candidates_are_exactly_what_the_bounds_say_by_start_then_step(department, narrowing):
-    everything = {item.step_id: item for item in _everything(department)}
+def test_candidates_are_exactly_what_the_bounds_say_by_start_then_step(department, everything, narrowing):
     found = [step_id for step_id, _ in department.reader.candidates(narrowing)]
     expected = [step_id for step_id, item in everything.items() if _within(narrowing, item)]
     assert found == sorted(expected, key=lambda step_id: (start_of(everything[step_id].step), step_id))
@@ -140,8 +141,8 @@ def test_candidates_are_exactly_what_the_bounds_say_by_start_then_step(departmen
 
 def test_stations_beyond_the_longest_list_do_not_narrow(department):
     many = frozenset(f"AE{number}" for number in range(statements.LIST_LENGTHS[-1] + 1))
-    everything = department.reader.candidates(Narrowing())
-    assert department.reader.candidates(Narrowing(station_ae_titles=many)) == everything
+    unbounded = department.reader.candidates(Narrowing())
+    assert department.reader.candidates(Narrowing(station_ae_titles=many)) == unbounded
     assert department.reader.candidates(Narrowing(station_ae_titles=frozenset(list(many)[:-1]))) == []
 
 
@@ -166,7 +167,7 @@ _PLANS = [
     (Narrowing(station_ae_titles=frozenset({"CT1", "CT2", "MR1"}), **_DAY),
      "step_stations USING COVERING INDEX step_stations_by_station (ae_title=? AND listed=? AND start_local>?"),
     (Narrowing(patient_id="P1", **_DAY), "patients USING COVERING INDEX patients_by_patient_id (patient_id=?)"),
-    (Narrowing(accession_number="A1", **_DAY), "USING INDEX requested_procedures_by_accession (accession=?)"),
+    (Narrowing(accession_number="A1", **_DAY), "USING COVERING INDEX requested_procedures_by_accession (accession=?)"),
     (Narrowing(requested_procedure_id="R1", **_DAY),
      "USING COVERING INDEX requested_procedures_by_rp_id (requested_procedure_id=?)"),
     (Narrowing(study_instance_uids=frozenset({"2.25.1"}), **_DAY),
@@ -196,7 +197,7 @@ def _plan(store: Store, prepared, values) -> str:
 
 @pytest.mark.parametrize(("narrowing", "expected"), _PLANS)
 def test_query_is_answered_from_its_index(department, narrowing, expected):
-    shape, values = _shape(narrowing)
+    shape, values = shape_of(narrowing)
     plan = _plan(department, statements.candidates(shape), values)
     assert expected in plan.splitlines()[0]
     assert "SCAN" not in plan
@@ -204,7 +205,7 @@ def test_query_is_answered_from_its_index(department, narrowing, expected):
 
 @pytest.mark.parametrize("narrowing", [_PLANS[0][0], Narrowing(**_DAY), Narrowing()])
 def test_commonest_queries_need_no_sorting(department, narrowing):
-    shape, values = _shape(narrowing)
+    shape, values = shape_of(narrowing)
     assert "TEMP B-TREE" not in _plan(department, statements.candidates(shape), values)
 
 

@@ -208,6 +208,11 @@ def test_step_is_found_by_any_of_the_keys_an_mpps_carries(write, keys):
     assert (ref.study_instance_uid, ref.sps_id, ref.status) == ("2.25.1", "S1.1", SPSStatus.SCHEDULED)
 
 
+def test_steps_are_told_in_the_order_asked_without_those_that_are_gone(write):
+    first, second = (_saved(write, number).procedures[0].steps[0].id for number in (1, 2))
+    assert [ref.sps_id for ref in write(lambda unit: unit.steps([second, 99, first]))] == ["S2.1", "S1.1"]
+
+
 def test_step_has_to_carry_all_of_the_keys_given(write):
     _saved(write, 1)
     _saved(write, 2)
@@ -263,6 +268,33 @@ def test_performed_step_changes_state_and_links(write):
     assert write(lambda unit: unit.performed_step("1.2.3")) == said
     write(lambda unit: unit.save_performed_step(replace(said, steps=()), LATER))
     assert write(lambda unit: unit.performed_steps_of(step_id)) == []
+
+
+def _naming(uid, *studies, accession=""):
+    """A performed step that names scheduled steps of these studies."""
+    items = [attributes(StudyInstanceUID=study, AccessionNumber=accession) for study in studies]
+    said = performed(uid)
+    return replace(said, attributes=said.attributes | {"00400270": {"vr": "SQ", "Value": items}})
+
+
+def test_performed_step_waits_for_an_order_by_study_or_accession_oldest_first(write):
+    later, earlier = _naming("1.2.1", "2.25.1", accession="A1"), _naming("1.2.2", "2.25.1")
+    write(lambda unit: unit.save_performed_step(earlier, NOW))
+    write(lambda unit: unit.save_performed_step(later, LATER))
+    assert write(lambda unit: unit.unlinked_performed_steps(["2.25.1", ""], ["A1", ""])) == [earlier, later]
+    assert write(lambda unit: unit.unlinked_performed_steps([], ["A1"])) == [later]
+    assert write(lambda unit: unit.unlinked_performed_steps(["2.25.9"], [])) == []
+
+
+def test_performed_step_that_is_linked_or_quarantined_waits_no_longer(write):
+    step_id = _saved(write).procedures[0].steps[0].id
+    for uid, change in (("1.2.1", {"steps": (step_id,)}), ("1.2.2", {"quarantined": True})):
+        said = _naming(uid, "2.25.1")
+        write(lambda unit, one=said: unit.save_performed_step(one, NOW))
+        assert write(lambda unit: unit.unlinked_performed_steps(["2.25.1"], [])) == [said]
+        changed = replace(said, **change)
+        write(lambda unit, one=changed: unit.save_performed_step(one, LATER))
+        assert write(lambda unit: unit.unlinked_performed_steps(["2.25.1"], [])) == []
 
 
 def test_raw_requests_are_kept_whether_or_not_their_instance_is(write, store):

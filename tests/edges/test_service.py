@@ -158,13 +158,14 @@ def test_no_patient_data_reaches_the_logs_or_metrics(service, ris):
 
 
 def test_while_another_program_holds_the_database_senders_are_told_to_come_again(service, ris):
+    ris.send(rad4_orm(order(1009)))
     with closing(sqlite3.connect(service.config.with_name("gateway.db"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         answer = ris.send(rad4_orm(order(1008)))
         assert answer.code == "AR"
         with pytest.raises(urllib.error.HTTPError, match="503"):
             get(service, "/health/ready")
-        assert modality(service, "CT1").worklist(AccessionNumber="A000001001")  # reading goes on
+        assert modality(service, "CT1").worklist(AccessionNumber="A000001009")  # reading goes on
         other.execute("ROLLBACK")
     assert ris.send(rad4_orm(order(1008))).code == "AA"
     assert json.loads(get(service, "/health/ready")) == {"status": "ready"}

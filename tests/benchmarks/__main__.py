@@ -1,0 +1,41 @@
+"""`python -m tests.benchmarks`: the budgets of the gateway beside its peers, in one run of about five minutes.
+
+Prints the table and writes docs/benchmarks.md; `--quick` only shows within seconds that everything still runs, and
+writes nothing. None of this is a timed test: machines differ, ratios on one machine do much less.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from tests.benchmarks.measure import fsyncs_per_second, machine
+from tests.benchmarks.report import page, print_table
+from tests.benchmarks.scenarios import FULL, QUICK, SCENARIOS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+
+
+def main() -> None:
+    """Run every scenario."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs, not how fast")
+    quick = parser.parse_args().quick
+    began = time.monotonic()
+
+    def progress(text: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {text}", flush=True)
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        syncs = fsyncs_per_second(folder)
+        rows = [row for scenario in SCENARIOS for row in scenario(folder, QUICK if quick else FULL, progress)]
+    facts = [*machine(), ("Disk", f"{syncs:,.0f} durable writes of 4 KiB a second (fsync)")]
+    print_table(rows, facts)
+    if not quick:
+        PAGE.write_text(page(rows, facts), encoding="utf-8")
+        print(f"Written to {PAGE.relative_to(PAGE.parents[1])}")
+
+
+if __name__ == "__main__":
+    main()
