@@ -405,7 +405,11 @@ class _Run:
         midnight = datetime(int(day[:4]), int(day[4:6]), int(day[6:8]))  # wall clock, without a zone (D13)
         start = midnight + timedelta(hours=int(at[:2]), minutes=int(at[2:4]), seconds=int(at[4:6]))
         end = start + timedelta(minutes=step.duration_min)
-        for rule, value in zip(self.ends, (f"{end:%Y%m%d}", f"{end:%H%M%S}"), strict=True):
+        for rule, value in zip(
+            self.ends,
+            (f"{end.year:04}{end.month:02}{end.day:02}", f"{end.hour:02}{end.minute:02}{end.second:02}"),
+            strict=True,
+        ):
             if rule.tag not in attributes:
                 attributes[rule.tag] = {"vr": rule.vr, "Value": [value]}
                 self._traced(rule.target, rule.origin, "", "", "missing: catalogue", value)

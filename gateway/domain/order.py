@@ -334,11 +334,6 @@ def _procedure_keys(
         "PlacerOrderNumberImagingServiceRequest": event.placer.value if event.placer else "",
         "FillerOrderNumberImagingServiceRequest": event.filler.value if event.filler else "",
     }
-    minted = {
-        "StudyInstanceUID": mint.study_instance_uid(key),
-        "AccessionNumber": mint.short_id("A", key),
-        "RequestedProcedureID": mint.short_id("R", key),
-    }
     refusals = []
     for keyword, known in tuple(keys.items()):
         policy = event.policies.get(keyword)
@@ -348,8 +343,14 @@ def _procedure_keys(
             refusals.append(_lacking(keyword, policy, said.where))
         else:  # a source that is itself empty, or too long for the key, falls back to minting
             derived = (keys | sources).get(policy.source, "")
-            keys[keyword] = derived if 0 < len(derived) <= LENGTH_MAX["SH"] else minted[keyword]
+            keys[keyword] = derived if 0 < len(derived) <= LENGTH_MAX["SH"] else _minted(mint, keyword, key)
     return keys, refusals
+
+
+def _minted(mint: Mint, keyword: str, key: str) -> str:
+    if keyword == "StudyInstanceUID":
+        return mint.study_instance_uid(key)
+    return mint.short_id("A" if keyword == "AccessionNumber" else "R", key)
 
 
 def _apply_step(

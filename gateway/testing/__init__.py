@@ -6,6 +6,7 @@ toolkit. Nothing here imports the service: what is tested is what listens. Every
 """
 
 from gateway.testing.modality import SimulatedModality, StatusError, worklist_identifier
+from gateway.testing.process import FixedClock, ServiceFailed, ServiceProcess, free_port, site
 from gateway.testing.ris import (
     Acknowledgement,
     Draft,
@@ -23,7 +24,6 @@ from gateway.testing.ris import (
     register,
     update_patient,
 )
-from gateway.testing.site import FixedClock, ServiceFailed, ServiceProcess, free_port, site
 
 __all__ = [
     "Acknowledgement",

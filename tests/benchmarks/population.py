@@ -28,13 +28,15 @@ GROUP = 10
 STATIONS = 40
 FIRST_DAY = datetime(2026, 7, 6, 7, 0)
 ORDERS_PER_TRANSACTION = 500
+CODE = "UNLISTED"  # in no procedure catalogue, which would add times that depend on the start
 
 # Each of its texts that is exchanged is unlike every other text in it.
 TEMPLATE = ImagingOrder(
     999_999_999,
     Person("PAT9999999", "Template^Tina", date(1899, 1, 30), "O"),
     datetime(1999, 12, 31, 23, 59, 58),
-    station="TEMPLATE",
+    "TEMPLATE",
+    code=CODE,
 )
 
 
@@ -42,7 +44,7 @@ def order(number: int) -> ImagingOrder:
     """The order with this number, counting from 0."""
     group, place = divmod(number, GROUP)
     start = FIRST_DAY + timedelta(days=group // STATIONS, minutes=30 * place)
-    return ImagingOrder(number, invented_person(number), start, station=station_of(group))
+    return ImagingOrder(number, invented_person(number), start, station_of(group), code=CODE)
 
 
 def station_of(group: int) -> str:

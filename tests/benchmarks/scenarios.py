@@ -88,10 +88,12 @@ def _largest_worklist(config: Path, held: int, own_rate: float, scale: Scale, pr
         pairs = asyncio.run(_performed_rate(service.dicom_port, size, scale.seconds))
     peer = f"itself at {COMPARED_SIZE:,}"
     return [
-        Row(f"associate, ask, release: 10 of {size:,} items", ours.per_s, "/s", peer, own_rate, 0.8, note=_times(ours)),
+        Row(
+            f"associate, ask, release: 10 of {size:,} items", ours.per_s, "/s", peer, own_rate, 0.8, times=_times(ours)
+        ),
         Row(f"memory, {size:,} items served", memory, "MB", at_most=400),
         Row(f"start to first answer, {size:,} items", start_s, "s", at_most=2),
-        Row(f"performed steps, {MODALITIES} modalities", pairs.per_s, "/s", at_least=300, note=_times(pairs)),
+        Row(f"performed steps, {MODALITIES} modalities", pairs.per_s, "/s", at_least=300, times=_times(pairs)),
     ]
 
 
@@ -123,7 +125,7 @@ def orders(folder: Path, scale: Scale, progress: Progress) -> list[Row]:
 
 
 def _against(what: str, ours: Rate, peer: str, theirs: Rate, at_least: float | None) -> Row:
-    return Row(what, ours.per_s, "/s", peer, theirs.per_s, at_least, note=_times(ours))
+    return Row(what, ours.per_s, "/s", peer, theirs.per_s, at_least, times=_times(ours))
 
 
 def _times(measured: Rate) -> str:
