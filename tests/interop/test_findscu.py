@@ -179,8 +179,7 @@ def test_a_device_that_cancels_gets_a_final_answer(service: ServiceProcess) -> N
     assert b"Received Final Find Response" in said
 
 
-def test_an_unknown_called_ae_title_is_served_as_modalities_are_often_misconfigured_or_rejected_with_a_reason(
-    service: ServiceProcess,
-) -> None:
+def test_a_device_that_calls_us_by_another_name_is_served(service: ServiceProcess) -> None:
+    # Called AE titles are misconfigured more often than not; who may call is decided by the calling one.
     done = run_program("echoscu", "-aec", "SOMEBODYELSE", "127.0.0.1", str(service.dicom_port))
-    assert done.returncode == 0 or b"Called AE Title Not Recognized" in done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
