@@ -215,6 +215,7 @@ ATTRIBUTES: tuple[Attribute, ...] = tuple(_row(line) for line in _ROWS.strip().s
 BY_TAG: Mapping[str, Attribute] = {attribute.tag: attribute for attribute in ATTRIBUTES}
 BY_KEYWORD: Mapping[str, Attribute] = {attribute.keyword: attribute for attribute in ATTRIBUTES}
 TAG: Mapping[str, str] = {attribute.keyword: attribute.tag for attribute in ATTRIBUTES}
+_VR: Mapping[str, str] = {attribute.keyword: attribute.vr for attribute in ATTRIBUTES}
 
 SPS_SEQUENCE = TAG["ScheduledProcedureStepSequence"]
 STEP_TYPE_1 = (
@@ -234,8 +235,8 @@ LENGTH_MAX: Mapping[str, int] = {
 
 def element(keyword: str, *values: Any) -> Element:
     """The element of a table attribute with these values; with none, a zero-length element."""
-    vr = BY_KEYWORD[keyword].vr
-    return {"vr": vr, "Value": list(values)} if values else {"vr": vr}
+    vr = _VR[keyword]
+    return {"vr": vr, "Value": [*values]} if values else {"vr": vr}
 
 
 def values(attributes: Mapping[str, Element], keyword: str) -> list[Any]:
@@ -246,10 +247,16 @@ def values(attributes: Mapping[str, Element], keyword: str) -> list[Any]:
 
 def text(attributes: Mapping[str, Element], keyword: str) -> str:
     """The first value as text ('' where there is none); a person name as its component groups."""
-    found = values(attributes, keyword)
-    if not found or found[0] is None:
+    held = attributes.get(TAG[keyword])
+    found = held.get("Value") if held else None
+    if not found:
         return ""
-    return person_name_text(found[0]) if isinstance(found[0], dict) else str(found[0])
+    first = found[0]
+    if type(first) is str:
+        return first
+    if first is None:
+        return ""
+    return person_name_text(first) if isinstance(first, dict) else str(first)
 
 
 def person_name_text(value: Mapping[str, Any]) -> str:
@@ -281,17 +288,25 @@ def at_level(attributes: Mapping[str, Element], levels: Iterable[Level]) -> Attr
     return {tag: held for tag, held in attributes.items() if tag in BY_TAG and BY_TAG[tag].level in wanted}
 
 
+# An order has some ten coded entries, so their parts are not looked up by keyword each time.
+_CODE_VALUE, _LONG_CODE_VALUE, _URN_CODE_VALUE = TAG["CodeValue"], TAG["LongCodeValue"], TAG["URNCodeValue"]
+_SCHEME, _SCHEME_VERSION = TAG["CodingSchemeDesignator"], TAG["CodingSchemeVersion"]
+_CODE_MEANING = TAG["CodeMeaning"]
+_CODE_VALUE_CHARACTERS_MAX, _CODE_MEANING_CHARACTERS_MAX = LENGTH_MAX["SH"], LENGTH_MAX["LO"]
+
+
 def code_item(code: str, scheme: str, meaning: str = "", version: str = "") -> Attributes:
     """A coded entry (PS3.3 8): long codes and URNs in their own attributes, never cut; meaning falls back to code."""
+    item: Attributes
     if code.startswith(("urn:", "http:", "https:")):
-        item = {TAG["URNCodeValue"]: element("URNCodeValue", code)}
+        item = {_URN_CODE_VALUE: {"vr": "UR", "Value": [code]}}
+    elif len(code) <= _CODE_VALUE_CHARACTERS_MAX:
+        item = {_CODE_VALUE: {"vr": "SH", "Value": [code]}, _SCHEME: {"vr": "SH", "Value": [scheme]}}
     else:
-        keyword = "CodeValue" if len(code) <= LENGTH_MAX["SH"] else "LongCodeValue"
-        item = {TAG[keyword]: element(keyword, code)}
-        item[TAG["CodingSchemeDesignator"]] = element("CodingSchemeDesignator", scheme)
+        item = {_LONG_CODE_VALUE: {"vr": "UC", "Value": [code]}, _SCHEME: {"vr": "SH", "Value": [scheme]}}
     if version:
-        item[TAG["CodingSchemeVersion"]] = element("CodingSchemeVersion", version)
-    item[TAG["CodeMeaning"]] = element("CodeMeaning", (meaning or code)[: LENGTH_MAX["LO"]])
+        item[_SCHEME_VERSION] = {"vr": "SH", "Value": [version]}
+    item[_CODE_MEANING] = {"vr": "LO", "Value": [(meaning or code)[:_CODE_MEANING_CHARACTERS_MAX]]}
     return item
 
 

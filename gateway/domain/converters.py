@@ -79,10 +79,12 @@ _ONE_LINE_SEPARATED = frozenset({"LO", "SH", "PN", "CS", "AE", "UC"})  # backsla
 
 def part(repetition: Repetition, component: int, subcomponent: int = 1) -> str:
     """The text at a position counted from 1; '' where there is none or it is the HL7 null."""
-    try:
-        text = repetition[component - 1][subcomponent - 1]
-    except IndexError:
+    if component > len(repetition):
         return ""
+    subcomponents = repetition[component - 1]
+    if subcomponent > len(subcomponents):
+        return ""
+    text = subcomponents[subcomponent - 1]
     return "" if text == NULL else text.strip()
 
 
@@ -109,7 +111,8 @@ def fit(text: str, vr: str, cut: bool) -> Any:
 
     Raises Unconvertible where it is too long and may not be cut, or no code string (CS).
     """
-    text = clean(text, vr)
+    if not text.isalnum():  # nothing in letters and digits to clean
+        text = clean(text, vr)
     if not text:
         return None
     if vr == "CS":
@@ -167,6 +170,8 @@ _REPRESENTATION = {"A": "Alphabetic", "I": "Ideographic", "P": "Phonetic"}
 def _script(name: str) -> str:
     """The component group that a name's letters belong to (PS3.5 6.2.1.2, annexes H and I)."""
     group = "Alphabetic"
+    if name.isascii():
+        return group
     for character in name:
         if character < "\u1100":
             continue
@@ -191,8 +196,9 @@ def _name_part(repetition: Repetition, component: int) -> str:
 
 def _name(repetition: Repetition, components: Sequence[int], degree: int) -> str:
     """The five components of a PN in its own order (family, given, middle, prefix, suffix); degree joins suffix."""
-    parts = [_name_part(repetition, component) for component in components]
-    title = _name_part(repetition, degree)
+    said = len(repetition)
+    parts = [_name_part(repetition, component) if component <= said else "" for component in components]
+    title = _name_part(repetition, degree) if degree <= said else ""
     if title:
         parts[4] = f"{parts[4]} {title}".strip()
     name = "^".join(parts).rstrip("^")
@@ -298,6 +304,8 @@ class Assigned(NamedTuple):
 
 def cx(repetition: Repetition) -> Assigned:
     """A CX: ID, authority in component 4, type in 5, facility in 6, jurisdiction in 9, agency in 10."""
+    if len(repetition) == 1:
+        return Assigned(part(repetition, 1))
     return Assigned(
         part(repetition, 1),
         part(repetition, 4, 1), part(repetition, 4, 2), part(repetition, 4, 3),

@@ -238,7 +238,8 @@ class StoreUnit(StoreReader):
         elif held_procedures[number] != tuple(columns.values()):
             self._write.run(statements.PROCEDURE_UPDATE, key_id=number, **columns)
             self._write.run(statements.STEPS_REVISE_OF_PROCEDURE, key_procedure_id=number)
-        steps = tuple(self._save_step(step, number, written, held_steps) for step in procedure.steps)
+        offset = text(procedure.attributes, "TimezoneOffsetFromUTC")
+        steps = tuple(self._save_step(step, number, offset, written, held_steps) for step in procedure.steps)
         return Procedure(
             number,
             procedure.study_instance_uid,
@@ -248,7 +249,9 @@ class StoreUnit(StoreReader):
             steps,
         )
 
-    def _save_step(self, step: Step, procedure_id: int, written: "_Written", held_steps: dict[int, Row]) -> Step:
+    def _save_step(
+        self, step: Step, procedure_id: int, offset: str, written: "_Written", held_steps: dict[int, Row]
+    ) -> Step:
         listed = int(step.status in LISTED)
         start_local = start_of(step.attributes)
         columns: dict[str, Any] = {
@@ -257,7 +260,7 @@ class StoreUnit(StoreReader):
             "attributes": json_text(step.attributes),
             "listed": listed,
             "start_local": start_local,
-            "start_offset": text(step.attributes, "TimezoneOffsetFromUTC"),
+            "start_offset": offset,
             "zone": self._zone,
             "modality": bare(text(step.attributes, "Modality")),
         }

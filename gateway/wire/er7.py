@@ -106,12 +106,15 @@ class Segment:
 
     def field(self, n: int) -> tuple[Repetition, ...]:
         """Field `n`, whole; () when it is empty or absent."""
-        raw = self.raw(n)
+        fields = self.fields
+        raw = fields[n] if 0 < n < len(fields) else ""
         if not raw:
             return ()
         if raw.isalnum() or (n <= 2 and self.name == "MSH"):  # MSH-1 and MSH-2 are the delimiters themselves
             return (((raw,),),)
         delimiters, plain = self._reading.delimiters, self._reading.plain
+        if not (delimiters.repetition in raw or delimiters.subcomponent in raw or delimiters.escape in raw):
+            return (tuple(zip(raw.split(delimiters.component), strict=True)),)  # nearly always: components at most
         return tuple(
             [
                 tuple(
@@ -323,14 +326,19 @@ def _header(data: bytes) -> tuple[Delimiters, list[str]]:
         )  # fmt: skip
     header = data[:end].decode("ascii", "replace").split(chr(separator[0]))
     signs = (header[1] if len(header) > 1 else "") or "^~\\&"
-    used = chr(separator[0]) + signs[:4]
+    return _delimiters(chr(separator[0]), signs[:4]), header
+
+
+@lru_cache(maxsize=64)  # one entry per combination in use
+def _delimiters(separator: str, signs: str) -> Delimiters:
+    used = separator + signs
     if len(set(used)) < len(used) or not all(_may_delimit(sign.encode()) for sign in used):
         raise _refused(
             RefusalKind.UNREADABLE, "MSH-2", "the encoding characters repeat, or are not printable ASCII signs",
             "send ^~\\&",
         )  # fmt: skip
-    component, repetition, escape, subcomponent = (*signs[:4], "", "", "")[:4]
-    return Delimiters(used[0], component, repetition, escape, subcomponent), header
+    component, repetition, escape, subcomponent = (*signs, "", "", "")[:4]
+    return Delimiters(separator, component, repetition, escape, subcomponent)
 
 
 def _may_delimit(sign: bytes) -> bool:

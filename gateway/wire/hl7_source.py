@@ -7,6 +7,7 @@ message type (MSH-9) and order control and status (ORC-1, ORC-5).
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.domain.order import OrderControl
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
@@ -254,11 +255,20 @@ def _index(segments: Sequence[Segment]) -> tuple[_Fields, dict[str, Segment]]:
             noted = name
         alone = first.setdefault(name, segment) is segment
         own = (segment,)
-        for number, raw in enumerate(segment.fields):
-            if raw and number:
-                key = f"{name}-{number}"
+        said = segment.fields
+        for key, raw in zip(_keys(name, len(said)), said[1:], strict=False):
+            if raw:
                 fields[key] = own if alone else (*fields.get(key, ()), segment)
     return fields, first
+
+
+@lru_cache(maxsize=256)  # a feed's segments keep their lengths
+def _keys(name: str, length: int) -> tuple[str, ...]:
+    """Path.key of each field of a segment that is so long, as far as a path can name it."""
+    return tuple([f"{name}-{number}" for number in range(1, min(length, _FIELDS_MAX + 1))])
+
+
+_FIELDS_MAX = 999  # paths have three digits
 
 
 def _name(segment: Segment) -> str:

@@ -3,6 +3,8 @@
 import asyncio
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
@@ -38,6 +40,7 @@ class Road:
     """A store and a feed to send messages down."""
 
     def __init__(self, loaded, database):
+        self.database = database
         self.store = Store(f"sqlite:///{database}", zone="Europe/Berlin")
         self.feed = feeds_of(loaded, Mint(self.store.site_namespace()))["ris"]
         self.sent = 0
@@ -216,6 +219,15 @@ def test_a_patient_update_shows_on_every_open_item(road):
     road.send(rad4_orm(order(2, person)))
     road.send(update_patient(replace(person, name="Neumann^Anna")))
     assert {text(item.attributes, "PatientName") for item in road.items()} == {"Neumann^Anna"}
+
+
+def test_a_start_keeps_the_wall_clock_and_the_offset_as_sent(road):
+    sent = omi(order()).message("M1", AT).replace(b"20260705093000", b"20260705093000+0900")
+    assert acknowledgement(road.send_raw(sent)) == "AA"
+    with closing(sqlite3.connect(road.database)) as database:
+        rows = database.execute("SELECT start_local, start_offset, zone FROM steps").fetchall()
+    assert rows == [("20260705093000", "+0900", "Europe/Berlin")]
+    assert text(road.items()[0].step, "ScheduledProcedureStepStartTime") == "093000"
 
 
 SURVIVOR = Person("PAT0009000", "Doe^Jane", date(1980, 1, 2), "F")
