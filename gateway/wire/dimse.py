@@ -4,8 +4,8 @@ What may live here: reading command sets, assembling messages from fragments, wr
 which request an association's context can serve at all. Nothing here reads a data set: it is bytes, passed on.
 
 Command sets are flat lists of group 0000 elements in Implicit VR Little Endian, so they are read and written by
-position: pydicom takes about a hundred times as long, and warns with values in the text. Tests hold both
-directions against pynetdicom's message classes.
+position: pydicom takes twelve times as long (measured on a C-FIND-RQ, 165 against 14 us), and warns with values in
+the text. Tests hold both directions against pynetdicom's message classes.
 """
 
 import struct
