@@ -6,7 +6,7 @@ eight upper-case hex digits -> {"vr": ..., "Value": [...]}; it describes itself,
 keep their VR, and needs no DICOM library.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
@@ -288,10 +288,12 @@ def at_level(attributes: Mapping[str, Element], levels: Iterable[Level]) -> Attr
     return {tag: held for tag, held in attributes.items() if tag in BY_TAG and BY_TAG[tag].level in wanted}
 
 
-# An order has some ten coded entries, so their parts are not looked up by keyword each time.
+# An order has some ten coded entries and issuers, so their parts are not looked up by keyword each time.
 _CODE_VALUE, _LONG_CODE_VALUE, _URN_CODE_VALUE = TAG["CodeValue"], TAG["LongCodeValue"], TAG["URNCodeValue"]
 _SCHEME, _SCHEME_VERSION = TAG["CodingSchemeDesignator"], TAG["CodingSchemeVersion"]
 _CODE_MEANING = TAG["CodeMeaning"]
+_NAMESPACE, _UNIVERSAL_ID = TAG["LocalNamespaceEntityID"], TAG["UniversalEntityID"]
+_UNIVERSAL_ID_TYPE = TAG["UniversalEntityIDType"]
 _CODE_VALUE_CHARACTERS_MAX, _CODE_MEANING_CHARACTERS_MAX = LENGTH_MAX["SH"], LENGTH_MAX["LO"]
 
 
@@ -312,9 +314,11 @@ def code_item(code: str, scheme: str, meaning: str = "", version: str = "") -> A
 
 def issuer_item(namespace: str, universal_id: str, universal_id_type: str) -> Attributes:
     """An HD macro item (PS3.3 10.14) of what is known; empty where nothing is."""
-    parts: Sequence[tuple[str, str]] = (
-        ("LocalNamespaceEntityID", namespace),
-        ("UniversalEntityID", universal_id),
-        ("UniversalEntityIDType", universal_id_type if universal_id else ""),
-    )
-    return {TAG[keyword]: element(keyword, value) for keyword, value in parts if value}
+    item: Attributes = {}
+    if namespace:
+        item[_NAMESPACE] = {"vr": "UT", "Value": [namespace]}
+    if universal_id:
+        item[_UNIVERSAL_ID] = {"vr": "UT", "Value": [universal_id]}
+        if universal_id_type:
+            item[_UNIVERSAL_ID_TYPE] = {"vr": "CS", "Value": [universal_id_type]}
+    return item

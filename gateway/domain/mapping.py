@@ -145,11 +145,16 @@ def compile_mapping(
 
 
 class _Key(NamedTuple):
-    """An identifier as it was found."""
+    """An identifier as it was found, at this path."""
 
     identifier: Identifier
     assigned: Assigned
-    where: str
+    sourced: Sourced
+    path: Path
+
+    @property
+    def where(self) -> str:
+        return _at(self.sourced, self.path, 1)
 
 
 class _Keys(NamedTuple):
@@ -247,8 +252,8 @@ class _Run:
         control = entry.control or OrderControl.NW
         removing = STEP_EVENTS.get((control, entry.order_status)) in _REMOVING
         self.subject = f"order {number}"
-        placer = next((one.keys.placer for one in said if one.keys.placer), None)
-        filler = next((one.keys.filler for one in said if one.keys.filler), None)
+        keys = _joined_keys(said)
+        placer, filler = keys.placer, keys.filler
         # A cancel needs its keys only: nothing else in it may be a reason to leave the procedure on the list.
         patient = self._patient(entry, complete=not removing)
         visit = None if removing else self._visit(entry)
@@ -277,8 +282,10 @@ class _Run:
             entry.where,
         )
 
-    def _by_procedure(self, said: Sequence[_Said]) -> Iterable[list[_Said]]:
+    def _by_procedure(self, said: Sequence[_Said]) -> Iterable[Sequence[_Said]]:
         """Entries with one Study Instance UID are one procedure, else those with one accession number and RP ID."""
+        if len(said) == 1:
+            return [said]
         groups: dict[object, list[_Said]] = {}
         for one in said:
             keys = one.keys
@@ -311,12 +318,8 @@ class _Run:
     def _procedure(self, said: Sequence[_Said], control: OrderControl, removing: bool, subject: str) -> ProcedureInput:
         self.subject = subject
         entry = _joined([one.entry for one in said])
-        accession = next((one.keys.accession for one in said if one.keys.accession), None)
-        keys = _Keys(
-            None, None, accession,
-            next((one.keys.study_instance_uid for one in said if one.keys.study_instance_uid), ""),
-            next((one.keys.requested_procedure_id for one in said if one.keys.requested_procedure_id), ""), "",
-        )  # fmt: skip
+        keys = _joined_keys(said)
+        accession = keys.accession
         steps: dict[object, list[_Said]] = {}
         for number, one in enumerate(said):
             steps.setdefault(one.keys.sps_id or number, []).append(one)
@@ -457,14 +460,15 @@ class _Run:
         if len(found) > 1:
             others = [_patient_id_item(key.assigned, self.setting) for key in found[1:]]
             attributes[TAG["OtherPatientIDsSequence"]] = element("OtherPatientIDsSequence", *others)
-        for number, key in enumerate(found):
-            target = "PatientID" if number == 0 else "OtherPatientIDsSequence.PatientID"
-            self._traced(target, source.origin, key.where, key.assigned.value, "cx", key.assigned.value)
+        if self.trace is not None:
+            for number, key in enumerate(found):
+                target = "PatientID" if number == 0 else "OtherPatientIDsSequence.PatientID"
+                self._traced(target, source.origin, key.where, key.assigned.value, "cx", key.assigned.value)
         return PatientInput(tuple(key.identifier for key in found), attributes)
 
     def _visit(self, entry: Entry) -> VisitInput | None:
         source = self.identity["AdmissionID"]
-        number = next(iter(self._identifiers(source, entry, cx, "AdmissionID")), None)
+        number = _first(self._identifiers(source, entry, cx, "AdmissionID"))
         attributes = self._attributes(Level.VISIT, entry)
         self._require("AdmissionID", number, entry)
         if number is None and not attributes:
@@ -496,7 +500,7 @@ class _Run:
 
     def _keys(self, entry: Entry) -> _Keys:
         def first(keyword: str) -> _Key | None:
-            return next(iter(self._identifiers(self.identity[keyword], entry, ei, keyword)), None)
+            return _first(self._identifiers(self.identity[keyword], entry, ei, keyword))
 
         return _Keys(
             first("PlacerOrderNumberImagingServiceRequest"),
@@ -518,16 +522,15 @@ class _Run:
                 assigned = parse(sourced.repetition)
                 if not assigned.value:
                     continue
-                where = _at(sourced, path, 1)
                 try:
                     value = identifier_text(assigned.value, limit)
                 except Unconvertible as problem:
-                    self._refuse(problem.kind, where, f"{keyword}: {problem.text}", problem.hint)
+                    self._refuse(problem.kind, _at(sourced, path, 1), f"{keyword}: {problem.text}", problem.hint)
                     continue
                 issuer = self.issuers.resolve(assigned.namespace, assigned.universal_id, self.default_issuer)
                 identifier = Identifier(value, issuer)
-                if all(key.identifier != identifier for key in found):
-                    found.append(_Key(identifier, assigned, where))
+                if not found or all(key.identifier != identifier for key in found):
+                    found.append(_Key(identifier, assigned, sourced, path))
             if found:
                 break
         return found
@@ -563,9 +566,9 @@ class _Run:
             return self._traced(keyword, source.origin, "", "", "missing: omit", "") if source.paths else None
         attributes[TAG[keyword]] = element(keyword, key.identifier.value)
         _put_issuer(attributes, issuer_keyword, key.assigned)
-        self._traced(
-            keyword, self.identity[keyword].origin, key.where, key.assigned.value, "identifier", key.identifier.value
-        )
+        if self.trace is not None:
+            said, origin = key.assigned.value, self.identity[keyword].origin
+            self._traced(keyword, origin, key.where, said, "identifier", key.identifier.value)
         return None
 
     def _policies(
@@ -815,6 +818,18 @@ def _end_rules(rules: RuleSet) -> tuple[Rule, ...]:
 
 def _joined(entries: Sequence[Entry]) -> Entry:
     return entries[0] if len(entries) == 1 else entries[0].joined(entries[1:])
+
+
+def _joined_keys(said: Sequence[_Said]) -> _Keys:
+    """Of each key the first that any of them says."""
+    if len(said) == 1:
+        return said[0].keys
+    columns = zip(*(one.keys for one in said), strict=True)
+    return _Keys(*(next(filter(None, column), column[0]) for column in columns))
+
+
+def _first(keys: Sequence[_Key]) -> _Key | None:
+    return keys[0] if keys else None
 
 
 def _at(sourced: Sourced, path: Path, component: int) -> str:

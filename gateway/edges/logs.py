@@ -4,14 +4,32 @@ Our events have fixed names and fields. Library loggers pass one filter: what th
 warnings, SQL errors), so only their name and level are told.
 """
 
+import contextlib
 import logging
 import sys
 import warnings
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 
 _LIBRARIES_TOLD_ABOUT = logging.WARNING
+
+
+class _Unfailing:
+    """A stream whose failures stay its own: a full disk under the log must not stop the answer to a scanner."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write if that can be done."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream was closed
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush if that can be done."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _WithoutValues(logging.Handler):
@@ -36,7 +54,7 @@ def configure(stream: TextIO = sys.stderr) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(stream))),
         cache_logger_on_first_use=True,
     )
     logging.captureWarnings(True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -169,6 +170,28 @@ def test_while_another_program_holds_the_database_senders_are_told_to_come_again
         other.execute("ROLLBACK")
     assert ris.send(rad4_orm(order(1008))).code == "AA"
     assert json.loads(get(service, "/health/ready")) == {"status": "ready"}
+
+
+def test_on_a_full_disk_nothing_is_acknowledged_queries_go_on_and_it_recovers(service, ris):
+    ris.send(rad4_orm(order(1010)))
+    scanner = modality(service, "CT1")
+    (item,) = scanner.worklist(AccessionNumber="A000001010")
+    # No file of the service may be written beyond its first kilobyte: to the database, a disk without room. Also the
+    # log cannot be written, and nobody may notice.
+    resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+    try:
+        answers = [ris.send(rad4_orm(order(number))) for number in range(2000, 2010)]
+        assert {answer.code for answer in answers} == {"AR"}
+        with pytest.raises(StatusError, match="0213"):
+            scanner.start(item)
+        assert scanner.worklist(AccessionNumber="A000001010")
+    finally:
+        resource.prlimit(service.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    listed = {found.AccessionNumber for found in scanner.worklist()}
+    assert listed.isdisjoint(f"A{number:09}" for number in range(2000, 2010))
+    assert ris.send(rad4_orm(order(2000))).code == "AA"
+    assert scanner.worklist(AccessionNumber="A000002000")
+    scanner.complete(scanner.start(item))
 
 
 def test_it_ends_cleanly_on_sigterm(tmp_path):
