@@ -7,13 +7,14 @@ feeds and devices together, or nothing.
 import asyncio
 import contextlib
 import gc
+import importlib
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvloop
@@ -28,7 +29,7 @@ from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.edges import logs
 from gateway.edges.database import StoreError, StoreUnavailable
 from gateway.edges.dimse_server import Association, DIMSEServer, Limits, Rejection
-from gateway.edges.health import HTTPServer, Metrics, app
+from gateway.edges.metrics import Metrics
 from gateway.edges.mllp import MLLPLimits, MLLPListener, Peer
 from gateway.edges.store import Store
 from gateway.processing import archive_message, feeds_of, now, process_message, report_performed
@@ -39,6 +40,9 @@ from gateway.workflow.intake import Receipt
 from gateway.workflow.perform import PerformRequest
 from gateway.workflow.ports import StoredMessage
 from gateway.workflow.query import Worklist
+
+if TYPE_CHECKING:
+    from gateway.edges.health import HTTPServer
 
 HELD_BATCH = 100
 """Held messages looked at together: some megabytes at most."""
@@ -80,14 +84,11 @@ class Service:
             observe=self._observe_dimse,
         )
         self.metrics.associations.set_function(lambda: self.dimse.associations)
-        self.http = HTTPServer(
-            app(self.metrics, self._unready, self._counts), site.settings.http.host, site.settings.http.port
-        )
+        self._http: HTTPServer | None = None
         self._scheduler = AsyncIOScheduler(timezone=site.zone) if site.zone else AsyncIOScheduler()
 
-    async def start(self) -> list[str]:
-        """Open every listener. Returns one line for each. Raises OSError if an address is taken."""
-        lines = []
+    async def start(self, announce: Callable[[str], None]) -> None:
+        """Open every listener and announce each in a line. Raises OSError if an address is taken."""
         for settings in self.site.settings.hl7:
             listener = MLLPListener(
                 settings.name,
@@ -100,21 +101,24 @@ class Service:
             )
             await listener.start()
             self._listeners.append(listener)
-            lines.append(f"HL7 v2 over MLLP  {settings.host}:{settings.port}  ({settings.name}, {settings.mapping})")
+            announce(f"HL7 v2 over MLLP  {settings.host}:{settings.port}  ({settings.name}, {settings.mapping})")
         await self.dimse.start()
-        settings_dicom = self.site.settings.dicom
-        lines.append(
-            f"DICOM             {settings_dicom.host}:{settings_dicom.port}  ({self.site.settings.ae_title}: "
-            "worklist, MPPS, echo)"
-        )
-        await self.http.start()
-        settings_http = self.site.settings.http
-        lines.append(f"HTTP              {settings_http.host}:{settings_http.port}  (/health/ready, /metrics)")
+        dicom = self.site.settings.dicom
+        announce(f"DICOM             {dicom.host}:{dicom.port}  ({self.site.settings.ae_title}: worklist, MPPS, echo)")
+        await self._start_http()
+        http = self.site.settings.http
+        announce(f"HTTP              {http.host}:{http.port}  (/health/ready, /metrics)")
         hour, minute = self.site.settings.expiry.at.split(":")
         self._scheduler.add_job(self.expire, CronTrigger(hour=hour, minute=minute), id="expiry")
         self._scheduler.start()
         self._serving = True
-        return lines
+
+    async def _start_http(self) -> None:
+        """FastAPI takes as long to import as all the rest; senders and scanners are served meanwhile."""
+        health = await asyncio.to_thread(importlib.import_module, "gateway.edges.health")
+        http = self.site.settings.http
+        self._http = health.HTTPServer(health.app(self.metrics, self._unready, self._counts), http.host, http.port)
+        await self._http.start()
 
     async def stop(self) -> None:
         """Finish what is in flight, then close everything."""
@@ -124,7 +128,8 @@ class Service:
         for listener in self._listeners:
             await listener.stop()
         await self.dimse.stop(STOP_GRACE_S)
-        await self.http.stop()
+        if self._http is not None:
+            await self._http.stop()
         self.store.close()
 
     async def reload(self) -> None:
@@ -318,8 +323,7 @@ async def _serve(site: Site, announce: Callable[[str], None]) -> None:
         loop.add_signal_handler(number, ended.set)
     loop.add_signal_handler(signal.SIGHUP, reload)
     try:
-        for line in await service.start():
-            announce(line)
+        await service.start(announce)
         gc.freeze()  # what was loaded by now stays; the collector need not walk it again
         await service.release_held()
         await ended.wait()

@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics over HTTP. Metrics count; they never carry a value of a patient."""
+"""Liveness, readiness and metrics over HTTP."""
 
 import asyncio
 import socket
@@ -7,44 +7,9 @@ from collections.abc import Callable, Mapping
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-
-class Metrics:
-    """The counters of one service."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.messages = Counter(
-            "gateway_hl7_messages",
-            "HL7 messages by listener and outcome",
-            ["listener", "disposition"],
-            registry=self.registry,
-        )
-        self.requests = Counter(
-            "gateway_dimse_requests",
-            "DIMSE requests by operation and status",
-            ["operation", "status"],
-            registry=self.registry,
-        )
-        self.matches = Counter("gateway_worklist_matches", "Worklist answers sent", registry=self.registry)
-        self.left_out = Counter(
-            "gateway_worklist_items_left_out", "Items that could not be written into an answer", registry=self.registry
-        )
-        self.associations = Gauge("gateway_associations", "Open DICOM associations", registry=self.registry)
-        self.rejected = Counter("gateway_associations_rejected", "Callers not let in", registry=self.registry)
-        self.aborted = Counter("gateway_associations_aborted", "Connections ended by an abort", registry=self.registry)
-        self.transient = Counter(
-            "gateway_transient_failures", "Inputs that could not be stored when they came", registry=self.registry
-        )
-        self.seconds = Histogram(
-            "gateway_seconds",
-            "Time to answer, by operation",
-            ["operation"],
-            registry=self.registry,
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
-        )
-        self.held = Gauge("gateway_store_rows", "Rows held, by what they are", ["what"], registry=self.registry)
+from gateway.edges.metrics import Metrics
 
 
 def app(metrics: Metrics, unready: Callable[[], str], counts: Callable[[], Mapping[str, int]]) -> FastAPI:

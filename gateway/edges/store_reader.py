@@ -4,13 +4,14 @@
 the same ways inside its transaction.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
 from typing import Any
+
+from pydantic_core import from_json, to_json
 
 from gateway.domain.attributes import SPS_SEQUENCE, TAG, Attributes, element
 from gateway.domain.identifiers import Identifier
@@ -67,12 +68,11 @@ class Counts:
     quarantined_performed_steps: int
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, check_circular=False).encode
-
-
 def json_text(value: Attributes | Sequence[tuple[str, str]]) -> str:
     """The one text of a value: equal attribute sets have equal texts, so a change can be seen without reading it."""
-    return _encode(value)
+    if isinstance(value, dict):
+        value = dict(sorted(value.items()))
+    return to_json(value).decode()
 
 
 def bare(value: str) -> str:
@@ -190,13 +190,13 @@ class StoreReader:
     def _patient(self, row: Row) -> Patient:
         rows = self._connection.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=row[0])
         current, past = ([Identifier(*pair) for *pair, retired in rows if retired == wanted] for wanted in (0, 1))
-        return Patient(row[0], tuple(current), json.loads(row[2]), tuple(past))
+        return Patient(row[0], tuple(current), from_json(row[2]), tuple(past))
 
     def visit(self, patient_id: int, number: Identifier | None) -> Visit | None:
         """The patient's visit of that number, or the unnumbered one; of several after a merge the last begun."""
         value, issuer = (number.value, number.issuer) if number else ("", "")
         row = self._connection.row(statements.VISIT, patient_id=patient_id, number=value, issuer=issuer)
-        return Visit(row[0], patient_id, number, json.loads(row[1])) if row else None
+        return Visit(row[0], patient_id, number, from_json(row[1])) if row else None
 
     # -- orders
 
@@ -233,11 +233,11 @@ class StoreReader:
         order_id, patient_id, visit_id, placer, placer_issuer, filler, filler_issuer, attributes = row
         steps: dict[int, list[Step]] = {}
         for step in self._connection.rows(statements.STEPS_OF_ORDER, order_id=order_id):
-            held = Step(step[0], step[2] or "", SPSStatus(step[3]), json.loads(step[4]))
+            held = Step(step[0], step[2] or "", SPSStatus(step[3]), from_json(step[4]))
             steps.setdefault(step[1], []).append(held)
         procedures = tuple(
             Procedure(
-                number, uid or "", rp_id, _identifier(accession, accession_issuer), json.loads(held_attributes),
+                number, uid or "", rp_id, _identifier(accession, accession_issuer), from_json(held_attributes),
                 tuple(steps.get(number, ())),
             )
             for number, uid, rp_id, accession, accession_issuer, held_attributes in self._connection.rows(
@@ -246,7 +246,7 @@ class StoreReader:
         )  # fmt: skip
         return Order(
             order_id, patient_id, visit_id, _identifier(placer, placer_issuer), _identifier(filler, filler_issuer),
-            json.loads(attributes), procedures,
+            from_json(attributes), procedures,
         )  # fmt: skip
 
     # -- performed steps
@@ -288,7 +288,7 @@ class StoreReader:
         uid, state, attributes, calling_ae_title, patient_id, quarantined = row
         links = self._connection.rows(statements.LINKS_OF_PERFORMED_STEP, uid=uid)
         return PerformedStep(
-            uid, MPPSState(state), json.loads(attributes), calling_ae_title, patient_id,
+            uid, MPPSState(state), from_json(attributes), calling_ae_title, patient_id,
             tuple(step_id for (step_id,) in links), bool(quarantined),
         )  # fmt: skip
 
@@ -335,7 +335,7 @@ class StoreReader:
         ) = row  # fmt: skip
         record = MessageRecord(
             datetime.fromisoformat(received_at), listener, peer, sender, control_id, message_type, digest, raw,
-            disposition, reasons, answer, mapping, tuple((kind, value) for kind, value in json.loads(keys)), replay_of,
+            disposition, reasons, answer, mapping, tuple((kind, value) for kind, value in from_json(keys)), replay_of,
         )  # fmt: skip
         return StoredMessage(number, record)
 
@@ -365,11 +365,11 @@ def _step_ref(row: Row) -> StepRef:
 
 def _item(row: Row) -> WorklistItem:
     step_id, revision, status, patient, visit, order, procedure, step = row
-    attributes: Attributes = json.loads(patient)
+    attributes: Attributes = from_json(patient)
     for part in (visit, order, procedure):
         if part is not None:
-            attributes |= json.loads(part)
-    inside: Attributes = json.loads(step)
+            attributes |= from_json(part)
+    inside: Attributes = from_json(step)
     inside[TAG["ScheduledProcedureStepStatus"]] = element("ScheduledProcedureStepStatus", status)
     attributes[SPS_SEQUENCE] = {"vr": "SQ", "Value": [inside]}
     return WorklistItem(step_id, revision, SPSStatus(status), attributes)
