@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 HELD_BATCH = 100
 """Held messages looked at together: some megabytes at most."""
 
+LOG_WRITE_S = 0.5
+"""How often kept log lines are written when nothing new comes; a killed process loses no more of them."""
+
 STOP_GRACE_S = 5.0
 """For requests in progress when the service stops; a supervisor usually waits ten seconds before it kills."""
 
@@ -222,8 +225,7 @@ class Service:
 
     def _tell(self, receipt: Receipt, listener: str, began: float) -> None:
         seconds = time.perf_counter() - began
-        self.metrics.messages.labels(listener, receipt.disposition).inc()
-        self.metrics.seconds.labels("HL7").observe(seconds)
+        self.metrics.message_done(listener, receipt.disposition, seconds)
         if RefusalKind.TRANSIENT.value in receipt.kinds:
             self.metrics.transient.inc()
         _log.info(
@@ -241,15 +243,15 @@ class Service:
 
     # --- DICOM ---------------------------------------------------------------------------------------------------
 
-    def _observe_dimse(self, event: str, /, **fields: object) -> None:
+    def _observe_dimse(self, event: str, /, **fields: Any) -> None:
         if event == "association_rejected":
             self.metrics.rejected.inc()
         elif event == "association_aborted":
             self.metrics.aborted.inc()
         elif event == "request_done":
-            self.metrics.requests.labels(fields["operation"], f"{fields['status']:04X}").inc()
-            self.metrics.matches.inc(int(str(fields.get("matches") or 0)))
-            self.metrics.seconds.labels(fields["operation"]).observe(float(str(fields["milliseconds"])) / 1000)
+            self.metrics.request_done(
+                fields["operation"], fields["status"], fields["matches"], fields["milliseconds"] / 1000
+            )
         # A request's line tells who asked; that the association began and ended well is nobody's news.
         tell = _log.debug if event in ("association_opened", "association_closed") else _log.info
         tell(event, **fields)
@@ -302,13 +304,16 @@ class _Handlers:
 
 def serve(site: Site, announce: Callable[[str], None]) -> None:
     """Run the service until SIGTERM or SIGINT. Raises StoreError or OSError if it cannot start."""
-    logs.configure()
+    let_go = logs.configure()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(GC_THRESHOLD, 20, 50)
-    uvloop.run(_serve(site, announce))
+    try:
+        uvloop.run(_serve(site, announce, let_go))
+    finally:
+        let_go()
 
 
-async def _serve(site: Site, announce: Callable[[str], None]) -> None:
+async def _serve(site: Site, announce: Callable[[str], None], let_go: Callable[[], None]) -> None:
     service = Service(site)
     ended = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
@@ -326,7 +331,10 @@ async def _serve(site: Site, announce: Callable[[str], None]) -> None:
         await service.start(announce)
         gc.freeze()  # what was loaded by now stays; the collector need not walk it again
         await service.release_held()
-        await ended.wait()
+        while not ended.is_set():
+            let_go()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), LOG_WRITE_S)
     finally:
         with contextlib.suppress(Exception):
             await service.stop()

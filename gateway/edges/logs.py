@@ -7,7 +7,9 @@ warnings, SQL errors), so only their name and level are told.
 import contextlib
 import logging
 import sys
+import time
 import warnings
+from collections.abc import Callable
 from typing import Any, TextIO, cast
 
 import structlog
@@ -15,21 +17,38 @@ import structlog
 _LIBRARIES_TOLD_ABOUT = logging.WARNING
 
 
-class _Unfailing:
-    """A stream whose failures stay its own: a full disk under the log must not stop the answer to a scanner."""
+class _Unhurried:
+    """A stream that is written to a few times a second, and whose failures stay its own.
+
+    A system call for each line makes the event loop give up the interpreter and wait for it again, which cost a tenth
+    of the message rate; a full disk under the log must not stop the answer to a scanner.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lines: list[str] = []
+        self._since = time.monotonic()
 
     def write(self, text: str) -> None:
-        """Write if that can be done."""
-        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream was closed
-            self._stream.write(text)
+        """Keep the text, and write what is kept once it is old or much."""
+        self._lines.append(text)
+        if time.monotonic() - self._since > _KEPT_S or len(self._lines) > _KEPT_MAX:
+            self.let_go()
 
     def flush(self) -> None:
-        """Flush if that can be done."""
-        with contextlib.suppress(OSError, ValueError):
+        """The logger asks for this after each line; `let_go` is what really writes."""
+
+    def let_go(self) -> None:
+        """Write what is kept, if that can be done."""
+        text, self._since = "".join(self._lines), time.monotonic()
+        self._lines.clear()
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream was closed
+            self._stream.write(text)
             self._stream.flush()
+
+
+_KEPT_S = 0.2
+_KEPT_MAX = 1_000  # lines; some 200 KB
 
 
 class _WithoutValues(logging.Handler):
@@ -41,8 +60,12 @@ class _WithoutValues(logging.Handler):
         structlog.get_logger().warning("library_message", logger=record.name, level=record.levelname, failure=failure)
 
 
-def configure(stream: TextIO = sys.stderr) -> None:
-    """Set up structlog on `stream`: readable on a terminal, JSON lines elsewhere."""
+def configure(stream: TextIO = sys.stderr) -> Callable[[], None]:
+    """Set up structlog on `stream`: readable on a terminal, JSON lines elsewhere.
+
+    Returns what writes the lines still kept: to be called now and then, and at the end.
+    """
+    unhurried = _Unhurried(stream)
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=True) if stream.isatty() else structlog.processors.JSONRenderer()
     )
@@ -54,7 +77,7 @@ def configure(stream: TextIO = sys.stderr) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(stream))),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", unhurried)),
         cache_logger_on_first_use=True,
     )
     logging.captureWarnings(True)
@@ -67,6 +90,7 @@ def configure(stream: TextIO = sys.stderr) -> None:
         library.handlers[:] = []
         library.propagate = True
         library.setLevel(_LIBRARIES_TOLD_ABOUT)
+    return unhurried.let_go
 
 
 def _failure_without_text(_logger: Any, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

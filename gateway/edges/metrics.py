@@ -1,5 +1,7 @@
 """What the service counts, for Prometheus. Counts and times; never a value of a patient."""
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
@@ -38,3 +40,25 @@ class Metrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
         )
         self.held = Gauge("gateway_store_rows", "Rows held, by what they are", ["what"], registry=self.registry)
+
+    def message_done(self, listener: str, disposition: str, seconds: float) -> None:
+        """An HL7 message was answered."""
+        _child(self.messages, listener, disposition).inc()
+        _timer(self.seconds, "HL7").observe(seconds)
+
+    def request_done(self, operation: str, status: int, matches: int, seconds: float) -> None:
+        """A DIMSE request was answered."""
+        _child(self.requests, operation, f"{status:04X}").inc()
+        _timer(self.seconds, operation).observe(seconds)
+        if matches:
+            self.matches.inc(matches)
+
+
+@lru_cache(maxsize=1_024)  # finding a labelled child costs more than counting in it; listeners and statuses are few
+def _child(counter: Counter, one: str, other: str) -> Counter:
+    return counter.labels(one, other)
+
+
+@lru_cache(maxsize=64)
+def _timer(histogram: Histogram, operation: str) -> Histogram:
+    return histogram.labels(operation)
