@@ -273,12 +273,10 @@ def person_name_value(name: str) -> dict[str, str]:
 
 def merge(held: Mapping[str, Element], said: Mapping[str, Element]) -> Attributes:
     """What is held after a feed spoke: silence keeps a value, a zero-length element deletes it."""
-    merged = dict(held)
+    merged = {**held, **said}
     for tag, spoken in said.items():
-        if spoken.get("Value"):
-            merged[tag] = spoken
-        else:
-            merged.pop(tag, None)
+        if not spoken.get("Value"):
+            del merged[tag]
     return merged
 
 

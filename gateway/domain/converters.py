@@ -79,12 +79,10 @@ _ONE_LINE_SEPARATED = frozenset({"LO", "SH", "PN", "CS", "AE", "UC"})  # backsla
 
 def part(repetition: Repetition, component: int, subcomponent: int = 1) -> str:
     """The text at a position counted from 1; '' where there is none or it is the HL7 null."""
-    if component > len(repetition):
+    try:
+        text = repetition[component - 1][subcomponent - 1]
+    except IndexError:
         return ""
-    subcomponents = repetition[component - 1]
-    if subcomponent > len(subcomponents):
-        return ""
-    text = subcomponents[subcomponent - 1]
     return "" if text == NULL else text.strip()
 
 
@@ -187,18 +185,17 @@ def _script(name: str) -> str:
     return group
 
 
-def _name_part(repetition: Repetition, component: int) -> str:
-    found = part(repetition, component)
-    if found.isalpha():  # nearly always, so nothing to clean
-        return found
-    return clean(found.replace("^", " ").replace("=", " "), "PN") if found else ""
+def _name_part(text: str) -> str:
+    if not text or text.isalpha():  # nearly always, so nothing to clean
+        return text
+    return "" if text == NULL else clean(text.replace("^", " ").replace("=", " "), "PN")
 
 
 def _name(repetition: Repetition, components: Sequence[int], degree: int) -> str:
     """The five components of a PN in its own order (family, given, middle, prefix, suffix); degree joins suffix."""
     said = len(repetition)
-    parts = [_name_part(repetition, component) if component <= said else "" for component in components]
-    title = _name_part(repetition, degree) if degree <= said else ""
+    parts = [_name_part(repetition[component - 1][0]) if component <= said else "" for component in components]
+    title = _name_part(repetition[degree - 1][0]) if degree <= said else ""
     if title:
         parts[4] = f"{parts[4]} {title}".strip()
     name = "^".join(parts).rstrip("^")
@@ -277,7 +274,7 @@ def xcn_identification(repetition: Repetition, setting: Setting) -> Attributes |
     if not identifier:
         return None
     authority = part(repetition, 9)
-    name = " ".join(filter(None, (_name_part(repetition, 3), _name_part(repetition, 2))))
+    name = " ".join(filter(None, (_name_part(part(repetition, 3)), _name_part(part(repetition, 2)))))
     scheme = scheme_designator(authority, setting) if authority else setting.scheme
     code = code_item(identifier_text(identifier, 64), scheme, name)
     item: Attributes = {TAG["PersonIdentificationCodeSequence"]: element("PersonIdentificationCodeSequence", code)}
@@ -304,8 +301,8 @@ class Assigned(NamedTuple):
 
 def cx(repetition: Repetition) -> Assigned:
     """A CX: ID, authority in component 4, type in 5, facility in 6, jurisdiction in 9, agency in 10."""
-    if len(repetition) == 1:
-        return Assigned(part(repetition, 1))
+    if len(repetition) == 4:  # nearly always
+        return Assigned(part(repetition, 1), part(repetition, 4, 1), part(repetition, 4, 2), part(repetition, 4, 3))
     return Assigned(
         part(repetition, 1),
         part(repetition, 4, 1), part(repetition, 4, 2), part(repetition, 4, 3),
@@ -318,6 +315,8 @@ def cx(repetition: Repetition) -> Assigned:
 
 def ei(repetition: Repetition) -> Assigned:
     """An EI: ID, namespace, universal ID, its type."""
+    if len(repetition) == 2:  # nearly always
+        return Assigned(part(repetition, 1), part(repetition, 2))
     return Assigned(part(repetition, 1), part(repetition, 2), part(repetition, 3), part(repetition, 4))
 
 
@@ -375,7 +374,7 @@ def _code(repetition: Repetition, at: int, version_at: int, setting: Setting) ->
     if not value:
         return None
     designator = scheme_designator(part(repetition, at + 2), setting)
-    version = part(repetition, version_at) if version_at else ""
+    version = part(repetition, version_at) if 0 < version_at <= len(repetition) else ""
     # A version only where the designator alone is ambiguous (PS3.3 8.2).
     needed = designator in {"BI", "L"} or designator.startswith("99")
     return code_item(

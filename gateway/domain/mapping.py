@@ -9,7 +9,8 @@ import hashlib
 from collections import abc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gateway.domain.attributes import (
@@ -44,12 +45,12 @@ from gateway.domain.converters import (
 )
 from gateway.domain.identifiers import Identifier, Issuers
 from gateway.domain.order import (
-    STEP_EVENTS,
     OrderControl,
     OrderEvent,
     Policy,
     ProcedureInput,
     StepInput,
+    removes,
 )
 from gateway.domain.patient import PatientInput, PatientMerge, PatientUpdate, VisitInput
 from gateway.domain.problem import MappingError, Problem
@@ -63,15 +64,15 @@ from gateway.domain.rules import (
     RuleSet,
     compile_rules,
 )
-from gateway.domain.source import NULL, Document, Entry, Kind, Path, Sourced
-from gateway.domain.worklist import StepEvent
+from gateway.domain.source import NULL, Document, Entry, Kind, Path, Repetition, Sourced
 
 __all__ = ["Mapping", "MappingError", "MappingResult", "Problem", "TraceEntry", "compile_mapping"]
 
 Event = OrderEvent | PatientUpdate | PatientMerge
 
 _FITTED = frozenset({"LO", "SH", "ST", "LT", "UT", "UC", "CS"})
-_REMOVING = (StepEvent.CANCEL, StepEvent.DISCONTINUE)
+_SHAPES_MAX = 256  # sets of fields that entries say; a feed has some dozens
+_NOTHING_SETTLED: abc.Mapping[str, Element] = {}
 _STATING = ("Modality", "ScheduledProtocolCodeSequence", "ScheduledStationAETitle")
 _DERIVED_INTO_SH = ("AccessionNumber", "RequestedProcedureID")
 
@@ -110,7 +111,6 @@ class Mapping:
         self.issuers = issuers
         self.name = rules.name
         self.ends = _end_rules(rules)
-        self.stating = tuple(rule for rule in rules.rules[Level.STEP] if rule.keyword in _STATING)
         self.policies = rules.policies
         # Those that refuse need coordinates, those that derive from an order number its length.
         self.policies_by_event = any(
@@ -118,7 +118,13 @@ class Mapping:
             for policy in self.policies.values()
         )
         content = hashlib.sha256((rules.digest + catalogue.digest).encode()).hexdigest()
+        self._keys = rules.keys
+        self._spoken = lru_cache(maxsize=_SHAPES_MAX)(rules.spoken)
         self.version_id = f"{rules.name}@{rules.version or '0'}+{content[:8]}"
+
+    def rules_for(self, entry: Entry) -> abc.Mapping[Level, tuple[Rule, ...]]:
+        """The rules that an entry can make speak; a feed's entries mostly say the same fields."""
+        return self._spoken(self._keys.intersection(entry.said))
 
     def apply(self, document: Document, *, default_issuer: str = "", trace: bool = False) -> MappingResult:
         """The events of the document, or all of its refusals. `default_issuer` is the listener's authority."""
@@ -145,16 +151,17 @@ def compile_mapping(
 
 
 class _Key(NamedTuple):
-    """An identifier as it was found, at this path."""
+    """An identifier as it was found: which of the repetitions at a path of an entry."""
 
     identifier: Identifier
     assigned: Assigned
-    sourced: Sourced
+    entry: Entry
     path: Path
+    at: int
 
     @property
     def where(self) -> str:
-        return _at(self.sourced, self.path, 1)
+        return _at(self.entry.read(self.path)[self.at], self.path, 1)
 
 
 class _Keys(NamedTuple):
@@ -184,7 +191,7 @@ class _Run:
     """One document on its way through the rules."""
 
     def __init__(self, mapping: Mapping, default_issuer: str, trace: list[TraceEntry] | None) -> None:
-        self.rules = mapping.rules.rules
+        self.rules_for = mapping.rules_for
         self.identity = mapping.rules.identity
         self.policies = mapping.policies
         self.policies_by_event = mapping.policies_by_event
@@ -192,10 +199,11 @@ class _Run:
         self.catalogue = mapping.catalogue
         self.issuers = mapping.issuers
         self.ends = mapping.ends
-        self.stating = mapping.stating
         self.default_issuer = default_issuer
         self.trace = trace
         self.subject = ""
+        self.entry: Entry | None = None
+        self.rules: abc.Mapping[Level, tuple[Rule, ...]] = {}
         self.filled: set[str] = set()  # what the last level got from catalogue and defaults, not from the entry
         self.refuses_lacking = True
         self.refusals: list[Refusal] = []
@@ -250,7 +258,7 @@ class _Run:
     def _order(self, said: Sequence[_Said], number: int) -> OrderEvent:
         entry = _joined([one.entry for one in said])
         control = entry.control or OrderControl.NW
-        removing = STEP_EVENTS.get((control, entry.order_status)) in _REMOVING
+        removing = removes(control, entry.order_status)
         self.subject = f"order {number}"
         keys = _joined_keys(said)
         placer, filler = keys.placer, keys.filler
@@ -360,8 +368,9 @@ class _Run:
             sps_id = group[0].keys.sps_id
             planned: tuple[CatalogueStep | None, ...] = (None,)
             stated = Stated()
+            settled: Attributes = {}
             if found is not None:
-                stated = self._stated(entry)
+                stated, settled = self._stated(entry)
                 fitting = found.fitting(stated)
                 if not sps_id and len(groups) == 1 and fitting:
                     planned = fitting  # nobody numbered the steps, so the catalogue says how many there are
@@ -372,7 +381,7 @@ class _Run:
             for step in planned:
                 self.subject = f"{subject}, step {len(inputs) + 1}"
                 fill = step.for_stations(stated.stations) if step else None
-                attributes = self._attributes(Level.STEP, entry, fill, found)
+                attributes = self._attributes(Level.STEP, entry, fill, found, settled)
                 if step is not None:
                     self._end(attributes, step)
                 defaults = self._defaults_of(attributes)
@@ -382,22 +391,33 @@ class _Run:
         self.subject = subject
         return inputs
 
-    def _stated(self, entry: Entry) -> Stated:
-        """What an order states of a step on its own account, to choose the catalogue's steps by."""
+    def _stated(self, entry: Entry) -> tuple[Stated, Attributes]:
+        """What an order states of a step on its own account, to choose the catalogue's steps by.
+
+        With it come the elements that the step itself will have all the same, whatever the catalogue gives; none
+        where making them told something, which has to be told of the step.
+        """
         kept = self.trace, list(self.refusals), list(self.notes)
         self.trace = None
+        self.filled = set()
         said: Attributes = {}
-        for rule in self.stating:
-            element = self._element(rule, entry, None, None)
-            if element is not None:
-                said[rule.tag] = element
+        settled: Attributes = {}
+        for rule in self._rules(entry)[Level.STEP]:
+            if rule.keyword in _STATING:
+                made = self._element(rule, entry, None, None)
+                if made is not None:
+                    said[rule.tag] = made
+                    if len(rule.alternatives) == 1 and rule.tag not in self.filled:
+                        settled[rule.tag] = made
+        if kept != (None, self.refusals, self.notes):
+            settled = {}
         self.trace, self.refusals, self.notes = kept
         codes = (
             text(item, "CodeValue") or text(item, "LongCodeValue")
             for item in values(said, "ScheduledProtocolCodeSequence")
         )
         stations = frozenset(values(said, "ScheduledStationAETitle"))
-        return Stated(text(said, "Modality"), frozenset(filter(None, codes)), stations)
+        return Stated(text(said, "Modality"), frozenset(filter(None, codes)), stations), settled
 
     def _end(self, attributes: Attributes, step: CatalogueStep) -> None:
         """The end of a step from its start and the catalogue's duration, where a rule asks for it."""
@@ -405,14 +425,7 @@ class _Run:
             return
         day = text(attributes, "ScheduledProcedureStepStartDate")
         at = text(attributes, "ScheduledProcedureStepStartTime")
-        midnight = datetime(int(day[:4]), int(day[4:6]), int(day[6:8]))  # wall clock, without a zone (D13)
-        start = midnight + timedelta(hours=int(at[:2]), minutes=int(at[2:4]), seconds=int(at[4:6]))
-        end = start + timedelta(minutes=step.duration_min)
-        for rule, value in zip(
-            self.ends,
-            (f"{end.year:04}{end.month:02}{end.day:02}", f"{end.hour:02}{end.minute:02}{end.second:02}"),
-            strict=True,
-        ):
+        for rule, value in zip(self.ends, _later(day, at, step.duration_min), strict=True):
             if rule.tag not in attributes:
                 attributes[rule.tag] = {"vr": rule.vr, "Value": [value]}
                 self._traced(rule.target, rule.origin, "", "", "missing: catalogue", value)
@@ -428,10 +441,10 @@ class _Run:
         """The (code, scheme) pairs that an entry orders by, in the order of the rule set's paths."""
         codes: list[tuple[str, str]] = []
         for path in self.identity["ProcedureCode"].paths:
-            for sourced in entry.read(path):
-                code = part(sourced.repetition, 1)
+            for repetition in entry.repetitions(path):
+                code = part(repetition, 1)
                 if code:
-                    scheme = part(sourced.repetition, 3)
+                    scheme = part(repetition, 3)
                     try:
                         codes.append((code, scheme_designator(scheme, self.setting) if scheme else ""))
                     except Unconvertible:
@@ -446,7 +459,7 @@ class _Run:
         found = self._identifiers(source, entry, cx, "PatientID")
         if not found:
             place = self._place("PatientID", entry)
-            nulled = any(_is_null(sourced) for path in source.paths for sourced in entry.read(path))
+            nulled = any(_is_null(repetition) for path in source.paths for repetition in entry.repetitions(path))
             self._refuse(
                 RefusalKind.MISSING_VALUE if nulled else RefusalKind.MISSING_FIELD, place,
                 "there is no patient identifier", "send the patient's identifier with its assigning authority",
@@ -518,19 +531,20 @@ class _Run:
         limit = LENGTH_MAX[_VR[keyword]]
         found: list[_Key] = []
         for path in source.paths:
-            for sourced in entry.read(path):
-                assigned = parse(sourced.repetition)
+            for index, repetition in enumerate(entry.repetitions(path)):
+                assigned = parse(repetition)
                 if not assigned.value:
                     continue
                 try:
                     value = identifier_text(assigned.value, limit)
                 except Unconvertible as problem:
-                    self._refuse(problem.kind, _at(sourced, path, 1), f"{keyword}: {problem.text}", problem.hint)
+                    where = _at(entry.read(path)[index], path, 1)
+                    self._refuse(problem.kind, where, f"{keyword}: {problem.text}", problem.hint)
                     continue
                 issuer = self.issuers.resolve(assigned.namespace, assigned.universal_id, self.default_issuer)
                 identifier = Identifier(value, issuer)
                 if not found or all(key.identifier != identifier for key in found):
-                    found.append(_Key(identifier, assigned, sourced, path))
+                    found.append(_Key(identifier, assigned, entry, path, index))
             if found:
                 break
         return found
@@ -538,18 +552,18 @@ class _Run:
     def _plain_key(self, keyword: str, entry: Entry) -> str:
         vr = _VR[keyword]
         for path in self.identity[keyword].paths:
-            for sourced in entry.read(path):
-                value = part(sourced.repetition, 1)
+            for index, repetition in enumerate(entry.repetitions(path)):
+                value = part(repetition, 1)
                 if not value:
                     continue
                 try:
                     if vr == "UI":
-                        uid(sourced.repetition, self.setting)
+                        uid(repetition, self.setting)
                         return value
                     return identifier_text(value, LENGTH_MAX[vr])
                 except Unconvertible as problem:
-                    text = f"{keyword}: {problem.text}"
-                    self._refuse(problem.kind, _at(sourced, path, 1), text, problem.hint)
+                    where = _at(entry.read(path)[index], path, 1)
+                    self._refuse(problem.kind, where, f"{keyword}: {problem.text}", problem.hint)
                     return ""
         return ""
 
@@ -624,18 +638,25 @@ class _Run:
 
     # ---- rules ----
 
+    def _rules(self, entry: Entry) -> abc.Mapping[Level, tuple[Rule, ...]]:
+        if entry is not self.entry:  # one entry is asked at several levels in turn
+            self.entry, self.rules = entry, self.rules_for(entry)
+        return self.rules
+
     def _attributes(
-        self, level: Level, entry: Entry, fill: Attributes | None = None, found: CatalogueProcedure | None = None
+        self,
+        level: Level,
+        entry: Entry,
+        fill: Attributes | None = None,
+        found: CatalogueProcedure | None = None,
+        settled: abc.Mapping[str, Element] = _NOTHING_SETTLED,
     ) -> Attributes:
         attributes: Attributes = {}
         self.filled = set()
-        spoken_of = entry.said
-        for rule in self.rules[level]:
-            if rule.silent_without and spoken_of.isdisjoint(rule.silent_without):
-                continue
-            said = self._element(rule, entry, fill, found)
-            if said is not None:
-                attributes[rule.tag] = said
+        for rule in self._rules(entry)[level]:
+            made = settled.get(rule.tag) or self._element(rule, entry, fill, found)
+            if made is not None:
+                attributes[rule.tag] = made
         return attributes
 
     def _element(
@@ -650,9 +671,16 @@ class _Run:
                 return {"vr": rule.vr, "Value": list(way.constant)}
             deleted: Sourced | None = None
             for path, setting in way.paths:
-                read: Sequence[Sourced] = entry.read(path)
-                if not read:
+                said = entry.repetitions(path)
+                if not said:
                     continue
+                if way.simple and len(said) == 1 and self.trace is None:
+                    made = _simply_converted(rule, way, said[0], setting)
+                    if made:
+                        return {"vr": rule.vr, "Value": made}
+                    if made is not None:
+                        continue
+                read: Sequence[Sourced] = entry.read(path)
                 if way.select:
                     read = [sourced for sourced in read if _selected(entry, sourced, way.select)]
                 try:
@@ -685,17 +713,14 @@ class _Run:
         """The values of what was read, and the first repetition that deletes. Raises Unconvertible once refused."""
         if way.converter.joint:
             return self._converted_together(rule, way, path, setting, read)
-        convert, first, fits = (
-            way.converter.function,
-            way.repeat == "first",
-            way.repeat != "join" and rule.vr in _FITTED,
-        )
+        convert, first = way.converter.function, way.repeat == "first"
+        fits = way.repeat != "join" and rule.vr in _FITTED
         made: list[Any] = []
         sources: list[Sourced] = []
         deleting: Sourced | None = None
         for sourced in read:
             repetition = sourced.repetition
-            if repetition[0][0] == NULL and _is_null(sourced):
+            if repetition[0][0] == NULL and _is_null(repetition):
                 deleting = deleting or sourced
                 continue
             if way.beside is not None:
@@ -731,7 +756,7 @@ class _Run:
         self, rule: Rule, way: Alternative, path: Path, setting: Setting, read: Sequence[Sourced]
     ) -> tuple[list[Any], Sourced | None]:
         """As `_converted`, for a converter that looks at all repetitions at once."""
-        kept = [sourced for sourced in read if not _is_null(sourced)]
+        kept = [sourced for sourced in read if not _is_null(sourced.repetition)]
         if not kept:
             return [], read[0] if read else None
         try:
@@ -820,6 +845,26 @@ def _joined(entries: Sequence[Entry]) -> Entry:
     return entries[0] if len(entries) == 1 else entries[0].joined(entries[1:])
 
 
+def _simply_converted(rule: Rule, way: Alternative, repetition: Repetition, setting: Setting) -> list[Any] | None:
+    """The values of a field that does not repeat, as nearly all; None where there is something to tell or delete.
+
+    It spares the usual field everything that only a refusal, a note, a deletion or a trace needs.
+    """
+    if repetition[0][0] == NULL:
+        return None
+    try:
+        if way.converter.joint:
+            return list(way.converter.function((repetition,), setting))
+        value = way.converter.function(repetition, setting)
+        if type(value) is str and rule.vr in _FITTED:
+            value = fit(value, rule.vr, way.cut)
+    except Unconvertible:
+        return None
+    if value is None:
+        return []
+    return None if value is DELETE or type(value) is Noted else [value]
+
+
 def _joined_keys(said: Sequence[_Said]) -> _Keys:
     """Of each key the first that any of them says."""
     if len(said) == 1:
@@ -840,22 +885,24 @@ def _at(sourced: Sourced, path: Path, component: int) -> str:
     return f"{place}.{path.subcomponent}" if path.subcomponent else place
 
 
-def _is_null(sourced: Sourced) -> bool:
-    repetition = sourced.repetition
+def _is_null(repetition: Repetition) -> bool:
     return repetition[0][0] == NULL and not any(any(parts) for parts in repetition[1:])
 
 
 def _holds(entry: Entry, conditions: Iterable[Condition]) -> bool:
-    return all(_matches(entry.read(path), wanted) for path, wanted in conditions)
+    return all(_matches(entry.repetitions(path), wanted) for path, wanted in conditions)
 
 
 def _selected(entry: Entry, sourced: Sourced, conditions: Iterable[Condition]) -> bool:
     """Whether the segment of a value has one of the texts at one of the paths."""
-    return any(_matches(entry.beside(sourced.origin, path), wanted) for path, wanted in conditions)
+    return any(
+        _matches([found.repetition for found in entry.beside(sourced.origin, path)], wanted)
+        for path, wanted in conditions
+    )
 
 
-def _matches(read: Sequence[Sourced], wanted: frozenset[str]) -> bool:
-    said = [found.casefold() for sourced in read if (found := part(sourced.repetition, 1))]
+def _matches(repetitions: Sequence[Repetition], wanted: frozenset[str]) -> bool:
+    said = [found.casefold() for repetition in repetitions if (found := part(repetition, 1))]
     return any(found in wanted for found in said) or (bool(said) and "*" in wanted) or (not said and "" in wanted)
 
 
@@ -863,6 +910,17 @@ def _is_scheduled(attributes: Attributes) -> bool:
     return bool(
         text(attributes, "ScheduledProcedureStepStartDate") and text(attributes, "ScheduledProcedureStepStartTime")
     )
+
+
+def _later(day: str, at: str, minutes: int) -> tuple[str, str]:
+    """The day (DA) and time (TM) so many minutes later, by the wall clock, without a zone (D13)."""
+    days, minute = divmod(int(at[:2]) * 60 + int(at[2:4]) + minutes, _MINUTES_A_DAY)
+    if days:
+        day = (date(int(day[:4]), int(day[4:6]), int(day[6:8])) + timedelta(days)).isoformat().replace("-", "")
+    return day, f"{minute // 60:02}{minute % 60:02}{at[4:6]}"
+
+
+_MINUTES_A_DAY = 1440
 
 
 def _put_issuer(attributes: Attributes, keyword: str, assigned: Assigned) -> None:

@@ -5,7 +5,7 @@ steps (design D10). Keys that a feed did not give are filled here by the declare
 derived or minted, once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -24,6 +24,10 @@ class OrderControl(StrEnum):
     CA = "CA"
     DC = "DC"
     SC = "SC"
+
+
+ORDER_STATUSES = ("", "A", "CA", "CM", "DC", "ER", "HD", "IP", "RP", "SC")
+"""Order status (ORC-5): none, and HL7 table 0038."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +87,24 @@ class OrderEvent:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A scheduled procedure step as held. `attributes` are those inside the sequence, without the status."""
+    """A scheduled procedure step as held. `attributes` are those inside the sequence, without the status.
+
+    `minted` says that the feed gave no SPS ID: one that it gives later is no contradiction.
+    """
 
     id: int | None
     sps_id: str
     status: SPSStatus
     attributes: Attributes = field(repr=False)
+    minted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """A requested procedure as held. `study_instance_uid` is '' only for imported items that came without one."""
+    """A requested procedure as held. `study_instance_uid` is '' only for imported items that came without one.
+
+    `minted` are the keywords of keys that no feed gave: one that comes later is no contradiction.
+    """
 
     id: int | None
     study_instance_uid: str
@@ -101,6 +112,7 @@ class Procedure:
     accession: Identifier | None
     attributes: Attributes = field(repr=False)
     steps: tuple[Step, ...] = ()
+    minted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,174 +139,219 @@ class Applied:
 # (ORC-1, ORC-5) -> what happens to the steps. Empty ORC-5 is the commonest form of all. A pair without a row
 # updates attributes and leaves the status, with a note (spec: HL7 tables 0119 and 0038).
 STEP_EVENTS: Mapping[tuple[OrderControl, str], StepEvent] = {
-    **{
-        (control, status): StepEvent.ORDERED
-        for control in (OrderControl.NW, OrderControl.XO)
-        for status in ("", "SC", "IP")
-    },
+    **{(control, status): StepEvent.ORDERED
+       for control in (OrderControl.NW, OrderControl.XO) for status in ("", "SC")},
+    (OrderControl.NW, "IP"): StepEvent.ORDERED,
     (OrderControl.SC, "SC"): StepEvent.ORDERED,
-    **{(OrderControl.CA, status): StepEvent.CANCEL for status in ("", "CA", "DC", "SC")},
-    **{(OrderControl.DC, status): StepEvent.DISCONTINUE for status in ("", "CA", "DC", "SC", "IP")},
-    (OrderControl.XO, "IP"): StepEvent.REPORTED_STARTED,
-    (OrderControl.SC, "IP"): StepEvent.REPORTED_STARTED,
-    **{
-        (control, status): StepEvent.REPORTED_COMPLETED
-        for control in (OrderControl.XO, OrderControl.SC)
-        for status in ("CM", "A")
-    },
-    (OrderControl.SC, "CA"): StepEvent.CANCEL,
-    (OrderControl.SC, "DC"): StepEvent.DISCONTINUE,
-    (OrderControl.XO, "CA"): StepEvent.CANCEL,
-    (OrderControl.XO, "DC"): StepEvent.DISCONTINUE,
-}
+    **{(control, "IP"): StepEvent.REPORTED_STARTED for control in (OrderControl.XO, OrderControl.SC)},
+    **{(control, status): StepEvent.REPORTED_COMPLETED
+       for control in (OrderControl.NW, OrderControl.XO, OrderControl.SC) for status in ("CM", "A")},
+    **{(control, "CA"): StepEvent.CANCEL for control in (OrderControl.NW, OrderControl.XO, OrderControl.SC)},
+    **{(control, "DC"): StepEvent.DISCONTINUE for control in (OrderControl.NW, OrderControl.XO, OrderControl.SC)},
+    # Whoever says CA or DC wants it gone, whatever the status beside it.
+    **{(OrderControl.CA, status): StepEvent.CANCEL for status in ORDER_STATUSES},
+    **{(OrderControl.DC, status): StepEvent.DISCONTINUE for status in ORDER_STATUSES},
+}  # fmt: skip
 
-_CREATES = frozenset({OrderControl.NW, OrderControl.XO, OrderControl.SC})
+
+def step_event(control: OrderControl, order_status: str) -> StepEvent | None:
+    """What the pair does to the steps; a status unknown here does what an empty one does with CA and DC."""
+    if control in (OrderControl.CA, OrderControl.DC):
+        return STEP_EVENTS[control, ""]
+    return STEP_EVENTS.get((control, order_status))
+
+
+def removes(control: OrderControl, order_status: str) -> bool:
+    """Whether the event only takes steps away, so that nothing else it says is applied."""
+    happened = step_event(control, order_status)
+    return control is not OrderControl.NW and happened in (StepEvent.CANCEL, StepEvent.DISCONTINUE)
 
 
 def order_key(event: OrderEvent) -> str:
-    """What identifies the order for minting: placer number, else filler number, else accession, with issuer."""
+    """What identifies the order for minting: placer, filler or accession number with issuer, else the study; or ''."""
     accession = next((procedure.accession for procedure in event.procedures if procedure.accession), None)
     for kind, identifier in (("placer", event.placer), ("filler", event.filler), ("accession", accession)):
         if identifier is not None:
             return f"{kind}:{identifier.issuer}:{identifier.value}"
-    return ""
+    study = next((said.study_instance_uid for said in event.procedures if said.study_instance_uid), "")
+    return f"study:{study}" if study else ""
 
 
 def apply(held: Order | None, event: OrderEvent, patient_id: int, visit_id: int | None, mint: Mint) -> Applied:
     """The order after `event`. Pure.
 
-    Raises Refused: a cancel for an unknown order (204), a cancel after the start, a lacking key whose policy is
-    to refuse (101), a step that is no worklist item and that no procedure rule completes (uncovered), an order
-    number of another patient (205).
+    Raises Refused: a cancel or a status for an unknown order, procedure or step (204), a cancel after the start, an
+    order on hold, a lacking key whose policy is to refuse (101), a step that is no worklist item and that no procedure
+    rule completes (uncovered), an order number of another patient (205).
     """
+    removing = removes(event.control, event.order_status)
+    where = event.where or "ORC"
+    if event.order_status == "HD" and not removing:
+        raise Refused(Refusal(
+            RefusalKind.UNKNOWN_CODE, f"{where}-5", "orders on hold (HD) are not kept apart from others here",
+            "send the order when it is released, or cancel it",
+        ))  # fmt: skip
     if held is None:
-        if event.control not in _CREATES or STEP_EVENTS.get((event.control, event.order_status)) in (
-            StepEvent.CANCEL,
-            StepEvent.DISCONTINUE,
-        ):
-            raise Refused(
-                Refusal(
-                    RefusalKind.UNKNOWN_KEY,
-                    f"{event.where}-2.1" if event.where else "ORC-2.1",
-                    f"no order with this placer or filler number is held, so {event.control} has nothing to act on",
-                    "send the new order (NW) first, or check the number and its assigning authority",
-                )
-            )
+        if removing or event.control is OrderControl.SC:
+            raise Refused(Refusal(
+                RefusalKind.UNKNOWN_KEY, f"{where}-2.1",
+                f"no order with this placer or filler number is held, so {event.control} has nothing to act on",
+                "send the new order (NW) first, or check the number and its assigning authority",
+            ))  # fmt: skip
         held = Order(None, patient_id, visit_id, event.placer, event.filler, {}, ())
     elif held.patient_id != patient_id:
-        raise Refused(
-            Refusal(
-                RefusalKind.DUPLICATE_KEY,
-                f"{event.where}-2.1" if event.where else "ORC-2.1",
-                "this order number already belongs to an order of another patient",
-                "use a new order number, or merge the patients first (A40) if they are one person",
-            )
-        )
+        raise Refused(Refusal(
+            RefusalKind.DUPLICATE_KEY, f"{where}-2.1", "this order number already belongs to an order of another patient",
+            "use a new order number, or merge the patients first (A40) if they are one person",
+        ))  # fmt: skip
     notes: list[str] = []
     refusals: list[Refusal] = []
     key = order_key(event)
-    removing = STEP_EVENTS.get((event.control, event.order_status)) in (
-        StepEvent.CANCEL,
-        StepEvent.DISCONTINUE,
-    )
     procedures = list(held.procedures)
     touched: set[int] = set()
-    if not (removing and held.id is not None and not _names_procedures(event)):
-        for number, said in enumerate(event.procedures):
-            index = _match_procedure(procedures, said, number, len(event.procedures))
+    if not removing or _names_procedures(held, event):
+        for said, index in zip(event.procedures, _matched_procedures(held.procedures, event.procedures), strict=True):
             if index is None and removing:
-                refusals.append(_unknown_procedure(said))
+                refusals.append(_not_held(said.where, "requested procedure"))
                 continue
-            before = procedures[index] if index is not None else None
-            after, said_steps, problems = _apply_procedure(before, said, event, f"{key}/{number + 1}", mint, removing)
+            place = len(procedures) if index is None else index
+            before = procedures[place] if index is not None else None
+            after, spoken, problems = _apply_procedure(
+                before, said, event, _numbered(key, place), mint, removing, notes
+            )
             refusals += problems
-            if index is None:
-                procedures.append(after)
-                index = len(procedures) - 1
-            procedures[index] = _set_status(after, said_steps, event, notes, refusals, before)
-            touched.add(index)
+            procedures[place:] = [_set_status(after, spoken, event, notes, refusals, before), *procedures[place + 1 :]]
+            touched.add(place)
     if not touched and not refusals:  # the message names the order only: it is about all of its steps
         for index, procedure in enumerate(procedures):
             every = range(len(procedure.steps))
             procedures[index] = _set_status(procedure, every, event, notes, refusals, procedure)
     if refusals:
         raise Refused(*refusals)
-    order = replace(
-        held,
-        visit_id=visit_id if visit_id is not None else held.visit_id,
-        placer=event.placer or held.placer,
-        filler=event.filler or held.filler,
-        attributes=held.attributes if removing else merge(held.attributes, event.attributes),
-        procedures=tuple(procedures),
+    order = Order(
+        held.id,
+        held.patient_id,
+        visit_id if visit_id is not None else held.visit_id,
+        event.placer or held.placer,
+        event.filler or held.filler,
+        held.attributes if removing else merge(held.attributes, event.attributes),
+        tuple(procedures),
     )
     return Applied(order, tuple(dict.fromkeys(notes)))
 
 
-def _names_procedures(event: OrderEvent) -> bool:
+def _numbered(key: str, place: int) -> str:
+    """What a key of the procedure or step at this place of its order is minted from; '' if nothing names the order."""
+    return f"{key}/{place + 1}" if key else ""
+
+
+def _names_procedures(held: Order, event: OrderEvent) -> bool:
     """Whether the event names procedures or steps by their own keys, not only by the order's number."""
+    several = len(held.procedures) > 1
     return any(
-        said.study_instance_uid or said.requested_procedure_id or any(step.sps_id for step in said.steps)
+        said.study_instance_uid
+        or said.requested_procedure_id
+        or (several and said.accession)
+        or any(step.sps_id for step in said.steps)
         for said in event.procedures
     )
 
 
-def _unknown_procedure(said: ProcedureInput) -> Refusal:
+def _not_held(where: str, what: str) -> Refusal:
     return Refusal(
-        RefusalKind.UNKNOWN_KEY,
-        said.where,
-        "the order is held, but not with this requested procedure",
-        "check Study Instance UID and requested procedure ID",
+        RefusalKind.UNKNOWN_KEY, where, f"the order is held, but not with this {what}",
+        "check Study Instance UID, accession number, requested procedure ID and scheduled procedure step ID",
+    )  # fmt: skip
+
+
+def _matched_procedures(held: Sequence[Procedure], said: Sequence[ProcedureInput]) -> list[int | None]:
+    """Which held procedure each said one is, the surest first; None where it is a new one.
+
+    By its own keys (Study Instance UID; accession number and RP ID; either of them), then by what it is (its code),
+    then because nothing else is left, then by position. A key that both have and that differs excludes, unless the
+    held one was minted here.
+    """
+    found: list[int | None] = [None] * len(said)
+    free = set(range(len(held)))
+
+    def take(same: Callable[[Procedure, ProcedureInput], bool], only: bool) -> None:
+        for number, one in enumerate(said):
+            fitting = [place for place in sorted(free) if same(held[place], one) and not _contradicts(held[place], one)]
+            if found[number] is None and fitting and (len(fitting) == 1 or not only):
+                found[number] = fitting[0]
+                free.discard(fitting[0])
+
+    take(lambda a, b: bool(b.study_instance_uid) and a.study_instance_uid == b.study_instance_uid, only=False)
+    take(
+        lambda a, b: (
+            bool(b.accession and b.requested_procedure_id)
+            and (a.accession, a.requested_procedure_id) == (b.accession, b.requested_procedure_id)
+        ),
+        only=True,
     )
+    take(
+        lambda a, b: bool(b.requested_procedure_id) and a.requested_procedure_id == b.requested_procedure_id, only=True
+    )
+    take(lambda a, b: b.accession is not None and a.accession == b.accession, only=True)
+    take(lambda a, b: bool(_codes(b.attributes)) and _codes(a.attributes) == _codes(b.attributes), only=False)
+    if len(held) == len(said) or len(held) == 1:
+        for number in range(len(said)):
+            if found[number] is None and number in free and not _contradicts(held[number], said[number]):
+                found[number] = number
+                free.discard(number)
+    return found
 
 
-def _match_procedure(held: Sequence[Procedure], said: ProcedureInput, number: int, of: int) -> int | None:
-    """Which held procedure is meant: by Study Instance UID, else by RP ID, else by accession, else by position."""
-    for index, procedure in enumerate(held):
-        if said.study_instance_uid:
-            if procedure.study_instance_uid == said.study_instance_uid:
-                return index
-        elif said.requested_procedure_id and procedure.requested_procedure_id == said.requested_procedure_id:
-            return index
-    if said.study_instance_uid or said.requested_procedure_id:
-        return None
-    by_accession = [
-        index for index, procedure in enumerate(held) if said.accession and procedure.accession == said.accession
-    ]
-    if len(by_accession) == 1:
-        return by_accession[0]
-    return number if number < len(held) and (of > 1 or len(held) == 1) else None
+def _codes(attributes: Attributes) -> list[str]:
+    return [text(item, "CodeValue") for item in values(attributes, "RequestedProcedureCodeSequence")]
+
+
+def _contradicts(held: Procedure, said: ProcedureInput) -> bool:
+    """Whether a key that the feed gave before is given differently now."""
+    pairs: tuple[tuple[str, object, object], ...] = (
+        ("StudyInstanceUID", held.study_instance_uid, said.study_instance_uid),
+        ("AccessionNumber", held.accession, said.accession),
+        ("RequestedProcedureID", held.requested_procedure_id, said.requested_procedure_id),
+    )
+    return any(before and now and before != now and keyword not in held.minted for keyword, before, now in pairs)
 
 
 def _apply_procedure(
-    held: Procedure | None, said: ProcedureInput, event: OrderEvent, key: str, mint: Mint, removing: bool
+    held: Procedure | None,
+    said: ProcedureInput,
+    event: OrderEvent,
+    key: str,
+    mint: Mint,
+    removing: bool,
+    notes: list[str],
 ) -> tuple[Procedure, Sequence[int], list[Refusal]]:
     """The procedure after the event, the indexes of its steps that were spoken of, and what its keys lack."""
-    keys, refusals = _procedure_keys(held, said, event, key, mint)
+    if removing and held is not None:
+        matched = _matched_steps(held.steps, said.steps)
+        unknown = [_not_held(said.where, "scheduled procedure step")] if None in matched else []
+        return held, [index for index in matched if index is not None] or range(len(held.steps)), unknown
+    keys, minted, refusals = _procedure_keys(held, said, event, key, mint)
+    if said.study_instance_uid and keys["StudyInstanceUID"] != said.study_instance_uid:
+        notes.append("the Study Instance UID was published before and stays")
     accession = said.accession or (held.accession if held else None)
-    if accession is None and keys["AccessionNumber"]:
+    if keys["AccessionNumber"] and (accession is None or accession.value != keys["AccessionNumber"]):
         accession = Identifier(keys["AccessionNumber"])
     other = held is not None and _is_other_procedure(held, said)
-    attributes = dict(held.attributes) if held else {}
-    if not removing:
-        attributes = merge(_filled(attributes, said.defaults, other), said.attributes)
+    attributes = merge(_filled(held.attributes if held else {}, said.defaults, other), said.attributes)
     attributes |= {TAG[keyword]: element(keyword, value) for keyword, value in keys.items() if value}
     steps = list(held.steps) if held else []
     spoken: list[int] = []
-    for number, step in enumerate(said.steps):
-        index = _match_step(steps, step, number, len(said.steps))
+    for step, index in zip(said.steps, _matched_steps(steps, said.steps), strict=True):
+        place = len(steps) if index is None else index
         if index is None:
-            if removing:
-                continue
-            index = len(steps)
             steps.append(Step(None, step.sps_id, SPSStatus.SCHEDULED, {}))
-        spoken.append(index)
-        if not removing:
-            before = replace(steps[index], attributes=_filled(steps[index].attributes, step.defaults, other))
-            steps[index], problems = _apply_step(before, step, event, f"{key}/{number + 1}", mint, said.where)
-            refusals += problems
+        spoken.append(place)
+        filled = _filled(steps[place].attributes, step.defaults, other)
+        steps[place], problems = _apply_step(steps[place], filled, step, event, _numbered(key, place), mint, said.where)
+        refusals += problems
     if not said.steps:  # the procedure as a whole is meant
         spoken = list(range(len(steps)))
-    if not steps and not removing:
+    if not steps:
         refusals.append(_uncovered("ScheduledProcedureStepID", said.where))
     procedure = Procedure(
         held.id if held else None,
@@ -303,6 +360,7 @@ def _apply_procedure(
         accession,
         attributes,
         tuple(steps),
+        minted,
     )
     return procedure, spoken, refusals
 
@@ -314,22 +372,25 @@ def _filled(held: Attributes, defaults: Attributes, other: bool) -> Attributes:
 
 def _is_other_procedure(held: Procedure, said: ProcedureInput) -> bool:
     """Whether the order is for another procedure code than the one held."""
-    before, now = (values(part.attributes, "RequestedProcedureCodeSequence") for part in (held, said))
-    return bool(before and now) and [text(item, "CodeValue") for item in before] != [
-        text(item, "CodeValue") for item in now
-    ]
+    before, now = _codes(held.attributes), _codes(said.attributes)
+    return bool(before and now) and before != now
 
 
 def _procedure_keys(
     held: Procedure | None, said: ProcedureInput, event: OrderEvent, key: str, mint: Mint
-) -> tuple[dict[str, str], list[Refusal]]:
-    """Study Instance UID, accession number and RP ID: as said, as held, or by the policy of each; and refusals."""
+) -> tuple[dict[str, str], frozenset[str], list[Refusal]]:
+    """Study Instance UID, accession number and RP ID: as said, as held, or by the policy of each.
+
+    Also which of them were minted, and what is refused. A Study Instance UID that was published stays (design D10).
+    """
     accession = said.accession or (held.accession if held else None)
     keys = {
-        "StudyInstanceUID": said.study_instance_uid or (held.study_instance_uid if held else ""),
+        "StudyInstanceUID": (held.study_instance_uid if held else "") or said.study_instance_uid,
         "AccessionNumber": accession.value if accession else "",
         "RequestedProcedureID": said.requested_procedure_id or (held.requested_procedure_id if held else ""),
     }
+    given = {"AccessionNumber": said.accession, "RequestedProcedureID": said.requested_procedure_id}
+    minted = {keyword for keyword in (held.minted if held else ()) if not given.get(keyword)}
     sources = {
         "PlacerOrderNumberImagingServiceRequest": event.placer.value if event.placer else "",
         "FillerOrderNumberImagingServiceRequest": event.filler.value if event.filler else "",
@@ -339,12 +400,14 @@ def _procedure_keys(
         policy = event.policies.get(keyword)
         if known or policy is None:
             continue
-        if policy.action == "refuse":
+        derived = (keys | sources).get(policy.source, "")
+        if policy.action == "refuse" or (not derived and not key):
             refusals.append(_lacking(keyword, policy, said.where))
-        else:  # a source that is itself empty, or too long for the key, falls back to minting
-            derived = (keys | sources).get(policy.source, "")
-            keys[keyword] = derived if 0 < len(derived) <= LENGTH_MAX["SH"] else _minted(mint, keyword, key)
-    return keys, refusals
+            continue
+        minted.add(keyword)
+        # A source that is itself empty, or too long for the key, falls back to minting.
+        keys[keyword] = derived if 0 < len(derived) <= LENGTH_MAX["SH"] else _minted(mint, keyword, key)
+    return keys, frozenset(minted), refusals
 
 
 def _minted(mint: Mint, keyword: str, key: str) -> str:
@@ -354,28 +417,53 @@ def _minted(mint: Mint, keyword: str, key: str) -> str:
 
 
 def _apply_step(
-    held: Step, said: StepInput, event: OrderEvent, key: str, mint: Mint, where: str
+    held: Step, filled: Attributes, said: StepInput, event: OrderEvent, key: str, mint: Mint, where: str
 ) -> tuple[Step, list[Refusal]]:
-    """The step with what was said merged in and its ID filled, and what it lacks to be a worklist item."""
+    """The step with what was said merged into `filled`, its ID made, and what it lacks to be a worklist item."""
     sps_id, refusals = said.sps_id or held.sps_id, []
+    minted = held.minted and not said.sps_id
     policy = event.policies.get("ScheduledProcedureStepID")
     if not sps_id and policy is not None:
-        if policy.action == "refuse":
+        if policy.action == "refuse" or not key:
             refusals.append(_lacking("ScheduledProcedureStepID", policy, where))
-        sps_id = mint.short_id("S", key)
-    attributes = merge(held.attributes, said.attributes)
+        else:
+            sps_id, minted = mint.short_id("S", key), True
+    attributes = merge(filled, said.attributes)
     if sps_id:
         attributes[TAG["ScheduledProcedureStepID"]] = element("ScheduledProcedureStepID", sps_id)
     if event.complete:
         refusals += [_uncovered(keyword, where) for keyword in missing_for_listing(attributes)]
-    return replace(held, sps_id=sps_id, attributes=attributes), refusals
+    return Step(held.id, sps_id, held.status, attributes, minted), refusals
 
 
-def _match_step(held: Sequence[Step], said: StepInput, number: int, of: int) -> int | None:
-    """Which held step is meant: by its ID where the feed gave one, else by position."""
-    if said.sps_id:
-        return next((index for index, step in enumerate(held) if step.sps_id == said.sps_id), None)
-    return number if number < len(held) and (of > 1 or len(held) == 1) else None
+def _matched_steps(held: Sequence[Step], said: Sequence[StepInput]) -> list[int | None]:
+    """Which held step each said one is: by its ID, else by modality where that tells, else by position."""
+    found: list[int | None] = [None] * len(said)
+    free = set(range(len(held)))
+
+    def settle(number: int, place: int) -> None:
+        found[number] = place
+        free.discard(place)
+
+    for number, one in enumerate(said):
+        same = [place for place in sorted(free) if one.sps_id and held[place].sps_id == one.sps_id]
+        if same:
+            settle(number, same[0])
+    for number, one in enumerate(said):
+        fitting = [place for place in sorted(free) if found[number] is None and _may_be(held[place], one)]
+        if len(held) == len(said) and number in fitting:
+            settle(number, number)
+        elif len(fitting) == 1:
+            settle(number, fitting[0])
+    return found
+
+
+def _may_be(held: Step, said: StepInput) -> bool:
+    """Whether nothing that both have contradicts it."""
+    if said.sps_id and held.sps_id and not held.minted:
+        return False
+    before, now = text(held.attributes, "Modality"), text({**said.defaults, **said.attributes}, "Modality")
+    return not before or not now or before == now
 
 
 def _lacking(keyword: str, policy: Policy, where: str) -> Refusal:
@@ -405,12 +493,13 @@ def _set_status(
     before: Procedure | None,
 ) -> Procedure:
     """The procedure with the event's effect on the status of the steps spoken of."""
-    happened = STEP_EVENTS.get((event.control, event.order_status))
+    happened = step_event(event.control, event.order_status)
     if happened is None:
         notes.append(f"order status {event.order_status} with {event.control} changes no step status")
         return procedure
     starts = {step.id: start_of(step.attributes) for step in before.steps} if before else {}
     steps = list(procedure.steps)
+    changed = False
     for index in spoken:
         step = steps[index]
         moved = (
@@ -431,5 +520,7 @@ def _set_status(
             continue
         if status is step.status and step.status not in (SPSStatus.SCHEDULED, SPSStatus.STARTED):
             notes.append(f"a step of this order is {step.status}; its status is unchanged")
-        steps[index] = replace(step, status=status)
-    return replace(procedure, steps=tuple(steps))
+        if status is not step.status:
+            steps[index] = replace(step, status=status)
+            changed = True
+    return replace(procedure, steps=tuple(steps)) if changed else procedure

@@ -7,8 +7,8 @@ keys, keywords, converters, tables and paths, targets at the wrong level, conver
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.domain.attributes import BY_KEYWORD, Level, code_item
@@ -53,6 +53,17 @@ class Alternative:
     missing: str
     default: tuple[Any, ...]
     label: str
+    simple: bool
+    """Whether a repetition alone decides its value, without what stands in other fields of its segment."""
+
+    def spoken(self, said: Set[str]) -> "Alternative | None":
+        """The same for entries that say these fields (Path.key) only; None where that can give nothing."""
+        if self.missing == "refuse":  # it tells at which of its paths the value would be
+            return self
+        paths = tuple([(path, setting) for path, setting in self.paths if path.key in said])
+        if not paths and not self.constant and self.missing == "omit":
+            return None
+        return replace(self, paths=paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +77,11 @@ class Rule:
     type_1: bool
     alternatives: tuple[Alternative, ...]
     origin: str
-    silent_without: frozenset[str]
-    """Where an entry says none of these fields (Path.key), the rule gives nothing; empty if it may all the same."""
+
+    def spoken(self, said: Set[str]) -> "Rule | None":
+        """The same for entries that say these fields (Path.key) only; None where that can give nothing."""
+        ways = tuple([spoken for way in self.alternatives if (spoken := way.spoken(said))])
+        return replace(self, alternatives=ways) if ways else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +111,19 @@ class RuleSet:
     def policies(self) -> Mapping[str, Policy]:
         """The missing policies of the keys that can be made, by keyword."""
         return {key: source.policy for key, source in self.identity.items() if source.policy is not None}
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """The fields (Path.key) that the rules take values from."""
+        rules = (rule for level in self.rules.values() for rule in level)
+        return frozenset(path.key for rule in rules for way in rule.alternatives for path, _ in way.paths)
+
+    def spoken(self, said: Set[str]) -> Mapping[Level, tuple[Rule, ...]]:
+        """The rules for entries that say these fields only, without all that would find silence."""
+        return {
+            level: tuple([spoken for rule in rules if (spoken := rule.spoken(said))])
+            for level, rules in self.rules.items()
+        }
 
 
 IDENTITY: Mapping[str, str] = {
@@ -313,7 +340,6 @@ class _Compiler:
         numbered = [(*at, str(number)) for number in range(len(ways))] if len(ways) > 1 else [at]
         found = (self._alternative(where, keyword, way) for where, way in zip(numbered, ways, strict=True))
         alternatives = tuple(way for way in found if way is not None)
-        silent = all(not way.constant and way.missing == "omit" for way in alternatives)
         return Rule(
             keyword,
             attribute.tag,
@@ -322,7 +348,6 @@ class _Compiler:
             attribute.return_type == "1",
             alternatives,
             f"{name}: rules.{target}",
-            frozenset(path.key for way in alternatives for path, _ in way.paths) if silent else frozenset(),
         )
 
     def _alternative(self, at: tuple[str, ...], keyword: str, said: Any) -> Alternative | None:
@@ -369,6 +394,7 @@ class _Compiler:
             missing,
             default,
             label,
+            not (said.get("select") or beside),
         )
 
     def _converter(

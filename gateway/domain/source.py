@@ -72,8 +72,11 @@ class Entry(Protocol):
     def said(self) -> Set[str]:
         """The keys (Path.key) of all fields that are not empty, so that rules about silence cost nothing."""
 
-    def read(self, path: Path) -> Sequence[Sourced]:
+    def repetitions(self, path: Path) -> Sequence[Repetition]:
         """Everything at the path, in document order; nothing where the document is silent."""
+
+    def read(self, path: Path) -> Sequence[Sourced]:
+        """The same repetitions, each with its place: for refusals, traces, and what stands beside a value."""
 
     def beside(self, origin: object, path: Path) -> Sequence[Sourced]:
         """The same path in the one segment that a value came from."""

@@ -139,6 +139,7 @@ requested_procedures = Table(
     _maybe("accession"),
     _text("accession_issuer"),
     _text("attributes"),
+    Column("minted", Integer, nullable=False),  # bits: Study Instance UID, accession number, RP ID not given by a feed
     Index("requested_procedures_by_order", "order_id"),
     Index("requested_procedures_by_study", "study_instance_uid", unique=True,
           sqlite_where=text("study_instance_uid IS NOT NULL"),
@@ -167,6 +168,7 @@ steps = Table(
     _text("zone"),  # the department's zone by name when the start was written
     _text("modality"),
     _text("attributes"),
+    Column("minted", Integer, nullable=False),  # 1: no feed gave the SPS ID
     Column("revision", _Number, nullable=False),
     UniqueConstraint("procedure_id", "sps_id"),
     Index("steps_by_patient", "patient_id"),

@@ -167,6 +167,7 @@ PROCEDURES_OF_ORDER = Prepared(
         requested_procedures.c.accession,
         requested_procedures.c.accession_issuer,
         requested_procedures.c.attributes,
+        requested_procedures.c.minted,
     )
     .where(requested_procedures.c.order_id == _given("order_id"))
     .order_by(requested_procedures.c.id)
@@ -178,6 +179,7 @@ STEPS_OF_ORDER = Prepared(
         steps.c.sps_id,
         steps.c.status,
         steps.c.attributes,
+        steps.c.minted,
         steps.c.start_local,
         steps.c.zone,
     )
@@ -200,7 +202,7 @@ PROCEDURE_INSERT = _insert(requested_procedures, returning=True)
 PROCEDURE_UPDATE = Prepared(
     _set(
         requested_procedures, "study_instance_uid", "requested_procedure_id", "accession", "accession_issuer",
-        "attributes",
+        "attributes", "minted",
     ).where(requested_procedures.c.id == _given("key_id"))
 )  # fmt: skip
 
@@ -211,7 +213,7 @@ _NEXT_REVISION = {"revision": steps.c.revision + literal_column("1")}
 STEP_INSERT = _insert(steps, returning=True)
 STEP_UPDATE = Prepared(
     _set(
-        steps, "sps_id", "status", "listed", "start_local", "start_offset", "zone", "modality", "attributes",
+        steps, "sps_id", "status", "listed", "start_local", "start_offset", "zone", "modality", "attributes", "minted",
         **_NEXT_REVISION,
     )
     .where(steps.c.id == _given("key_id"))

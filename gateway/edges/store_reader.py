@@ -72,7 +72,22 @@ def json_text(value: Attributes | Sequence[tuple[str, str]]) -> str:
     """The one text of a value: equal attribute sets have equal texts, so a change can be seen without reading it."""
     if isinstance(value, dict):
         value = dict(sorted(value.items()))
-    return to_json(value).decode()
+    try:
+        return to_json(value).decode()
+    except ValueError:  # its text quotes the value
+        raise StoreError("a text has characters that cannot be encoded") from None
+
+
+_MINTED_BY_RANK = ("StudyInstanceUID", "AccessionNumber", "RequestedProcedureID")
+
+
+def minted_flags(minted: frozenset[str]) -> int:
+    """Which keys of a procedure were minted, as bits in the order of `_MINTED_BY_RANK`."""
+    return sum(1 << rank for rank, keyword in enumerate(_MINTED_BY_RANK) if keyword in minted)
+
+
+def _minted(flags: int) -> frozenset[str]:
+    return frozenset(keyword for rank, keyword in enumerate(_MINTED_BY_RANK) if flags & 1 << rank)
 
 
 def bare(value: str) -> str:
@@ -200,6 +215,14 @@ class StoreReader:
 
     # -- orders
 
+    def visit_by_id(self, visit_id: int) -> Visit | None:
+        """A visit by the store's number."""
+        row = self._connection.row(statements.VISIT_BY_ID, id=visit_id)
+        if row is None:
+            return None
+        patient_id, number, issuer, attributes = row
+        return Visit(visit_id, patient_id, Identifier(number, issuer) if number else None, from_json(attributes))
+
     def orders(self, placer: Identifier | None, filler: Identifier | None) -> Sequence[Order]:
         """The distinct orders that bear the placer or the filler number."""
         found: dict[int, Order] = {}
@@ -233,14 +256,14 @@ class StoreReader:
         order_id, patient_id, visit_id, placer, placer_issuer, filler, filler_issuer, attributes = row
         steps: dict[int, list[Step]] = {}
         for step in self._connection.rows(statements.STEPS_OF_ORDER, order_id=order_id):
-            held = Step(step[0], step[2] or "", SPSStatus(step[3]), from_json(step[4]))
+            held = Step(step[0], step[2] or "", SPSStatus(step[3]), from_json(step[4]), bool(step[5]))
             steps.setdefault(step[1], []).append(held)
         procedures = tuple(
             Procedure(
                 number, uid or "", rp_id, _identifier(accession, accession_issuer), from_json(held_attributes),
-                tuple(steps.get(number, ())),
+                tuple(steps.get(number, ())), _minted(flags),
             )
-            for number, uid, rp_id, accession, accession_issuer, held_attributes in self._connection.rows(
+            for number, uid, rp_id, accession, accession_issuer, held_attributes, flags in self._connection.rows(
                 statements.PROCEDURES_OF_ORDER, order_id=order_id
             )
         )  # fmt: skip

@@ -18,7 +18,7 @@ from gateway.domain.performed import PerformedStep, references
 from gateway.domain.worklist import LISTED, SPSStatus, start_of
 from gateway.edges import statements
 from gateway.edges.database import Connection, Row, StoreError
-from gateway.edges.store_reader import StoreReader, bare, json_text, utc_text
+from gateway.edges.store_reader import StoreReader, bare, json_text, minted_flags, utc_text
 from gateway.workflow.ports import MessageRecord
 
 
@@ -64,10 +64,7 @@ class StoreUnit(StoreReader):
     # -- patients
 
     def save_patient(self, patient: Patient, at: datetime) -> int:
-        """Insert or update; afterwards the patient bears exactly these identifiers, the first one primary.
-
-        The retired ones are `merge_patient`'s alone.
-        """
+        """Insert or update; afterwards the patient bears exactly these identifiers, the first one primary."""
         attributes = json_text(patient.attributes)
         patient_id = patient.id
         if patient_id is None:
@@ -76,7 +73,7 @@ class StoreUnit(StoreReader):
                 patient_id=bare(text(patient.attributes, "PatientID")), merged_into=None, attributes=attributes,
                 created_at=utc_text(at), updated_at=utc_text(at),
             )  # fmt: skip
-            self._add_identifiers(patient_id, patient.identifiers)
+            self._add_identifiers(patient_id, patient.identifiers, patient.retired)
             self._add_names(patient_id, _folded_names(patient.attributes))
             return patient_id
         held = self._write.row(statements.PATIENT, id=patient_id)
@@ -93,7 +90,7 @@ class StoreUnit(StoreReader):
                 self._write.run(statements.NAMES_DELETE, patient_id=patient_id)
                 self._add_names(patient_id, names)
             self._write.run(statements.STEPS_REVISE_OF_PATIENT, key_patient_id=patient_id, patient_id=patient_id)
-        self._set_identifiers(patient_id, patient.identifiers)
+        self._set_identifiers(patient_id, patient.identifiers, patient.retired)
         return patient_id
 
     def merge_patient(self, prior_id: int, surviving_id: int, at: datetime) -> None:
@@ -121,13 +118,16 @@ class StoreUnit(StoreReader):
         self._write.run(statements.PATIENTS_MERGE_FURTHER, key_merged_into=prior.id, merged_into=surviving.id)
         self._write.run(statements.PATIENT_MERGE, key_id=prior.id, merged_into=surviving.id, updated_at=utc_text(at))
 
-    def _set_identifiers(self, patient_id: int, identifiers: Sequence[Identifier]) -> None:
+    def _set_identifiers(
+        self, patient_id: int, identifiers: Sequence[Identifier], retired: Sequence[Identifier]
+    ) -> None:
         rows = self._write.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=patient_id)
-        held = [Identifier(value, issuer) for value, issuer, retired in rows if not retired]
-        if held != list(dict.fromkeys(identifiers)):
-            past = [Identifier(value, issuer) for value, issuer, retired in rows if retired]
+        held, past = (
+            [Identifier(value, issuer) for value, issuer, flag in rows if flag == wanted] for wanted in (0, 1)
+        )
+        if (held, past) != (list(dict.fromkeys(identifiers)), list(dict.fromkeys(retired))):
             self._write.run(statements.IDENTIFIERS_DELETE, patient_id=patient_id)
-            self._add_identifiers(patient_id, identifiers, past)
+            self._add_identifiers(patient_id, identifiers, retired)
 
     def _add_identifiers(
         self, patient_id: int, identifiers: Sequence[Identifier], past: Sequence[Identifier] = ()
@@ -229,6 +229,7 @@ class StoreUnit(StoreReader):
             "accession": accession.value if accession else None,
             "accession_issuer": accession.issuer if accession else "",
             "attributes": json_text(procedure.attributes),
+            "minted": minted_flags(procedure.minted),
         }
         number = procedure.id
         if number is None:
@@ -247,6 +248,7 @@ class StoreUnit(StoreReader):
             accession,
             procedure.attributes,
             steps,
+            procedure.minted,
         )
 
     def _save_step(
@@ -258,6 +260,7 @@ class StoreUnit(StoreReader):
             "sps_id": step.sps_id or None,
             "status": str(step.status),
             "attributes": json_text(step.attributes),
+            "minted": int(step.minted),
             "listed": listed,
             "start_local": start_local,
             "start_offset": offset,
@@ -273,11 +276,11 @@ class StoreUnit(StoreReader):
             )  # fmt: skip
             self._add_stations(number, step, listed, start_local)
             self._add_history(number, 1, step.status, start_local, written.cause, written.now)
-            return Step(number, step.sps_id, step.status, step.attributes)
+            return replace(step, id=number)
         if number not in held_steps or held_steps[number][0] != procedure_id:
             raise StoreError("the requested procedure has no such step")
-        _, held_sps_id, held_status, held_attributes, held_start, held_zone = held_steps[number]
-        if (held_sps_id, held_status, held_attributes) == tuple(columns.values())[:3]:
+        _, held_sps_id, held_status, held_attributes, held_minted, held_start, held_zone = held_steps[number]
+        if (held_sps_id, held_status, held_attributes, held_minted) == tuple(columns.values())[:4]:
             return step
         if held_start == start_local:
             columns["zone"] = held_zone  # the wall clock that was meant when this start was said

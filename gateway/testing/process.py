@@ -109,8 +109,8 @@ class ServiceProcess:
             raise ServiceFailed("the service does not run")
         return self._process.pid
 
-    def start(self) -> Self:
-        """Start it and wait until it says that it is ready. Raises ServiceFailed."""
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start it and do not wait."""
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  (our own command line, no shell)
                 [sys.executable, "-m", "gateway", "run", "--config", str(self.config)],
@@ -118,10 +118,15 @@ class ServiceProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        return self._process
+
+    def start(self) -> Self:
+        """Start it and wait until it says that it is ready. Raises ServiceFailed."""
+        process = self.launch()
         deadline = time.monotonic() + self._ready_s
         while not self._is_ready():
-            if self._process.poll() is not None:
-                raise ServiceFailed(f"the service ended with {self._process.returncode}\n{self._last_words()}")
+            if process.poll() is not None:
+                raise ServiceFailed(f"the service ended with {process.returncode}\n{self._last_words()}")
             if time.monotonic() > deadline:
                 self.kill()
                 raise ServiceFailed(f"the service was not ready after {self._ready_s:g} s\n{self._last_words()}")

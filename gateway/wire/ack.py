@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.wire.er7 import Delimiters, Message, escape, parse_header
@@ -63,6 +64,7 @@ ERRORS_MAX = 50
 """More problems than a person mends at one time; an answer longer than the message helps nobody."""
 
 MSA_3_CHARACTERS_MAX = 80  # HL7 v2 2.15.8.3
+_VERSION_CHARACTERS_MAX = 16  # what is longer is no version
 _ERR_7_CHARACTERS_MAX = 2048
 _ERR_8_CHARACTERS_MAX = 250
 
@@ -88,7 +90,7 @@ def acknowledge(
     """
     message = message or _made_out(raw)
     delimiters = message.delimiters if message else Delimiters()
-    version = _version(message.version if message else "")
+    version = _version(message.version[:_VERSION_CHARACTERS_MAX]) if message else _version("")
     segments = [
         _msh(message, delimiters, version, now, raw),
         _msa(message, delimiters, refusals, notes),
@@ -111,6 +113,7 @@ def _made_out(raw: bytes) -> Message | None:
         return None
 
 
+@lru_cache(maxsize=16)
 def _version(text: str) -> tuple[int, ...]:
     """MSH-12 as numbers; what is none is answered in the layout of 2.5.1."""
     found = _VERSION_NUMBERS.match(text)
@@ -120,29 +123,36 @@ def _version(text: str) -> tuple[int, ...]:
 def _msh(
     message: Message | None, delimiters: Delimiters, version: tuple[int, ...], now: datetime, raw: bytes
 ) -> list[str]:
-    def said(n: int) -> str:
-        return _echo(message, n)
-
+    application, facility, to_application, to_facility, control_id, processing_id, sent_version, charset = (
+        _echo(message, n) for n in (3, 4, 5, 6, 10, 11, 12, 18)
+    )
     event = escape(message.trigger_event, delimiters) if message else ""
     kind = ["ACK"]
     if event and delimiters.component and version >= (2, 2):
         kind += [event, "ACK"] if version >= (2, 4) else [event]
-    time = now.strftime("%Y%m%d%H%M%S")
+    iso = now.isoformat()
     # Unique because a message is answered once at a time; made from what is known, so that answers can be repeated.
-    seed = f"{now.isoformat()}\n{said(3)}\n{said(4)}\n{said(10)}\n".encode() + raw
+    seed = f"{iso}\n{application}\n{facility}\n{control_id}\n".encode() + raw
     return [
         "MSH",
         delimiters.component + delimiters.repetition + delimiters.escape + delimiters.subcomponent,
-        said(5), said(6), said(3), said(4),
-        f"{time}{now.strftime('%z')}",
+        to_application, to_facility, application, facility,
+        _timestamp(iso),
         "",
         delimiters.component.join(kind),
         hashlib.blake2b(seed, digest_size=10).hexdigest().upper(),  # 20 characters, the limit of v2.3.1
-        said(11) or "P",
-        said(12) or "2.5.1",
+        processing_id or "P",
+        sent_version or "2.5.1",
         "", "", "", "", "",
-        said(18),
+        charset,
     ]  # fmt: skip
+
+
+def _timestamp(iso: str) -> str:
+    """ISO 8601, to the second or the microsecond, as a TS: YYYYMMDDHHMMSS+ZZZZ."""
+    day, _, clock = iso.partition("T")
+    offset = clock[15:] if clock[8:9] == "." else clock[8:]
+    return f"{day.replace('-', '')}{clock[:8]}{offset}".replace(":", "")
 
 
 def _echo(message: Message | None, n: int) -> str:
@@ -211,6 +221,8 @@ def _location(where: str) -> list[str]:
 
 def _shorten(text: str, characters_max: int) -> str:
     """At most that many characters, cut between words."""
+    if not text:
+        return ""
     text = " ".join(text.split())
     if len(text) <= characters_max:
         return text

@@ -5,8 +5,8 @@ unexpected order of segments, short MSH) and strict about what they say (charact
 what a segment means; only MSH is looked into, because it says how to read the rest. A message that cannot be read
 raises `Refused` with coordinates; nothing else leaves `parse`.
 
-Splitting is lazy: `parse` cuts the text into segments, a segment into fields when it is first asked, a field when it
-is read (design D4: this is the hot path).
+Splitting is lazy: `parse` cuts the text into segments and fields, a field is taken apart when it is read (design D4:
+this is the hot path).
 """
 
 import re
@@ -74,30 +74,20 @@ class _Reading:
 class Segment:
     """One segment. Fields, repetitions and components count from 1, as HL7 does; MSH-1 is the field separator."""
 
-    __slots__ = ("_fields", "_line", "_reading", "name", "number")
+    __slots__ = ("_reading", "fields", "name", "number")
 
     def __init__(self, name: str, number: int, line: str, reading: _Reading) -> None:
         self.name = name
         self.number = number
         """Its place among the segments of this name, from 1."""
-        self._line = line
+        self.fields = line.split(reading.delimiters.field)
+        """The raw fields; index 0 is the segment's name."""
+        if name == "MSH":
+            self.fields.insert(1, reading.delimiters.field)
         self._reading = reading
-        self._fields: list[str] | None = None
 
     def __repr__(self) -> str:
         return f"<Segment {self.name}[{self.number}]>"
-
-    @property
-    def fields(self) -> list[str]:
-        """The raw fields; index 0 is the segment's name."""
-        fields = self._fields
-        if fields is None:
-            separator = self._reading.delimiters.field
-            fields = self._line.split(separator)
-            if self.name == "MSH":
-                fields.insert(1, separator)
-            self._fields = fields
-        return fields
 
     def raw(self, n: int) -> str:
         """Field `n` as it stands in the message, '' where the segment is shorter."""
@@ -114,7 +104,7 @@ class Segment:
             return (((raw,),),)
         delimiters, plain = self._reading.delimiters, self._reading.plain
         if not (delimiters.repetition in raw or delimiters.subcomponent in raw or delimiters.escape in raw):
-            return (tuple(zip(raw.split(delimiters.component), strict=True)),)  # nearly always: components at most
+            return (tuple([(component,) for component in raw.split(delimiters.component)]),)  # nearly always
         return tuple(
             [
                 tuple(
@@ -133,6 +123,11 @@ class Segment:
         if not raw or raw.isalnum() or (n <= 2 and self.name == "MSH"):
             return raw if repetition == component == subcomponent == 1 else ""
         delimiters = self._reading.delimiters
+        if repetition == subcomponent == 1 and not (
+            delimiters.repetition in raw or delimiters.subcomponent in raw or delimiters.escape in raw
+        ):  # nearly always
+            parts = raw.split(delimiters.component, component)
+            return parts[component - 1] if component <= len(parts) else ""
         for separator, place in (
             (delimiters.repetition, repetition),
             (delimiters.component, component),

@@ -8,10 +8,11 @@ message type (MSH-9) and order control and status (ORC-1, ORC-5).
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 
 from gateway.domain.order import OrderControl
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.domain.source import NULL, Kind, Path, Sourced
+from gateway.domain.source import NULL, Kind, Path, Repetition, Sourced
 from gateway.wire.er7 import Message, Segment
 
 HANDLED: Mapping[tuple[str, str], tuple[Kind, str]] = {
@@ -34,7 +35,7 @@ _Fields = dict[str, tuple[Segment, ...]]  # Path.key -> the segments in which th
 class HL7Entry:
     """One entry: the fields it says, its own and those above it. `PID/NTE` are the NTE that follow a PID."""
 
-    __slots__ = ("_fields", "_first", "_whole", "control", "order_status", "procedure_where", "said", "where")
+    __slots__ = ("_fields", "_first", "_said", "control", "order_status", "procedure_where", "said", "where")
 
     def __init__(
         self,
@@ -47,32 +48,38 @@ class HL7Entry:
     ) -> None:
         self._fields = fields
         self._first = first
-        self._whole: dict[str, list[Sourced]] = {}
+        self._said: dict[str, Sequence[Repetition]] = {}
         self.said: Set[str] = fields.keys()
         self.where = where
         self.procedure_where = procedure_where
         self.control = control
         self.order_status = order_status
 
-    def read(self, path: Path) -> Sequence[Sourced]:
+    def repetitions(self, path: Path) -> Sequence[Repetition]:
         """Every repetition at the path, over all segments of that name in this entry."""
-        key = path.key
-        whole = self._whole.get(key)
-        if whole is None:
-            segments = self._fields.get(key)
-            if segments is None:
-                return ()
-            whole = _repetitions(segments[0], path.field)
-            for segment in segments[1:]:
-                whole += _repetitions(segment, path.field)
-            self._whole[key] = whole
-        return whole if path.component <= 1 and not path.subcomponent else _from_component(whole, path)
+        said = self._said.get(path.key)
+        if said is None:
+            said = self._said[path.key] = self._whole(path)
+        if path.component <= 1 and not path.subcomponent:
+            return said
+        return [found for whole in said if (found := _from_component(whole, path))]
+
+    def _whole(self, path: Path) -> Sequence[Repetition]:
+        """The repetitions of the path's field that say anything."""
+        segments = self._fields.get(path.key, ())
+        if len(segments) == 1:
+            field = segments[0].field(path.field)
+            if len(field) == 1 and field[0][0][0]:  # nearly always
+                return field
+        return [one for segment in segments for one in segment.field(path.field) if any(map(any, one))]
+
+    def read(self, path: Path) -> Sequence[Sourced]:
+        """The same repetitions with their coordinates and segments."""
+        return [found for segment in self._fields.get(path.key, ()) for found in _sourced(segment, path)]
 
     def beside(self, origin: object, path: Path) -> Sequence[Sourced]:
         """The same segment at another path."""
-        if not isinstance(origin, Segment) or not origin.raw(path.field):
-            return ()
-        return _from_component(_repetitions(origin, path.field), path)
+        return _sourced(origin, path) if isinstance(origin, Segment) else ()
 
     def place(self, path: Path) -> str:
         """Coordinates of the path in the first segment of its name, '' where there is none."""
@@ -253,12 +260,13 @@ def _index(segments: Sequence[Segment]) -> tuple[_Fields, dict[str, Segment]]:
             name = f"{noted}/NTE"
         elif name in _TAKES_NOTES:
             noted = name
-        alone = first.setdefault(name, segment) is segment
         own = (segment,)
         said = segment.fields
-        for key, raw in zip(_keys(name, len(said)), said[1:], strict=False):
-            if raw:
-                fields[key] = own if alone else (*fields.get(key, ()), segment)
+        filled = compress(_keys(name, len(said)), said[1:])
+        if first.setdefault(name, segment) is segment:
+            fields |= dict.fromkeys(filled, own)
+        else:
+            fields |= {key: fields.get(key, ()) + own for key in filled}
     return fields, first
 
 
@@ -275,30 +283,21 @@ def _name(segment: Segment) -> str:
     return segment.name if segment.number == 1 else f"{segment.name}[{segment.number}]"
 
 
-def _repetitions(segment: Segment, field: int) -> list[Sourced]:
-    """The repetitions of a field that say anything."""
-    where = f"{segment.name}-{field}" if segment.number == 1 else f"{segment.name}[{segment.number}]-{field}"
-    repetitions = segment.field(field)
-    if len(repetitions) == 1 and repetitions[0][0][0]:  # nearly always
-        return [Sourced(where, repetitions[0], segment)]
+def _sourced(segment: Segment, path: Path) -> list[Sourced]:
+    """The repetitions of a segment's field, from the path's component on, that say anything; with coordinates."""
+    where = f"{_name(segment)}-{path.field}"
     return [
-        Sourced(where if number == 1 else f"{where}({number})", repetition, segment)
-        for number, repetition in enumerate(repetitions, 1)
-        if any(map(any, repetition))
+        Sourced(where if number == 1 else f"{where}({number})", found, segment)
+        for number, repetition in enumerate(segment.field(path.field), 1)
+        if any(map(any, repetition)) and (found := _from_component(repetition, path))
     ]
 
 
-def _from_component(whole: Sequence[Sourced], path: Path) -> list[Sourced]:
-    """The repetitions from the path's component on; those that are too short say nothing."""
-    component, subcomponent = path.component, path.subcomponent
-    found: list[Sourced] = []
-    for sourced in whole:
-        read = sourced.repetition
-        if component > 1 and read != ((NULL,),):  # a null field is null in all of its components
-            read = read[component - 1 :]
-        if subcomponent and read:
-            parts = read[0]
-            read = ((parts[subcomponent - 1],),) if subcomponent <= len(parts) else ()
-        if read and (read[0][0] or any(map(any, read))):
-            found.append(Sourced(sourced.where, read, sourced.origin))
-    return found
+def _from_component(repetition: Repetition, path: Path) -> Repetition:
+    """A repetition from the path's component on; () where it is too short, or says nothing from there."""
+    if path.component > 1 and repetition != ((NULL,),):  # a null field is null in all of its components
+        repetition = repetition[path.component - 1 :]
+    if path.subcomponent and repetition:
+        parts = repetition[0]
+        repetition = ((parts[path.subcomponent - 1],),) if path.subcomponent <= len(parts) else ()
+    return repetition if any(map(any, repetition)) else ()

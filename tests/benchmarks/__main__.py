@@ -5,11 +5,13 @@ writes nothing. None of this is a timed test: machines differ, ratios on one mac
 """
 
 import argparse
+import asyncio
 import tempfile
 import time
 from pathlib import Path
 
-from tests.benchmarks.measure import fsyncs_per_second, machine
+from tests.benchmarks import peers
+from tests.benchmarks.measure import fsyncs_per_second, machine, round_trips_per_second
 from tests.benchmarks.report import page, print_table
 from tests.benchmarks.scenarios import FULL, QUICK, SCENARIOS
 
@@ -29,10 +31,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         syncs = fsyncs_per_second(folder)
+        with peers.echo() as port:
+            trips = asyncio.run(round_trips_per_second(port))
         rows = [row for scenario in SCENARIOS for row in scenario(folder, QUICK if quick else FULL, progress)]
-    facts = [*machine(), ("Disk", f"{syncs:,.0f} durable writes of 4 KiB a second (fsync)")]
+    facts = [
+        *machine(),
+        ("Disk", f"{syncs:,.0f} durable writes of 4 KiB a second (fsync)"),
+        ("Loopback", f"{trips:,.0f} round trips a second of one byte between two processes, one after the other"),
+    ]
     print_table(rows, facts)
-    if not quick:
+    if quick:
+        print("Everything runs. This was too short to judge a budget by.")
+    else:
         PAGE.write_text(page(rows, facts), encoding="utf-8")
         print(f"Written to {PAGE.relative_to(PAGE.parents[1])}")
 

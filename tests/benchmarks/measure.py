@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 WARM_UP_S = 0.5
+SLICES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,36 +29,61 @@ class Rate:
 Operation = Callable[[], Awaitable[None]]
 
 
-async def rate(operations: Sequence[Operation], seconds: float) -> Rate:
-    """Each operation over and over for this long, all of them at the same time; what they raise ends the run."""
-    await _repeat(operations, min(WARM_UP_S, seconds))
-    began = time.perf_counter()
-    durations = await _repeat(operations, seconds)
-    elapsed = time.perf_counter() - began
-    ordered = sorted(durations)
-    return Rate(
-        len(ordered) / elapsed,
-        statistics.median(ordered) * 1000,
-        ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] * 1000,
-    )
+async def rates(contestants: Sequence[Sequence[Operation]], seconds: float) -> list[Rate]:
+    """For each contestant, its operations over and over for so long, all of them at the same time.
+
+    Contestants take turns in slices, because machines change their speed: a shared one by a factor of three within
+    minutes. What an operation raises ends the run.
+    """
+    runs = [_Run(operations) for operations in contestants]
+    for run in runs:
+        await run.until(time.perf_counter() + min(WARM_UP_S, seconds))
+        run.forget()
+    for _ in range(SLICES):
+        for run in runs:
+            await run.until(time.perf_counter() + seconds / SLICES)
+    return [run.rate() for run in runs]
 
 
-async def _repeat(operations: Sequence[Operation], seconds: float) -> list[float]:
-    deadline = time.perf_counter() + seconds
-    durations: list[float] = []
+async def rate_of(operations: Sequence[Operation], times: int) -> Rate:
+    """So many operations in all, shared between these, without a warm-up."""
+    left = iter(range(times))
+    run = _Run(operations)
+    await run.while_(lambda: next(left, None) is not None)
+    return run.rate()
 
-    async def one(operation: Operation) -> None:
+
+class _Run:
+    """One contestant's time."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._operations = operations
+        self.forget()
+
+    def forget(self) -> None:
+        self._durations: list[float] = []
+        self._elapsed = 0.0
+
+    async def until(self, deadline: float) -> None:
+        await self.while_(lambda: time.perf_counter() < deadline)
+
+    async def while_(self, go_on: Callable[[], bool]) -> None:
         began = time.perf_counter()
-        while began < deadline:
-            await operation()
-            ended = time.perf_counter()
-            durations.append(ended - began)
-            began = ended
+        async with asyncio.TaskGroup() as group:
+            for operation in self._operations:
+                group.create_task(self._repeat(operation, go_on))
+        self._elapsed += time.perf_counter() - began
 
-    async with asyncio.TaskGroup() as group:
-        for operation in operations:
-            group.create_task(one(operation))
-    return durations
+    async def _repeat(self, operation: Operation, go_on: Callable[[], bool]) -> None:
+        while go_on():
+            began = time.perf_counter()
+            await operation()
+            self._durations.append(time.perf_counter() - began)
+
+    def rate(self) -> Rate:
+        durations = sorted(self._durations)
+        percentile = durations[min(len(durations) - 1, int(len(durations) * 0.99))]
+        return Rate(len(durations) / self._elapsed, statistics.median(durations) * 1000, percentile * 1000)
 
 
 def resident_megabytes(pid: int) -> float:
@@ -76,6 +102,20 @@ def fsyncs_per_second(folder: Path, seconds: float = 0.5) -> float:
             file.flush()
             os.fsync(file.fileno())
             count += 1
+    return count / seconds
+
+
+async def round_trips_per_second(port: int, seconds: float = 0.5) -> float:
+    """How often a second one byte goes to the process that listens there and comes back: the ceiling of all rates."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    count = 0
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        writer.write(b"x")
+        await reader.readexactly(1)
+        count += 1
+    writer.close()
+    await writer.wait_closed()
     return count / seconds
 
 

@@ -48,6 +48,14 @@ def hl7apy_receiver() -> Iterator[int]:
 
 
 @contextmanager
+def echo() -> Iterator[int]:
+    """A server that sends back what it gets; its port."""
+    port = free_port()
+    with _running([sys.executable, "-m", "tests.benchmarks.peers", "echo", str(port)], port):
+        yield port
+
+
+@contextmanager
 def _running(command: list[str], port: int) -> Iterator[None]:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -111,9 +119,23 @@ async def serve_hl7(port: int) -> None:
     await server.serve_forever()
 
 
+async def serve_echo(port: int) -> None:
+    """Until terminated."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    await server.serve_forever()
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["worklist", port, items]:
             serve_worklist(int(port), int(items))
         case ["hl7", port]:
             asyncio.run(serve_hl7(int(port)))
+        case ["echo", port]:
+            asyncio.run(serve_echo(int(port)))

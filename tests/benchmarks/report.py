@@ -21,9 +21,9 @@ ratios mean something elsewhere too; the absolute figures are this machine's. Ho
 EXPLANATION = """\
 ## How to read it
 
-- *Associate, ask, release*: four clients, each opening an association, asking for one station and one day (ten matches)
-  and releasing, over and over. wlmscpfs reads its folder of files for each query; stock pynetdicom answers from an
-  index over datasets prepared beforehand and encodes each answer afresh.
+- *Associate, ask, release*: four clients, each opening an association, asking for a station's list of today (ten
+  matches) and releasing, over and over, as modalities do; there are 40 stations. wlmscpfs reads its folder of files for
+  each query; stock pynetdicom answers from an index over datasets prepared beforehand and encodes each answer afresh.
 - *Orders*: OMI^O23 messages over MLLP. Ours are on disk, with their worklist items, before they are acknowledged; the
   hl7apy server parses, acknowledges and keeps nothing.
 - *Performed steps*: an association, N-CREATE, N-SET to COMPLETED, release. Both changes are on disk when they are

@@ -30,6 +30,9 @@ class SaidEntry:
     def said(self) -> Set[str]:
         return self.fields.keys()
 
+    def repetitions(self, path: Path) -> Sequence[Repetition]:
+        return [sourced.repetition for sourced in self.read(path)]
+
     def read(self, path: Path) -> Sequence[Sourced]:
         found = []
         for number, one in enumerate(self.fields.get(path.key, "").split("~"), 1):

@@ -147,16 +147,7 @@ def wait_until_it_listens(port: int) -> None:
 def ours(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a gateway that imported the same files."""
     config = site(tmp_path_factory.mktemp("site"))
-    command = [
-        sys.executable,
-        "-m",
-        "gateway",
-        "worklist",
-        "import",
-        *map(str, sorted((files / CALLED).glob("*.wl"))),
-        "--config",
-        str(config),
-    ]
+    command = [sys.executable, "-m", "gateway", "worklist", "import", str(files / CALLED), "--config", str(config)]
     done = run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     with ServiceProcess(config) as service:

@@ -181,6 +181,7 @@ def upgrade() -> None:
         sa.Column("accession", sa.Text(), nullable=True),
         sa.Column("accession_issuer", sa.Text(), nullable=False),
         sa.Column("attributes", sa.Text(), nullable=False),
+        sa.Column("minted", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name="requested_procedures_order_id_fk"),
         sa.PrimaryKeyConstraint("id", name="requested_procedures_pk"),
     )
@@ -213,6 +214,7 @@ def upgrade() -> None:
         sa.Column("zone", sa.Text(), nullable=False),
         sa.Column("modality", sa.Text(), nullable=False),
         sa.Column("attributes", sa.Text(), nullable=False),
+        sa.Column("minted", sa.Integer(), nullable=False),
         sa.Column("revision", NUMBER, nullable=False),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name="steps_order_id_fk"),
         sa.ForeignKeyConstraint(["patient_id"], ["patients.id"], name="steps_patient_id_fk"),
