@@ -138,10 +138,13 @@ class Service:
     async def reload(self) -> None:
         """Read the site again: mappings, catalogue, issuers, devices and feed options change together or not at all."""
         try:
-            site = load_site(self.site.file)
+            site = await asyncio.to_thread(load_site, self.site.file)
         except ConfigError as error:
             for problem in error.problems:
-                _log.error("reload_refused", source=problem.source, line=problem.line, path=problem.path)
+                _log.error("reload_refused", where=problem.where, text=problem.text, hint=problem.hint)
+            return
+        except Exception as error:
+            _log.error("reload_failed", exc_info=error)
             return
         fixed = ("store", "dicom", "http", "timezone", "expiry")
         moved = [name for name in fixed if getattr(site.settings, name) != getattr(self.site.settings, name)]
@@ -174,6 +177,9 @@ class Service:
             await asyncio.wrap_future(self.store.write(lambda unit: intake.release(unit, message, feed, now())))
         except (Refused, StoreUnavailable):
             return False
+        except Exception as error:  # one message that cannot be run must not keep the others, or the service, back
+            _log.error("held_message_failed", message=message.id, exc_info=error)
+            return False
         return True
 
     async def expire(self) -> int:
@@ -198,7 +204,10 @@ class Service:
             self.store.site_namespace()
         except StoreError:
             return "the store cannot be read"
-        return "the store cannot be written" if self.store.counts.failing else ""
+        if self.store.counts.failing:
+            self.store.write(lambda _: None)  # tries again, for where no traffic comes because of this answer
+            return "the store cannot be written"
+        return ""
 
     def _counts(self) -> dict[str, int]:
         return asdict(self.store.reader.counts())

@@ -201,7 +201,7 @@ def apply(held: Order | None, event: OrderEvent, patient_id: int, visit_id: int 
         held = Order(None, patient_id, visit_id, event.placer, event.filler, {}, ())
     elif held.patient_id != patient_id:
         raise Refused(Refusal(
-            RefusalKind.DUPLICATE_KEY, f"{where}-2.1", "this order number already belongs to an order of another patient",
+            RefusalKind.DUPLICATE_KEY, f"{where}-2.1", "this order number belongs to an order of another patient",
             "use a new order number, or merge the patients first (A40) if they are one person",
         ))  # fmt: skip
     notes: list[str] = []

@@ -12,12 +12,15 @@ from datetime import datetime
 
 from gateway.domain.identifiers import Issuers, Mint
 from gateway.domain.mapping import Mapping, MappingResult
-from gateway.domain.order import Order, OrderEvent, apply
+from gateway.domain.order import Order, OrderEvent, apply, removes
 from gateway.domain.patient import PatientMerge
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.wire import ack, er7, hl7_source
 from gateway.workflow.orders import Circumstances, apply_events
 from gateway.workflow.ports import MessageRecord, StoredMessage, Unit
+
+HELD_OF_ONE_ORDER_MAX = 100
+"""Held messages looked at for one cancelled order; a sender repeats an order a few times, not a hundred."""
 
 POSITIVE = frozenset({"accepted", "held", "ignored"})
 
@@ -65,14 +68,21 @@ def receive(unit: Unit, raw: bytes, feed: Feed, peer: str, now: datetime, replay
             return repeated
     if record.message_type in feed.ignore or message.message_code in feed.ignore:
         return _conclude(unit, message, record, "ignored", [f"{record.message_type} is ignored here"], now)
-    problems = er7.check_header(message, feed.processing_ids)
+    problems = [*er7.check_header(message, feed.processing_ids), *_several_patients(message)]
     if problems:
         raise Refused(*problems)
     result = feed.mapping.apply(hl7_source.document(message), default_issuer=feed.issuer)
     if result.refusals:
         raise Refused(*result.refusals)
     notes += result.notes
+    withdrawn = _withdraw_held(unit, result, feed)
+    if withdrawn:
+        return _conclude(unit, message, replace(record, keys=_keys(result)), "accepted", [*notes, withdrawn], now)
     notes += apply_events(unit, result.events, feed.circumstances(f"{feed.name} {message.control_id}"), now)
+    if replay_of is not None:
+        replayed = unit.message(replay_of)
+        if replayed is not None and replayed.record.disposition == "held":
+            unit.set_message_disposition(replay_of, "released", replayed.record.reasons)
     return _conclude(unit, message, replace(record, keys=_keys(result)), "accepted", notes, now)
 
 
@@ -89,7 +99,8 @@ def archive_refused(
     message, keys = _readable(raw, feed)
     record = replace(_record(raw, feed, peer, now, message, replay_of), keys=keys)
     reasons = "\n".join(map(str, refusals))
-    if message is not None and feed.hold_uncovered and all(r.kind is RefusalKind.UNCOVERED for r in refusals):
+    may_hold = message is not None and feed.hold_uncovered and replay_of is None
+    if message is not None and may_hold and all(r.kind is RefusalKind.UNCOVERED for r in refusals):
         record = replace(record, reasons=reasons)
         return _conclude(unit, message, record, "held", ["held: no procedure rule covers this order yet"], now)
     answer = ack.acknowledge(message, refusals, now=now, raw=raw)
@@ -106,9 +117,17 @@ def refuse_unarchived(raw: bytes, refusals: Sequence[Refusal], feed: Feed, now: 
 
 
 def release(unit: Unit, held: StoredMessage, feed: Feed, now: datetime) -> None:
-    """Run a held message again, now that a rule may cover it. Raises Refused if none does: then it stays held."""
+    """Run a held message again, now that a rule may cover it. Raises Refused if none does: then it stays held.
+
+    A held message must not undo what came later: if one about the same order was accepted since, it is superseded.
+    """
+    for kind, value in held.record.keys:
+        newer = unit.list_messages(1, feed.name, "accepted", value) if kind in ("placer", "filler") else ()
+        if newer and newer[0].id > held.id:
+            reason = f"message {newer[0].id} about the same order was accepted since"
+            unit.set_message_disposition(held.id, "superseded", f"{held.record.reasons}\n{reason}")
+            return
     receive(unit, held.record.raw, feed, held.record.peer, now, replay_of=held.id)
-    unit.set_message_disposition(held.id, "released", held.record.reasons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +186,34 @@ def _readable(raw: bytes, feed: Feed) -> tuple[er7.Message | None, tuple[tuple[s
         ("filler", order.text(3) if order else ""),
     )
     return message, tuple((kind, value) for kind, value in keys if value)
+
+
+def _several_patients(message: er7.Message) -> list[Refusal]:
+    """More than one PID where the message is about one patient: nobody can tell whose the orders are."""
+    if len(message.all("PID")) < 2 or message.trigger_event == "A40":
+        return []
+    return [Refusal(
+        RefusalKind.SEGMENT_SEQUENCE, "PID[2]", "the message names a second patient",
+        "send one message for each patient",
+    )]  # fmt: skip
+
+
+def _withdraw_held(unit: Unit, result: MappingResult, feed: Feed) -> str:
+    """A cancel for an order that is only held: the held message will not come back. Returns what to tell the sender."""
+    events = [event for event in result.events if isinstance(event, OrderEvent)]
+    if not feed.hold_uncovered or not events or len(events) != len(result.events):
+        return ""
+    held: dict[int, StoredMessage] = {}
+    for event in events:
+        if not removes(event.control, event.order_status) or unit.orders(event.placer, event.filler):
+            return ""
+        for identifier in (event.placer, event.filler):
+            if identifier is not None:
+                found = unit.list_messages(HELD_OF_ONE_ORDER_MAX, feed.name, "held", identifier.value)
+                held |= {stored.id: stored for stored in found}
+    for stored in held.values():
+        unit.set_message_disposition(stored.id, "withdrawn", f"{stored.record.reasons}\ncancelled by the sender")
+    return "the held order was withdrawn" if held else ""
 
 
 def _repeated(unit: Unit, record: MessageRecord, feed: Feed, notes: list[str]) -> Receipt | None:

@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from gateway.domain.attributes import merge
+from gateway.domain.attributes import TAG, merge
 from gateway.domain.identifiers import Issuers, Mint
 from gateway.domain.order import Order, OrderEvent, apply
 from gateway.domain.patient import Patient, PatientInput, PatientMerge, PatientUpdate, Visit, VisitInput
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.workflow.perform import PatientIssuers, link_waiting
 from gateway.workflow.ports import Unit
+
+_IDENTIFYING = frozenset(
+    TAG[keyword]
+    for keyword in (
+        "PatientID", "IssuerOfPatientID", "IssuerOfPatientIDQualifiersSequence", "TypeOfPatientID",
+        "OtherPatientIDsSequence",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ def _apply_order(unit: Unit, event: OrderEvent, under: Circumstances, at: dateti
         patient = held.patient_id
     else:
         patient = _upsert_patient(unit, event.patient, under, at, notes)
-    visit = _upsert_visit(unit, patient, event.visit, at)
+    visit = _upsert_visit(unit, patient, event.visit, at, held.visit_id if held else None)
     applied = apply(held, event, patient, visit, under.mint)
     saved = unit.save_order(applied.order, under.cause, at) if applied.order != held else applied.order
     notes += applied.notes
@@ -80,7 +88,8 @@ def _held_order(unit: Unit, event: OrderEvent) -> Order | None:
         for procedure in event.procedures:
             if procedure.accession is not None:
                 found |= {order.id: order for order in unit.orders_by_accession(procedure.accession)}
-    if len(found) > 1:
+    one = next(iter(found.values()), None)
+    if len(found) > 1 or (one is not None and _is_another(one, event)):
         raise Refused(
             Refusal(
                 RefusalKind.DUPLICATE_KEY,
@@ -89,7 +98,15 @@ def _held_order(unit: Unit, event: OrderEvent) -> Order | None:
                 "correct the identifiers; orders are never merged",
             )
         )
-    return next(iter(found.values()), None)
+    return one
+
+
+def _is_another(held: Order, event: OrderEvent) -> bool:
+    """Whether the order that was found by some key has another placer number, or no placer number in common and another
+    filler number."""
+    if held.placer and event.placer:
+        return held.placer != event.placer
+    return bool(held.filler and event.filler and held.filler != event.filler)
 
 
 def _upsert_patient(unit: Unit, said: PatientInput, under: Circumstances, at: datetime, notes: list[str]) -> int:
@@ -110,9 +127,24 @@ def _upsert_patient(unit: Unit, said: PatientInput, under: Circumstances, at: da
     assert held.id is not None  # noqa: S101  (held patients come from the store)
     if said.identifiers[0] in held.retired:
         return _merged_away(held.id, under, notes)
-    identifiers = tuple(dict.fromkeys((*held.identifiers, *said.identifiers)))
-    changed = replace(held, identifiers=identifiers, attributes=merge(held.attributes, said.attributes))
+    current = (identifier for identifier in said.identifiers if identifier not in held.retired)
+    identifiers = tuple(dict.fromkeys((*held.identifiers, *current)))
+    attributes = said.attributes
+    if said.identifiers[0] != identifiers[0]:  # the ID that devices know the patient by stays
+        attributes = {tag: element for tag, element in attributes.items() if tag not in _IDENTIFYING}
+    changed = replace(held, identifiers=identifiers, attributes=merge(held.attributes, attributes))
     return unit.save_patient(changed, at) if changed != held else held.id
+
+
+def _retire(unit: Unit, patient: Patient, event: PatientMerge, at: datetime) -> None:
+    """The prior identifiers of a merge within one patient: they find the patient, and are said to nobody any more."""
+    kept = tuple(each for each in patient.identifiers if each not in event.prior or each in event.surviving.identifiers)
+    past = tuple(each for each in patient.identifiers if each not in kept)
+    if past:
+        attributes = merge(patient.attributes, event.surviving.attributes)
+        unit.save_patient(
+            replace(patient, identifiers=kept, retired=(*patient.retired, *past), attributes=attributes), at
+        )
 
 
 def _merged_away(survivor: int, under: Circumstances, notes: list[str]) -> int:
@@ -130,10 +162,13 @@ def _merged_away(survivor: int, under: Circumstances, notes: list[str]) -> int:
     return survivor
 
 
-def _upsert_visit(unit: Unit, patient: int, said: VisitInput | None, at: datetime) -> int | None:
+def _upsert_visit(
+    unit: Unit, patient: int, said: VisitInput | None, at: datetime, known: int | None = None
+) -> int | None:
+    """The visit's id after insert or update; one without a number is the `known` one of the order, if there is one."""
     if said is None:
         return None
-    held = unit.visit(patient, said.number)
+    held = unit.visit_by_id(known) if known is not None and said.number is None else unit.visit(patient, said.number)
     if held is None:
         return unit.save_visit(Visit(None, patient, said.number, said.attributes), at)
     changed = replace(held, attributes=merge(held.attributes, said.attributes))
@@ -155,6 +190,7 @@ def _merge_patients(unit: Unit, event: PatientMerge, under: Circumstances, at: d
                 )
             )
         notes.append("these identifiers belong to one patient already")
+        _retire(unit, found[0], event, at)
         return
     if len(prior) > 1:
         raise Refused(
@@ -165,8 +201,13 @@ def _merge_patients(unit: Unit, event: PatientMerge, under: Circumstances, at: d
                 "send one A40 for each",
             )
         )
-    surviving = _upsert_patient(unit, event.surviving, under, at, notes)
-    # An unknown prior patient is kept as an alias, so that its late messages find the survivor.
-    prior_id = prior[0].id if prior else unit.save_patient(Patient(None, event.prior, {}), at)
-    assert prior_id is not None  # noqa: S101  (just saved, or from the store)
+    survivor = event.surviving
+    if not found and prior:  # a new survivor is the same person: what the message leaves out is as it was
+        known = {tag: element for tag, element in prior[0].attributes.items() if tag not in _IDENTIFYING}
+        survivor = replace(survivor, attributes=merge(known, survivor.attributes))
+    surviving = _upsert_patient(unit, survivor, under, at, notes)
+    # Unknown prior identifiers are kept as aliases, so that late messages with them find the survivor.
+    before = prior[0] if prior else Patient(None, (), {})
+    aliases = tuple(dict.fromkeys((*before.identifiers, *event.prior)))
+    prior_id = unit.save_patient(replace(before, identifiers=aliases), at)
     unit.merge_patient(prior_id, surviving, at)

@@ -27,7 +27,7 @@ class Clock(Protocol):
 class MessageRecord:
     """A received message for the archive: input, outcome and answer (design section 2, rule 3).
 
-    `disposition` is one of accepted, held, released, ignored, refused, unreadable. `keys` are the business keys to
+    `disposition` is one of accepted, held, released, superseded, withdrawn, ignored, refused, unreadable. `keys` are the business keys to
     search by: (kind, value) with kind patient, placer, filler, accession.
     """
 
@@ -83,6 +83,12 @@ class Unit(Protocol):
     # the archive
     def earlier_messages(self, listener: str, sender: str, control_id: str) -> Sequence[StoredMessage]: ...
     def add_message(self, record: MessageRecord) -> int: ...
+    def message(self, message_id: int) -> StoredMessage | None: ...
+    def list_messages(
+        self, limit: int, listener: str = "", disposition: str = "", key: str = ""
+    ) -> Sequence[StoredMessage]:
+        """The newest messages of which every filter holds that is given; `key` is a business key, whole."""
+
     def set_message_disposition(self, message_id: int, disposition: str, reasons: str) -> None: ...
 
     # patients
@@ -100,6 +106,7 @@ class Unit(Protocol):
 
     # visits
     def visit(self, patient_id: int, number: Identifier | None) -> Visit | None: ...
+    def visit_by_id(self, visit_id: int) -> Visit | None: ...
     def save_visit(self, visit: Visit, at: datetime) -> int: ...
 
     # orders
