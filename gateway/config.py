@@ -166,6 +166,12 @@ class Site:
     issuers: Issuers = field(repr=False)
 
     @property
+    def default_issuer(self) -> str:
+        """Whose patient IDs are meant where nobody says: the feeds' authority if they agree on one."""
+        issuers = {listener.issuer for listener in self.settings.hl7}
+        return issuers.pop() if len(issuers) == 1 else ""
+
+    @property
     def zone(self) -> ZoneInfo | None:
         """The department's zone; None means the machine's."""
         return ZoneInfo(self.settings.timezone) if self.settings.timezone else None

@@ -4,6 +4,7 @@ The listeners and the command line share it, so a replayed message takes the sam
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -14,7 +15,7 @@ from gateway.domain.devices import Device
 from gateway.domain.identifiers import Mint
 from gateway.domain.performed import LENIENT, STRICT, Operation
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.edges.database import StoreUnavailable
+from gateway.edges.database import StoreError, StoreUnavailable
 from gateway.edges.store import Store
 from gateway.wire.dimse import NAnswer
 from gateway.wire.mpps_dataset import STATUSES
@@ -106,7 +107,7 @@ async def report_performed(
 
     def use_case(unit: Unit) -> PerformAnswer:
         if operation is Operation.CREATE:
-            return create_step(unit, request, at, rules, PatientIssuers(site.issuers))
+            return create_step(unit, request, at, rules, PatientIssuers(site.issuers, site.default_issuer))
         return set_step(unit, request, at, rules)
 
     try:
@@ -115,5 +116,20 @@ async def report_performed(
         return NAnswer(STATUSES[RefusalKind.TRANSIENT], "cannot be stored now, send it again later")
     except Exception as error:
         _log.error("performed_step_failed", operation=operation.value, exc_info=error)
-        return NAnswer(STATUSES[RefusalKind.INTERNAL], "the gateway could not process this request")
-    return NAnswer(done.status, done.comment, done.error_id, done.attribute_tags)
+        return await _keep_failed(store, operation, request, at)
+    uid = done.performed.sop_instance_uid if done.performed is not None else ""
+    named = uid if uid != request.sop_instance_uid else ""
+    return NAnswer(done.status, done.comment, done.error_id, done.attribute_tags, sop_instance_uid=named)
+
+
+async def _keep_failed(store: Store, operation: Operation, request: PerformRequest, at: datetime) -> NAnswer:
+    """A defect of ours undid the transaction with its archive line: keep the request in one of its own."""
+    status, comment = STATUSES[RefusalKind.INTERNAL], "the gateway could not process this request"
+    uid, caller = request.sop_instance_uid, request.calling_ae_title
+    with contextlib.suppress(StoreError):
+        await asyncio.wrap_future(
+            store.write(
+                lambda unit: unit.archive_performed(uid, operation.value, caller, request.raw, status, comment, at)
+            )
+        )
+    return NAnswer(status, comment)

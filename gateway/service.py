@@ -282,7 +282,7 @@ class _Handlers:
         known = self._device(association)
         return None if known else Rejection(result=1, source=1, reason=3)
 
-    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer]:
+    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
         """C-FIND on the worklist (RAD-5)."""
         device = self._device(association) or Device(association.calling_ae_title)
         return self._service.worklist.answer(device, transfer_syntax, identifier)

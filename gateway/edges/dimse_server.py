@@ -93,6 +93,8 @@ class Limits:
     """From one network address; above one, since gateways and load balancers stand for many devices."""
     waiting_connections_max: int = 128
     """Connections without an association, before or after it. Then the newest is closed: it has no way to be told."""
+    waiting_per_address_max: int = 32
+    """The same from one network address, so that a scanner of ports or a failing device shuts out only itself."""
     pdu_bytes_max: int = 16_384
     """Our maximum length, as most toolkits announce it. A longer P-DATA-TF is answered with an A-ABORT."""
     dataset_bytes_max: int = 8_388_608
@@ -128,7 +130,7 @@ class DIMSEService(Protocol):
     def admit(self, association: Association) -> Rejection | None:
         """Why this caller may not in; None lets it in. Called on the event loop: no waiting."""
 
-    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer]:
+    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
         """Pending answers with identifiers in that transfer syntax, then one answer with the final status.
 
         Pulled on the event loop as the peer reads; closed early on C-CANCEL and when the association ends.
@@ -226,7 +228,11 @@ class DIMSEServer:
         """Whether there is room for one more connection."""
         self._connections.add(connection)
         waiting = len(self._connections) - self._associations
-        return not self._stopping and waiting <= self.limits.waiting_connections_max
+        if self._stopping or waiting > self.limits.waiting_connections_max:
+            return False
+        alike = sum(each.remote_host == connection.remote_host for each in self._connections)
+        admitted = self._per_address[connection.remote_host]
+        return alike - admitted <= self.limits.waiting_per_address_max
 
     def closed(self, connection: "_Connection") -> None:
         """The connection is gone."""
@@ -275,7 +281,7 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._machine = Acceptor(server.limits.pdu_bytes_max)
         self._transport: asyncio.Transport | None = None
-        self._remote_host = ""
+        self.remote_host = ""
         self._request: AssociationRequest | None = None
         self._association: Association | None = None  # while one is open
         self._assembler: MessageAssembler | None = None
@@ -300,7 +306,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
-        self._remote_host = peer[0] if peer else ""
+        self.remote_host = peer[0] if peer else ""
         if not self._server.opened(self):
             self._transport.abort()
             return
@@ -416,7 +422,7 @@ class _Connection(asyncio.Protocol):
             number=self._number,
             calling_ae_title=request.calling_ae_title,
             called_ae_title=request.called_ae_title,
-            remote_host=self._remote_host,
+            remote_host=self.remote_host,
             implementation_version=request.implementation_version,
             max_length=request.max_length,
             worklist_negotiation=request.worklist_negotiation,
@@ -472,7 +478,7 @@ class _Connection(asyncio.Protocol):
             "association_aborted",
             association=self._number,
             calling_ae_title=self._association.calling_ae_title if self._association else "",
-            remote_host=self._remote_host,
+            remote_host=self.remote_host,
             by=by,
             reason=reason,
         )
@@ -483,7 +489,7 @@ class _Connection(asyncio.Protocol):
             association=self._number,
             calling_ae_title=calling_ae_title,
             called_ae_title=called_ae_title,
-            remote_host=self._remote_host,
+            remote_host=self.remote_host,
             result=rejection.result,
             source=rejection.source,
             reason=rejection.reason,
@@ -643,6 +649,9 @@ class _Connection(asyncio.Protocol):
         return status, matches.count, matches.error
 
 
+_ENDED = FindAnswer(Status.UNABLE_TO_PROCESS)
+
+
 class _Matches:
     """The service's answers to one C-FIND, taken in slices of encoded responses."""
 
@@ -652,7 +661,7 @@ class _Matches:
         self.final: FindAnswer | None = None
         self._responder = responder
         self._internal_error = internal_error
-        self._answers: Iterator[FindAnswer] = iter(())
+        self._answers: Iterator[FindAnswer | None] = iter(())
 
     def start(self, service: DIMSEService, association: Association, syntax: str, identifier: bytes) -> None:
         """Ask the service."""
@@ -667,9 +676,13 @@ class _Matches:
         size, until = 0, time.perf_counter() + SLICE_S
         try:
             while self.final is None:
-                answer = next(self._answers, None)
-                if answer is None:
+                answer = next(self._answers, _ENDED)
+                if answer is _ENDED:
                     raise RuntimeError("the answer ended without a final status")
+                if answer is None:
+                    if time.perf_counter() >= until:
+                        break
+                    continue
                 if not answer.is_pending:
                     self.final = answer
                     break
@@ -705,4 +718,4 @@ _OPERATION_NAMES = {operation.value: operation.name.replace("_", "-") for operat
 
 
 def _operation_name(operation: int) -> str:
-    return _OPERATION_NAMES.get(operation) or f"{operation:04X}"
+    return _OPERATION_NAMES.get(operation, "other")  # the peer chooses the number, and metrics are labelled by it

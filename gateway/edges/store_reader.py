@@ -159,6 +159,13 @@ class StoreReader:
             for at, status, start_local, cause in self._connection.rows(statements.HISTORY_OF_STEP, step_id=step_id)
         ]
 
+    def status_before_performance(self, step_id: int) -> SPSStatus:
+        """The last status of the step's history that neither an MPPS nor a start made."""
+        for entry in reversed(self.step_history(step_id)):
+            if entry.status is not SPSStatus.STARTED and not entry.cause.startswith("MPPS "):
+                return entry.status
+        return SPSStatus.SCHEDULED
+
     def expiring(self, before_start_local: str, limit: int = 1000) -> Sequence[StepRef]:
         """Listed steps that the night may expire: start before this local time (14 digits), and not begun."""
         found = self._connection.rows(statements.EXPIRING, before=before_start_local, limit=limit)

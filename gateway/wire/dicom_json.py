@@ -73,7 +73,7 @@ def read_dataset_bytes(data: bytes, transfer_syntax: str) -> DatasetRead:
     """
     notes: list[str] = []
     explicit = transfer_syntax != IMPLICIT_VR_LITTLE_ENDIAN
-    if len(data) >= 8 and _is_explicit(data) != explicit:
+    if len(data) >= 8 and _is_mislabelled(data, explicit):
         explicit = not explicit
         notes.append("the dataset is not in the transfer syntax it was sent under")
     elements, _ = _Reader(data).elements(0, len(data), explicit, "", 0)
@@ -88,12 +88,16 @@ def read_attributes(data: bytes, transfer_syntax: str) -> tuple[Attributes, tupl
     return read.attributes, read.notes
 
 
-def _is_explicit(data: bytes) -> bool:
-    """Whether the first element carries a VR. As a length, those two letters would run past any identifier."""
-    if data[4:6] not in _VR_BYTES:
-        return False
+def _is_mislabelled(data: bytes, explicit: bool) -> bool:
+    """Whether the first element cannot be read in the syntax that was negotiated, and can in the other one.
+
+    The two letters of a VR may also be the lower half of a length, so what was negotiated counts while it can be true.
+    """
+    has_vr = data[4:6] in _VR_BYTES
+    if explicit:
+        return not has_vr
     length: int = struct.unpack_from("<I", data, 4)[0]
-    return length > len(data) - 8
+    return has_vr and length > len(data) - 8
 
 
 class _Reader:
@@ -356,12 +360,13 @@ def value_bytes(vr: str, held: Element, terms: Terms) -> bytes:
     if vr == "AT":
         return b"".join(_tag_bytes(value) for value in values if value)
     if vr == "PN":
-        text = "\\".join(person_name_text(value) if isinstance(value, dict) else str(value or "") for value in values)
-    elif len(values) == 1 and isinstance(values[0], str):
-        text = values[0]
+        texts = [person_name_text(value) if isinstance(value, dict) else str(value or "") for value in values]
     else:
-        text = "\\".join("" if value is None else str(value) for value in values)
-    body = text.encode() if text.isascii() else encode_text(text, terms, person_name=vr == "PN")
+        texts = ["" if value is None else str(value) for value in values]
+    # Value by value: code extensions return to the initial set at each delimiter (PS3.5 6.1.2.5.3).
+    body = b"\\".join(
+        text.encode() if text.isascii() else encode_text(text, terms, person_name=vr == "PN") for text in texts
+    )
     if len(body) & 1:
         body += b"\0" if vr == "UI" else b" "
     return body

@@ -28,7 +28,7 @@ from gateway.domain.performed import (
     step_event,
 )
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.domain.worklist import TRANSITIONS, SPSStatus
+from gateway.domain.worklist import TRANSITIONS, SPSStatus, StepEvent
 from gateway.wire.mpps_dataset import (
     UID_LENGTH_MAX,
     accepted_answer,
@@ -268,6 +268,8 @@ def _carry_over(unit: Unit, performed: PerformedStep, steps: Iterable[StepRef], 
         siblings = () if running else unit.performed_steps_of(step.step_id)  # one that runs needs no others
         event = step_event(performed, siblings)
         after = TRANSITIONS[step.status, event] if event is not None else None
+        if event is StepEvent.PERFORMANCE_RETURNED and step.status is SPSStatus.STARTED:
+            after = unit.status_before_performance(step.step_id)  # an order cancelled meanwhile stays cancelled
         if after is not None and after is not step.status:
             unit.set_step_status(step.step_id, after, f"MPPS {performed.state} {performed.sop_instance_uid}", at)
             changes.append(StepChange(step.step_id, step.status, after))

@@ -27,8 +27,8 @@ class Clock(Protocol):
 class MessageRecord:
     """A received message for the archive: input, outcome and answer (design section 2, rule 3).
 
-    `disposition` is one of accepted, held, released, superseded, withdrawn, ignored, refused, unreadable. `keys` are the business keys to
-    search by: (kind, value) with kind patient, placer, filler, accession.
+    `disposition` is one of accepted, held, released, superseded, withdrawn, ignored, refused, unreadable. `keys` are
+    the business keys to search by: (kind, value) with kind patient, placer, filler, accession.
     """
 
     received_at: datetime
@@ -140,6 +140,9 @@ class Unit(Protocol):
 
     def steps(self, step_ids: Sequence[int]) -> Sequence[StepRef]:
         """Those scheduled steps as they are now, in the order asked; one that went away is left out."""
+
+    def status_before_performance(self, step_id: int) -> SPSStatus:
+        """What the step was before modalities began to report on it: SCHEDULED if nothing else is known."""
 
     def set_step_status(self, step_id: int, status: SPSStatus, cause: str, at: datetime) -> None:
         """Change a step's status, with a line of history and a new revision."""

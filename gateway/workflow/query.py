@@ -5,7 +5,6 @@ encoded once per revision and shape. Ids and revisions are read first and the re
 so a slow peer holds no transaction.
 """
 
-import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -25,8 +24,11 @@ ENCODED_BYTES_MAX = 96 * 1_048_576
 ITEMS_MAX = 4_096
 """Items kept as read, about 10 KB each, for the matcher: what the devices of a busy department ask about in a day."""
 
-CHUNK = 128
-"""Items looked at between two answers to the event loop: a few milliseconds when none of them is kept."""
+CHUNK = 32
+"""Items read and looked at between two turns of the event loop: a few milliseconds when none of them is kept."""
+
+IDENTIFIER_BYTES_MAX = 65_536
+"""A query that asks for every attribute of the worklist by name has 4 KB."""
 
 
 def _tell_nobody(step_id: int, reason: Exception) -> None:
@@ -49,11 +51,15 @@ class Worklist:
         self._encoded = EncodedAnswers(ENCODED_BYTES_MAX)
         self._items: OrderedDict[int, WorklistItem] = OrderedDict()
 
-    def answer(self, device: Device, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer]:
+    def answer(self, device: Device, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
         """Pending for each match, then Success; a refusal (A900) or failure (A700) in its place.
 
+        None says that nothing was found in the last few milliseconds, so that others have their turn.
         Statuses are those of PS3.4 table K.4-1.
         """
+        if len(identifier) > IDENTIFIER_BYTES_MAX:
+            yield FindAnswer(Status.OUT_OF_RESOURCES, None, "the identifier is longer than any worklist query")
+            return
         try:
             prepared = prepare_query(identifier, transfer_syntax)
         except Refused as refused:
@@ -63,27 +69,31 @@ class Worklist:
         pending = Status.PENDING if prepared.supported else Status.PENDING_WITH_WARNING
         try:
             for encoded in self._matches(device, prepared):
-                yield FindAnswer(pending, encoded)
+                yield FindAnswer(pending, encoded) if encoded is not None else None
         except self._unavailable:
             yield FindAnswer(Status.OUT_OF_RESOURCES, None, "the worklist cannot be read now")
             return
         yield FindAnswer(Status.SUCCESS)
 
-    def _matches(self, device: Device, prepared: PreparedQuery) -> Iterator[bytes]:
+    def _matches(self, device: Device, prepared: PreparedQuery) -> Iterator[bytes | None]:
         may_see = _visibility(device)
-        refs = self._reader.candidates(visible(prepared.query.narrowing(), device))
+        narrowing = visible(prepared.query.narrowing(), device)
+        refs = self._reader.candidates(narrowing)
         for first in range(0, len(refs), CHUNK):
             chunk = refs[first : first + CHUNK]
             for item in self._current(chunk):
+                if item.status not in narrowing.statuses:
+                    continue  # it left the list while a slow device took the answers before it
                 try:
                     if may_see(item) and prepared.query.matches(item.attributes, item.status):
                         encoded = self._encode(item, prepared)
                     else:
                         continue
-                except (ArithmeticError, LookupError, TypeError, ValueError, struct.error) as reason:
+                except Exception as reason:
                     self._left_out(item.step_id, reason)  # design rule 4: one bad item spoils no answer
                     continue
                 yield encoded
+            yield None
 
     def _encode(self, item: WorklistItem, prepared: PreparedQuery) -> bytes:
         encoded = self._encoded.get(item.step_id, item.revision, prepared.shape)

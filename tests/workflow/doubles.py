@@ -35,6 +35,7 @@ class MPPSUnit:
     performed: dict[str, PerformedStep] = field(default_factory=dict)
     history: list[tuple[int, SPSStatus, str]] = field(default_factory=list)
     archive: list[tuple[str, str, str, bytes, int, str]] = field(default_factory=list)
+    before_performance: dict[int, SPSStatus] = field(default_factory=dict)
 
     def add_patient(self, patient_id: int, *identifiers: Identifier) -> None:
         self.people[patient_id] = Patient(patient_id, identifiers, {})
@@ -93,8 +94,14 @@ class MPPSUnit:
         return [self.scheduled[step_id].ref() for step_id in step_ids if step_id in self.scheduled]
 
     def set_step_status(self, step_id: int, status: SPSStatus, cause: str, at: datetime) -> None:
+        before = self.scheduled[step_id].status
+        if before is not SPSStatus.STARTED and cause.startswith("MPPS ") and status is SPSStatus.STARTED:
+            self.before_performance.setdefault(step_id, before)
         self.scheduled[step_id].status = status
         self.history.append((step_id, status, cause))
+
+    def status_before_performance(self, step_id: int) -> SPSStatus:
+        return self.before_performance.get(step_id, SPSStatus.SCHEDULED)
 
     def archive_performed(
         self, sop_instance_uid: str, operation: str, calling_ae_title: str, raw: bytes, status: int, comment: str,
