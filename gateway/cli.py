@@ -5,6 +5,7 @@ the right to see it, so it may name patients; logs never do.
 """
 
 import asyncio
+import atexit
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from gateway.domain.attributes import Attributes
     from gateway.edges.store import Store
     from gateway.workflow.ports import StoredMessage
+
+DISPOSITIONS = ("accepted", "held", "released", "superseded", "withdrawn", "ignored", "refused", "unreadable")
+"""What may have become of a message."""
 
 cli = typer.Typer(
     name="gateway",
@@ -49,7 +53,13 @@ CONFIG = Path("gateway.yaml")
 
 def main() -> None:
     """Entry point of the console script."""
-    cli()
+    from gateway.edges.database import StoreError
+
+    try:
+        cli()
+    except StoreError as error:  # whenever it happens, it has a text for people
+        _err.print(str(error), style="red", markup=False, highlight=False)
+        sys.exit(1)
 
 
 def _fail(text: str) -> NoReturn:
@@ -68,12 +78,17 @@ def _site(config: Path) -> "Site":
         _fail(f"{len(error.problems)} problem(s); nothing was started or changed.")
 
 
-def _store(config: Path) -> "Store":
-    from gateway.edges.database import StoreError
+def _store(config: Path, make: bool = False) -> "Store":
+    """The site's store. One that is not there is made only for commands that bring something to it."""
+    from gateway.edges import logs
+    from gateway.edges.database import StoreError, database_path
     from gateway.edges.store import Store
 
+    site = _site(config)
+    atexit.register(logs.configure(sys.stderr))  # what fails below must not print a message's values
     try:
-        site = _site(config)
+        if not make and not database_path(site.store_url).exists():
+            _fail(f"{config}: there is no store yet; `gateway run` or `gateway worklist import` makes it.")
         return Store(site.store_url, zone=site.settings.timezone)
     except StoreError as error:
         _fail(str(error))
@@ -100,7 +115,9 @@ def init(directory: Annotated[Path, typer.Argument(help="A new or empty folder."
     try:
         made = lay_out(directory)
     except FileExistsError as error:
-        _fail(f"{directory / str(error)} exists already; nothing was written.")
+        _fail(f"{error} exists already; nothing was written.")
+    except OSError as error:
+        _fail(f"{directory}: {error.strerror}")
     for path in made:
         _out.print(f"  {path}", highlight=False)
     _out.print(f"Next: gateway run --config {directory / 'gateway.yaml'}", highlight=False)
@@ -220,6 +237,8 @@ def worklist_list(
     site = _site(config)
     if date == "today":
         date = site.wall_clock(now()).strftime("%Y%m%d")
+    if date and not (len(date) == 8 and date.isdecimal()):
+        raise typer.BadParameter("a day is written YYYYMMDD, or 'today'", param_hint="--date")
     narrowing = Narrowing(
         start_from=f"{date}000000" if date else "",
         start_to=f"{date}235959" if date else "",
@@ -327,7 +346,7 @@ def worklist_import(
             else [path]
         )
     ]
-    report = import_files(_site(config), _store(config), files)
+    report = import_files(_site(config), _store(config, make=True), files)
     for name, problem in report.problems:
         _err.print(f"{name}: {problem}", markup=False, highlight=False)
     _out.print(f"{report.imported} item(s) imported, {report.refused} refused.", highlight=False)
@@ -373,12 +392,14 @@ def worklist_expire(
 def messages_list(
     config: ConfigOption = CONFIG,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
-    disposition: Annotated[str, typer.Option(help="accepted, held, released, ignored, refused or unreadable.")] = "",
+    disposition: Annotated[str, typer.Option(help="One of: " + ", ".join(DISPOSITIONS))] = "",
     listener: str = "",
     key: Annotated[str, typer.Option(help="A patient ID, placer or filler number, or accession number.")] = "",
     json_output: JSONOption = False,
 ) -> None:
     """The newest messages first."""
+    if disposition and disposition not in DISPOSITIONS:
+        raise typer.BadParameter(f"one of {', '.join(DISPOSITIONS)}", param_hint="--disposition")
     rows = _store(config).reader.list_messages(limit, listener, disposition, key)
     if json_output:
         _print_json([_shown(stored) for stored in rows])

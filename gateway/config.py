@@ -26,6 +26,7 @@ from gateway.domain.identifiers import Issuer, Issuers
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.mapping import compile_mapping
 from gateway.domain.problem import MappingError, Problem
+from gateway.domain.rules import compile_table
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -238,10 +239,12 @@ def _mappings(folder: Path, settings: Settings, issuers: Issuers, problems: list
         name = str(tree.get("name", path.stem))
         sources[name] = _plain(tree)
         lines[name] = tree
-    tables = {
-        path.stem: {row.get("code", ""): row.get("value", "") for row in _rows(path)}
-        for path in sorted((folder / "codes").glob("*.csv"))
-    }
+    tables: dict[str, dict[str, str]] = {}
+    for path in sorted((folder / "codes").glob("*.csv")):
+        try:
+            tables[path.stem] = compile_table(path.stem, _rows(path, problems))
+        except MappingError as error:
+            problems += error.problems
     catalogue = _catalogue(folder / "procedures.csv", problems)
     compiled: dict[str, FieldMapping] = {}
     for name in sorted({listener.mapping for listener in settings.hl7} | sources.keys()):
@@ -269,15 +272,21 @@ def _catalogue(path: Path, problems: list[Problem]) -> Catalogue:
     if not path.is_file():
         return Catalogue()
     try:
-        return Catalogue.compile(_rows(path), path.name)
+        return Catalogue.compile(_rows(path, problems), path.name)
     except MappingError as error:
         problems += error.problems
         return Catalogue()
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path, problems: list[Problem]) -> list[dict[str, str]]:
     """The rows of a CSV file with a header; empty lines and lines that begin with # are skipped."""
-    lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        problems.append(Problem(path.name, "", "cannot be read as text", hint))
+        return []
+    lines = [line for line in content.splitlines() if line.strip()]
     body = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
     return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(io.StringIO(body))]
 

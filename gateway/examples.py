@@ -21,7 +21,7 @@ def lay_out(target: Path) -> list[Path]:
     plan.append((folder("mappings"), target / "mappings"))
     for _, destination in plan:
         if destination.exists():
-            raise FileExistsError(destination.name)
+            raise FileExistsError(str(destination))
     target.mkdir(parents=True, exist_ok=True)
     for source, destination in plan:
         if source.is_dir():

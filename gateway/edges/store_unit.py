@@ -417,10 +417,10 @@ def _with_keys(procedure: Procedure) -> Procedure:
     steps = []
     for step in procedure.steps:
         sps_id, inside = _agreed(step.sps_id, step.attributes, "ScheduledProcedureStepID")
-        steps.append(Step(step.id, sps_id, step.status, inside))
+        steps.append(Step(step.id, sps_id, step.status, inside, step.minted))
     return Procedure(
         procedure.id, uid, rp_id, Identifier(number, accession.issuer if accession else "") if number else None,
-        attributes, tuple(steps),
+        attributes, tuple(steps), procedure.minted,
     )  # fmt: skip
 
 

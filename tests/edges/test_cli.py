@@ -84,6 +84,30 @@ def test_check_names_mistakes_in_mapping_and_catalogue_together(gateway):
     assert "procedures.csv" in result.output
 
 
+def test_check_names_a_catalogue_that_is_no_utf_8(gateway):
+    catalogue = gateway.config.parent / "mappings" / "procedures.csv"
+    catalogue.write_bytes(catalogue.read_bytes() + "SCHÄDEL,99PROC,,CT,,,,,CT1,,,\n".encode("latin-1"))
+    result = gateway("check")
+    assert result.exit_code == 1
+    assert "procedures.csv" in result.output
+    assert "UTF-8" in result.output
+
+
+def test_looking_makes_no_store_and_says_what_does(gateway):
+    result = gateway("worklist", "list")
+    assert result.exit_code == 1
+    assert "gateway run" in result.output
+    assert not list(gateway.config.parent.glob("*.db"))
+
+
+@pytest.mark.parametrize(
+    "words", [("worklist", "list", "--date", "2026-07-05"), ("messages", "list", "--disposition", "refusd")]
+)
+def test_a_filter_that_cannot_match_is_a_usage_error(gateway, words):
+    receive(gateway.config, message(1))
+    assert gateway(*words).exit_code == 2
+
+
 def test_a_secret_comes_from_the_environment(gateway, monkeypatch):
     monkeypatch.setenv("SITE_AE_TITLE", "HOSPITAL1")
     gateway.config.write_text(gateway.config.read_text().replace("ae_title: GATEWAY", "ae_title: ${SITE_AE_TITLE}"))

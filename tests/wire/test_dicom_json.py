@@ -23,9 +23,11 @@ from gateway.wire.dicom_json import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     attributes_from_dataset,
     dataset_from_attributes,
+    decode_element,
     keyword_of,
     read_attributes,
     read_dataset_bytes,
+    value_bytes,
     write_attributes,
 )
 
@@ -219,3 +221,33 @@ def test_pydicom_reads_what_is_written_and_writes_the_same(attributes: Attribute
 
 def test_keywords() -> None:
     assert [keyword_of(tag) for tag in ("00100010", "00181030", "00091001")] == ["PatientName", "ProtocolName", ""]
+
+
+@pytest.mark.parametrize("images", [10, 250, 6_000, 40_000])
+@pytest.mark.parametrize("first", ["ProcedureCodeSequence", "PerformedProcedureStepEndDate", "SpecificCharacterSet"])
+def test_an_explicit_dataset_of_any_size_is_read_as_what_it_was_negotiated_as(first, images):
+    """The letters of a VR are also a number, which a large dataset is longer than."""
+    dataset = Dataset()
+    dataset.PerformedProcedureStepStatus = "COMPLETED"
+    if first == "ProcedureCodeSequence":
+        dataset.ProcedureCodeSequence = []
+    elif first == "SpecificCharacterSet":
+        dataset.SpecificCharacterSet = "ISO_IR 100"
+    else:
+        dataset.PerformedProcedureStepEndDate = "20260705"
+    dataset.add_new(0x00420011, "OB", b"\0" * images * 100)
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    write_dataset(buffer, dataset)
+    data = buffer.getvalue()
+    read = read_dataset_bytes(data, EXPLICIT_VR_LITTLE_ENDIAN)
+    assert read.attributes["00400252"]["Value"] == ["COMPLETED"]
+    assert read.notes == ()
+
+
+def test_each_value_of_a_multi_valued_text_begins_in_the_initial_set():
+    """PS3.5 6.1.2.5.3: code extensions end at the delimiter of values."""
+    held = {"vr": "LO", "Value": ["\ucc9c\uc2dd", "\uc54c\ub808\ub974\uae30"]}
+    body = value_bytes("LO", held, ("", "ISO 2022 IR 149"))
+    assert all(value.startswith(b"\x1b$)C") for value in body.rstrip().split(b"\\"))
+    assert decode_element("LO", body, ("", "ISO 2022 IR 149"))["Value"] == held["Value"]

@@ -322,3 +322,213 @@ def test_what_cannot_be_stored_is_refused_as_transient(road):
     assert "207" in said(answer)
     late = asyncio.run(archive_message(road.store, raw, [], road.feed, "test"))
     assert late.kinds == ("cannot be stored now",)
+
+
+# Feeds that send more the second time than the first.
+
+
+def bare(number=1, control="NW", code="CTHEAD", status="", accession="", rp_id="", sps_id="", uid="", extra=()):
+    """A bare order, with the keys that schedulers fill in later."""
+    lines = bare_orm(order(number, code=code), control, status).message("X", AT).decode().rstrip("\r").split("\r")
+    request = lines[-1].split("|")
+    request += [""] * (28 - len(request))
+    request[18], request[19], request[20] = accession, rp_id, sps_id
+    lines[-1] = "|".join(request)
+    lines += extra
+    if uid:
+        lines.append(f"ZDS|{uid}^RIS^Application^DICOM")
+    return "\r".join(lines)
+
+
+def studies(road):
+    """Study Instance UIDs by procedure code."""
+    return {
+        text(values(item.attributes, "RequestedProcedureCodeSequence")[0], "CodeValue"): text(
+            item.attributes, "StudyInstanceUID"
+        )
+        for item in road.items()
+    }
+
+
+def orc_obr(message):
+    return [line for line in message.split("\r") if line[:3] in ("ORC", "OBR")]
+
+
+@pytest.fixture
+def say(road):
+    """Send a text with a control ID of its own; returns the acknowledgement code."""
+    numbers = iter(range(1, 1000))
+
+    def send(message):
+        return acknowledgement(road.send_raw(message.replace("|X|", f"|C{next(numbers)}|", 1).encode() + b"\r"))
+
+    return send
+
+
+@pytest.mark.parametrize(
+    "later",
+    [{"sps_id": "S1"}, {"rp_id": "R1"}, {"accession": "A1"}, {"uid": "1.2.3"}, {"accession": "A1", "rp_id": "R1"}],
+)
+def test_keys_that_come_with_an_update_are_taken_and_double_nothing(road, say, later):
+    assert say(bare()) == "AA"
+    published = text(road.items()[0].attributes, "StudyInstanceUID")
+    assert say(bare(control="XO", **later)) == "AA"
+    (item,) = road.items()
+    assert text(item.attributes, "StudyInstanceUID") == published
+    for keyword, key in (("AccessionNumber", "accession"), ("RequestedProcedureID", "rp_id")):
+        assert text(item.attributes, keyword) == later.get(key, text(item.attributes, keyword))
+
+
+@pytest.mark.parametrize("key", [{"sps_id": "S1"}, {"rp_id": "R1"}, {"uid": "1.2.3"}])
+def test_a_cancel_with_keys_that_were_minted_here_cancels(road, say, key):
+    say(bare())
+    assert say(bare(control="CA", status="CA", **key)) == "AA"
+    assert road.items() == []
+
+
+def test_a_cancel_for_another_step_than_the_held_ones_is_refused(road, say):
+    say(bare(accession="A1", rp_id="R1", sps_id="S1"))
+    assert say(bare(control="CA", status="CA", accession="A1", rp_id="R1", sps_id="S9")) == "AE"
+    assert len(road.items()) == 1
+
+
+@pytest.mark.parametrize(("control", "status"), [("CA", "IP"), ("DC", "CM"), ("CA", "HD")])
+def test_whoever_says_cancel_means_it_whatever_the_status_beside_it(road, say, control, status):
+    say(bare())
+    assert say(bare(control=control, status=status)) == "AA"
+    assert road.items() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [("CM", SPSStatus.COMPLETED), ("CA", SPSStatus.CANCELED), ("DC", SPSStatus.DISCONTINUED)]
+)
+def test_history_sent_as_new_orders_does_not_fill_the_list(road, say, status, expected):
+    assert say(bare(status=status)) == "AA"
+    assert road.statuses() == [expected]
+
+
+def test_an_order_on_hold_is_refused_until_it_is_released(road, say):
+    assert say(bare(status="HD")) == "AE"
+    assert road.statuses() == []
+
+
+def test_a_status_for_an_order_nobody_sent_is_refused(road, say):
+    assert say(bare(control="SC", status="CM")) == "AE"
+
+
+def test_orders_known_by_their_study_only_get_keys_of_their_own(road):
+    for number in (1, 2):
+        lines = rad4_orm(order(number)).message(f"M{number}", AT).decode().split("\r")
+        fields = [line.split("|") for line in lines]
+        for line in fields:
+            if line[0] in ("ORC", "OBR"):
+                line[2] = line[3] = ""
+            if line[0] == "OBR":
+                line[18] = line[19] = line[20] = ""
+        answer = road.send_raw("\r".join("|".join(line) for line in fields).encode())
+        assert acknowledgement(answer) in ("AA", "AE")
+    accessions = [text(item.attributes, "AccessionNumber") for item in road.items()]
+    assert len(set(accessions)) == len(accessions)
+
+
+def test_a_cancel_of_one_accession_leaves_the_other_procedure(road, say):
+    first, second = bare(accession="A1"), bare(code="CTABD", accession="A2")
+    say("\r".join([first, *orc_obr(second)]))
+    assert say(bare(control="CA", status="CA", code="CTABD", accession="A2")) == "AA"
+    assert [text(item.attributes, "AccessionNumber") for item in road.items()] == ["A1"]
+
+
+def test_procedures_keep_their_study_when_the_update_names_them_in_another_order(road, say):
+    say("\r".join([bare(), *orc_obr(bare(code="CTABD"))]))
+    before = studies(road)
+    assert len(before) == 2
+    say("\r".join([bare(control="XO", code="CTABD"), *orc_obr(bare(control="XO"))]))
+    assert studies(road) == before
+
+
+def test_an_update_of_one_step_of_two_finds_it_by_modality(road, say):
+    say(bare(code="BRSTUP"))
+    ultrasound = bare(control="XO", code="BRSTUP").split("\r")
+    fields = ultrasound[-1].split("|")
+    fields[24] = "US"
+    assert say("\r".join([*ultrasound[:-1], "|".join(fields)])) == "AA"
+    assert len(road.items()) == 2
+
+
+def test_a_second_order_does_not_take_over_the_study_of_the_first(road, say):
+    say(bare(1, uid="1.2.3"))
+    assert say(bare(2, uid="1.2.3").replace(invented_person(2).patient_id, invented_person(1).patient_id)) == "AE"
+    assert say(bare(1, control="CA", status="CA")) == "AA"
+
+
+def test_a_second_patient_in_an_order_message_is_refused(road, say):
+    other = bare(2)
+    assert say("\r".join([bare(1), *other.split("\r")[1:]])) == "AE"
+    assert road.statuses() == []
+
+
+def test_an_update_without_visit_keeps_the_visit(road, say):
+    with_visit = bare().split("\r")
+    with_visit = [
+        line if not line.startswith("PV1") else "PV1||I|WARD^3||||||||||||||||V55^^^HOSPA" for line in with_visit
+    ]
+    assert say("\r".join(with_visit)) == "AA"
+    assert text(road.items()[0].attributes, "AdmissionID") == "V55"
+    without = [line for line in bare(control="XO").split("\r") if not line.startswith("PV1")]
+    assert say("\r".join(without)) == "AA"
+    assert text(road.items()[0].attributes, "AdmissionID") == "V55"
+
+
+def test_a_held_order_does_not_undo_what_was_accepted_since(road, say):
+    road.feed = replace(road.feed, hold_uncovered=True)
+    assert say(bare(code="NOSUCH")) == "AA"
+    assert say(bare(control="XO")) == "AA"
+    (held,) = road.store.reader.held_messages(10)
+    road.store.write(lambda unit: intake.release(unit, held, road.feed, AT)).result()
+    assert road.dispositions() == ["superseded", "accepted"]
+
+
+def test_a_cancel_withdraws_an_order_that_is_only_held(road, say):
+    road.feed = replace(road.feed, hold_uncovered=True)
+    say(bare(code="NOSUCH"))
+    assert say(bare(control="CA", status="CA", code="NOSUCH")) == "AA"
+    assert road.dispositions() == ["withdrawn", "accepted"]
+
+
+def test_a_held_message_that_is_run_again_in_vain_stays_one(road, say):
+    road.feed = replace(road.feed, hold_uncovered=True)
+    say(bare(code="NOSUCH"))
+    held = road.store.reader.message(1)
+    asyncio.run(process_message(road.store, held.record.raw, road.feed, "replay", 1))
+    assert road.dispositions() == ["held", "refused"]
+
+
+def test_a_retired_id_beside_the_current_one_stays_retired(road):
+    road.send(merge_patients(SURVIVOR, invented_person(1)))
+    both = update_patient(SURVIVOR).message("M9", AT).decode()
+    authority = "^^^HOSPITAL&1.2.3.4&ISO"
+    both = both.replace(f"PAT0009000{authority}", f"PAT0009000{authority}~{invented_person(1).patient_id}{authority}")
+    assert acknowledgement(road.send_raw(both.encode())) == "AA"
+    road.send(update_patient(replace(invented_person(1), name="Wrong^Name")))
+    road.send(rad4_orm(order(1, SURVIVOR)))
+    assert [text(item.attributes, "PatientName") for item in road.items()] == ["Doe^Jane"]
+
+
+def test_a_merge_into_a_new_patient_keeps_the_name(road):
+    road.send(rad4_orm(order(1)))
+    name = text(road.items()[0].attributes, "PatientName")
+    merge = merge_patients(SURVIVOR, invented_person(1)).message("M9", AT).decode()
+    lines = [("|".join(line.split("|")[:4]) if line.startswith("PID") else line) for line in merge.split("\r")]
+    assert acknowledgement(road.send_raw("\r".join(lines).encode())) == "AA"
+    (item,) = road.items()
+    assert (text(item.attributes, "PatientID"), text(item.attributes, "PatientName")) == ("PAT0009000", name)
+
+
+def test_the_id_that_devices_know_stays_when_a_message_leads_with_another(road):
+    person = invented_person(1)
+    road.send(rad4_orm(order(1, person)))
+    lead = (
+        update_patient(person).message("M9", AT).decode().replace(person.patient_id, f"555^^^SSN~{person.patient_id}")
+    )
+    assert acknowledgement(road.send_raw(lead.encode())) == "AA"
+    assert [text(item.attributes, "PatientID") for item in road.items()] == [person.patient_id]

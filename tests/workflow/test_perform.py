@@ -598,3 +598,11 @@ def test_no_sequence_of_requests_gives_an_item_a_status_its_performed_steps_deny
             else:
                 assert item(unit, step_id) is SPSStatus.SCHEDULED
     assert len(unit.archive) == len(requests)
+
+
+def test_an_order_cancelled_meanwhile_does_not_come_back_when_the_modality_breaks_off(unit):
+    unit.scheduled[11].status = SPSStatus.CANCELED
+    do_create(unit)
+    assert item(unit) is SPSStatus.STARTED
+    do_set(unit, status("DISCONTINUED"))
+    assert item(unit) is SPSStatus.CANCELED
