@@ -15,7 +15,8 @@ Events for the log have fixed names and fields, never a value of a data set:
     association_rejected  association, calling_ae_title, called_ae_title, remote_host, result, source, reason
     association_closed    association, calling_ae_title, requests, milliseconds
     association_aborted   association, calling_ae_title, remote_host, by ("peer" or "gateway"), reason
-    request_done          association, calling_ae_title, operation, status, matches, milliseconds, error (class name)
+    request_done          association, calling_ae_title, called_ae_title, operation, status, matches, milliseconds,
+                          error (class name)
 
 An `association` number is given to every connection, so it also names one that never became an association.
 """
@@ -591,6 +592,7 @@ class _Connection(asyncio.Protocol):
             "request_done",
             association=self._number,
             calling_ae_title=association.calling_ae_title,
+            called_ae_title=association.called_ae_title,
             operation=_operation_name(operation),
             status=int(status),
             matches=matches,
