@@ -755,6 +755,7 @@ def test_events_have_the_fields_that_the_module_promises(serve: Serve) -> None:
         "request_done": {
             "association",
             "calling_ae_title",
+            "called_ae_title",
             "operation",
             "status",
             "matches",
