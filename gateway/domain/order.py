@@ -272,6 +272,8 @@ def _matched_procedures(held: Sequence[Procedure], said: Sequence[ProcedureInput
     held one was minted here.
     """
     found: list[int | None] = [None] * len(said)
+    if not held:
+        return found
     free = set(range(len(held)))
 
     def take(same: Callable[[Procedure, ProcedureInput], bool], only: bool) -> None:
@@ -439,6 +441,8 @@ def _apply_step(
 def _matched_steps(held: Sequence[Step], said: Sequence[StepInput]) -> list[int | None]:
     """Which held step each said one is: by its ID, else by modality where that tells, else by position."""
     found: list[int | None] = [None] * len(said)
+    if not held:
+        return found
     free = set(range(len(held)))
 
     def settle(number: int, place: int) -> None:

@@ -226,7 +226,6 @@ messages = Table(
     _text("search_keys"),
     Column("replay_of", _Number),
     Index("messages_by_control_id", "listener", "sender", "control_id"),
-    Index("messages_by_received_at", "received_at"),
     Index("messages_held", "id", sqlite_where=text("disposition = 'held'"),
           postgresql_where=text("disposition = 'held'")),
 )  # fmt: skip

@@ -551,7 +551,7 @@ def list_messages(listener: bool, disposition: bool, key: bool, since: bool) -> 
     )
     return Prepared(
         _MESSAGE.where(*(term for there, term in filters if there))
-        .order_by(messages.c.received_at.desc(), messages.c.id.desc())
+        .order_by(messages.c.id.desc())  # in the order they came
         .limit(_given("limit"))
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.domain.attributes import TAG, Attributes, element
+from gateway.domain.attributes import TAG, Attributes, element, person_name_value
 from gateway.domain.identifiers import Identifier
 from gateway.domain.order import Order, Procedure, Step
 from gateway.domain.patient import Patient, Visit
@@ -30,7 +30,7 @@ def patient(number: int = 1, name: str = "Sample^Paula", **more: Any) -> Patient
     return Patient(
         None,
         (Identifier(f"P{number}", "HOSPITAL"), Identifier(f"ALIAS{number}", "CLINIC")),
-        attributes(PatientName={"Alphabetic": name}, PatientID=f"P{number}", PatientSex="F", **more),
+        attributes(PatientName=person_name_value(name), PatientID=f"P{number}", PatientSex="F", **more),
     )
 
 

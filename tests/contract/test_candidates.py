@@ -113,7 +113,7 @@ def _within(narrowing, item):
     """What the bounds say, in plain words."""
     start = start_of(item.step)
     name = item.attributes["00100010"]["Value"][0]
-    folded = [group.lower().replace("ü", "u").replace("ö", "o") for group in name["Alphabetic"].split("=")]
+    folded = [group.lower().replace("ü", "u").replace("ö", "o") for group in name.values()]
     stations = set(item.step["00400001"]["Value"])
     return all([
         not narrowing.station_ae_titles or stations & narrowing.station_ae_titles,

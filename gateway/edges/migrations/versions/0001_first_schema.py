@@ -40,7 +40,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="messages_pk"),
     )
     op.create_index("messages_by_control_id", "messages", ["listener", "sender", "control_id"])
-    op.create_index("messages_by_received_at", "messages", ["received_at"])
     op.create_index("messages_held", "messages", ["id"], **_where("disposition = 'held'"))
     op.create_table(
         "meta",
