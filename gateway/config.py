@@ -27,6 +27,7 @@ from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.mapping import compile_mapping
 from gateway.domain.problem import MappingError, Problem
 from gateway.domain.rules import compile_table
+from gateway.wire.hl7_charsets import UnknownCharacterSet, default_character_set
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -129,6 +130,16 @@ class Settings(_Strict):
             except (ZoneInfoNotFoundError, ValueError) as error:
                 raise ValueError("is no time zone name such as Europe/Berlin") from error
         return name
+
+    @field_validator("hl7")
+    @classmethod
+    def _known_charsets(cls, listeners: tuple[HL7Settings, ...]) -> tuple[HL7Settings, ...]:
+        for listener in listeners:
+            try:
+                default_character_set(listener.charset)
+            except UnknownCharacterSet as error:
+                raise ValueError(f"{listener.charset} is no value of MSH-18 known here") from error
+        return listeners
 
     @field_validator("hl7")
     @classmethod

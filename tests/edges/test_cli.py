@@ -93,6 +93,13 @@ def test_check_names_a_catalogue_that_is_no_utf_8(gateway):
     assert "UTF-8" in result.output
 
 
+def test_check_names_a_character_set_that_nobody_knows(gateway):
+    gateway.config.write_text(gateway.config.read_text().replace("charset: UNICODE UTF-8", "charset: latin-9x"))
+    result = gateway("check")
+    assert result.exit_code == 1
+    assert "latin-9x" in result.output
+
+
 def test_looking_makes_no_store_and_says_what_does(gateway):
     result = gateway("worklist", "list")
     assert result.exit_code == 1
