@@ -136,7 +136,7 @@ class Settings(_Strict):
     def _known_charsets(cls, listeners: tuple[HL7Settings, ...]) -> tuple[HL7Settings, ...]:
         for listener in listeners:
             try:
-                default_character_set(listener.charset)
+                default_character_set(listener.charset or "ascii")
             except UnknownCharacterSet as error:
                 raise ValueError(f"{listener.charset} is no value of MSH-18 known here") from error
         return listeners
