@@ -10,8 +10,10 @@ from ruamel.yaml import YAML
 
 from gateway.domain.catalogue import Catalogue
 from gateway.domain.mapping import Mapping, compile_mapping
+from gateway.domain.refusal import Refused
 from gateway.domain.rules import compile_table
 from gateway.domain.transcript import differences
+from gateway.wire import er7, hl7_source
 from gateway.workflow.golden_cases import case_outcome
 
 MAPPINGS = Path(__file__).parents[2] / "mappings"
@@ -43,3 +45,14 @@ def test_every_expectation_has_its_message() -> None:
     assert {path.name.removesuffix(".expected.json") for path in (MAPPINGS / "cases").glob("*.json")} == {
         path.stem for path in CASES
     }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_a_traced_message_means_what_it_means_untraced(case):
+    """The trace takes the long way through the rules; an explanation must not differ from what happens."""
+    try:
+        said = hl7_source.document(er7.parse(case.read_bytes(), "utf-8"))
+    except Refused:
+        return  # there is nothing to map; what is refused is in the case's transcript
+    quick, traced = (shipped("ihe-swf").apply(said, trace=wanted) for wanted in (False, True))
+    assert (quick.events, quick.refusals, quick.notes) == (traced.events, traced.refusals, traced.notes)

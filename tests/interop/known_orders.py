@@ -1,4 +1,7 @@
-"""The orders that the gateway of the interop tests was sent, by accession number, and a busy station's many."""
+"""The orders that the gateway of the interop tests was sent, by accession number, and a busy station's many.
+
+Nobody here has the name of an `invented_person`: tests add orders of theirs to the same worklist, in any order.
+"""
 
 from datetime import date, datetime
 
@@ -11,7 +14,7 @@ ORDERS = {
             1, Person("PAT100", "Brandt^Jens", date(1980, 1, 2), "M"), datetime(2026, 7, 5, 9, 30), "CT1", "CT"
         ),
         ImagingOrder(
-            2, Person("PAT101", "Döring^Max", date(1975, 6, 15), "M"), datetime(2026, 7, 5, 18, 30), "CT1", "CT"
+            2, Person("PAT101", "Grünewald^Max", date(1975, 6, 15), "M"), datetime(2026, 7, 5, 18, 30), "CT1", "CT"
         ),
         ImagingOrder(
             3,
