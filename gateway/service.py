@@ -35,6 +35,7 @@ from gateway.edges.store import Store
 from gateway.processing import archive_message, feeds_of, now, process_message, report_performed
 from gateway.site_tools import EXPIRED_MAX, expiring
 from gateway.wire.dimse import FindAnswer, NAnswer
+from gateway.wire.upper_layer import CALLING_AE_TITLE_NOT_RECOGNISED
 from gateway.workflow import intake, maintain
 from gateway.workflow.intake import Receipt
 from gateway.workflow.perform import PerformRequest
@@ -280,7 +281,7 @@ class _Handlers:
     def admit(self, association: Association) -> Rejection | None:
         """Who may call: the device registry decides (PS3.8 9.3.4: calling AE title not recognised)."""
         known = self._device(association)
-        return None if known else Rejection(result=1, source=1, reason=3)
+        return None if known else CALLING_AE_TITLE_NOT_RECOGNISED
 
     def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
         """C-FIND on the worklist (RAD-5)."""

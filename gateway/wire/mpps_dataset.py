@@ -13,8 +13,6 @@ from gateway.domain.attributes import Attributes
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.wire.dicom_json import read_attributes
 
-MPPS_CLASS_UID = "1.2.840.10008.3.1.2.3.3"
-
 SUCCESS = 0x0000
 ATTRIBUTE_LIST_ERROR = 0x0107
 """A warning: attributes named in the answer were left as they were, the rest was stored (PS3.7 C.5)."""

@@ -17,12 +17,6 @@ from gateway.domain.performed import PerformedStep
 from gateway.domain.worklist import SPSStatus, WorklistItem
 
 
-class Clock(Protocol):
-    """The time now, with a zone."""
-
-    def now(self) -> datetime: ...
-
-
 @dataclass(frozen=True, slots=True)
 class MessageRecord:
     """A received message for the archive: input, outcome and answer (design section 2, rule 3).

@@ -132,7 +132,7 @@ def test_a_refused_message_is_processed_afresh_when_it_comes_again(road):
 def test_an_uncovered_order_is_refused_and_says_what_to_do(road):
     answer = road.send(bare_orm(order(code="NOSUCH")))
     assert (acknowledgement(answer), answer.kinds) == ("AE", ("uncovered order",))
-    assert "procedures.csv" in said(answer) or "procedures.csv" in road.store.reader.message(1).record.reasons
+    assert "procedures.csv" in road.store.reader.message(1).record.reasons
 
 
 def test_a_listener_may_hold_an_uncovered_order_until_a_rule_exists(road):
@@ -308,7 +308,7 @@ def test_a_catalogued_procedure_with_two_steps_makes_two_items(road):
 
 def test_unreadable_bytes_are_kept_with_their_reason_and_answered(road):
     answer = road.send_raw(b"\xff\xfe garbage")
-    assert acknowledgement(answer) in ("AR", "AE")
+    assert acknowledgement(answer) == "AR"
     stored = road.store.reader.message(1)
     assert (stored.record.disposition, stored.record.raw) == ("unreadable", b"\xff\xfe garbage")
     assert stored.record.reasons
@@ -426,9 +426,9 @@ def test_orders_known_by_their_study_only_get_keys_of_their_own(road):
             if line[0] == "OBR":
                 line[18] = line[19] = line[20] = ""
         answer = road.send_raw("\r".join("|".join(line) for line in fields).encode())
-        assert acknowledgement(answer) in ("AA", "AE")
+        assert acknowledgement(answer) == "AA"
     accessions = [text(item.attributes, "AccessionNumber") for item in road.items()]
-    assert len(set(accessions)) == len(accessions)
+    assert len(accessions) == len(set(accessions)) == 2
 
 
 def test_a_cancel_of_one_accession_leaves_the_other_procedure(road, say):
