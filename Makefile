@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY) ## make the virtual environment with the tested versions
 
 peers: ## install the real peers the tests talk to (Debian packages, as root); says what it cannot
-	@sh tests/install_peers.sh dcmtk
+	@sh tests/install_peers.sh dcmtk orthanc libgdcm-tools
 
 demo: $(READY) ## a department's day in under a minute, over real HL7, DICOM and SQLite
 	@$(BIN)/gateway demo

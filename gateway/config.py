@@ -6,32 +6,31 @@ and a refused start say the same. Reading files is all that happens here; nothin
 
 import csv
 import io
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from pydantic import Field, StringConstraints, field_validator
+from ruamel.yaml.comments import CommentedMap
+from tzlocal import get_localzone
 
 from gateway.domain.catalogue import Catalogue
-from gateway.domain.devices import Device, Devices, Sees
+from gateway.domain.devices import CalledWorklist, Devices
 from gateway.domain.identifiers import Issuer, Issuers
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.mapping import compile_mapping
 from gateway.domain.problem import MappingError, Problem
 from gateway.domain.rules import compile_table
+from gateway.registry import DevicesFile, ProfilesFile, registry
 from gateway.wire.hl7_charsets import UnknownCharacterSet, default_character_set
+from gateway.yaml_files import AEText, Strict, line_of, load_yaml, plain, read_strict
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
-AEText = Annotated[str, StringConstraints(min_length=1, max_length=16, strip_whitespace=True, pattern=r"^[ -\[\]-~]+$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -44,11 +43,7 @@ class ConfigError(Exception):
         super().__init__("\n".join(map(str, problems)))
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class DICOMSettings(_Strict):
+class DICOMSettings(Strict):
     """The DICOM listener."""
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every one")
@@ -58,7 +53,7 @@ class DICOMSettings(_Strict):
     idle_s: float = Field(600, gt=0, le=86_400, description="an association that says nothing for so long is aborted")
 
 
-class HL7Settings(_Strict):
+class HL7Settings(Strict):
     """One MLLP listener and how its messages are read."""
 
     name: Name = Field(description="names the listener in the archive, the history of steps and the logs")
@@ -67,6 +62,7 @@ class HL7Settings(_Strict):
     mapping: Name = Field("ihe-swf", description="rule set in mappings/hl7v2 that reads this sender")
     charset: str = Field("", description="MSH-18 value assumed when a message declares none; ASCII if empty")
     issuer: str = Field("", description="authority of identifiers that name none")
+    site: str = Field("", description="whose orders these are, where one gateway serves several sites")
     uncovered: Literal["refuse", "hold"] = Field("refuse", description="an order that no procedure rule completes")
     repeat: Literal["answer", "refuse"] = Field("answer", description="a control ID used before for another message")
     ignore: tuple[str, ...] = Field((), description="message types archived and acknowledged, e.g. ADT^A02, SIU")
@@ -75,21 +71,39 @@ class HL7Settings(_Strict):
     frame_bytes_max: int = Field(1_048_576, ge=1024, le=64 * 1_048_576, description="longest message taken")
 
 
-class HTTPSettings(_Strict):
+class HTTPSettings(Strict):
     """Health and metrics."""
 
     host: str = Field("127.0.0.1", description="address to listen on; whoever reaches it reads health and metrics")
     port: Port = Field(8080, description="TCP port of /health/live, /health/ready and /metrics")
 
 
-class DevicesSettings(_Strict):
+class DevicesSettings(Strict):
     """The device registry, and what to do with a caller that is not in it."""
 
     file: str = Field("", description="the registry, such as devices.yaml; empty: there is none")
+    profiles: str = Field("", description="the profiles its entries name, such as profiles.yaml; empty: there are none")
     unknown: Literal["accept", "reject"] | None = Field(None, description="default: accept on loopback, else reject")
 
 
-class IssuerSettings(_Strict):
+class WorklistSettings(Strict):
+    """One worklist of several, chosen by the called AE title."""
+
+    ae_title: AEText = Field(description="the AE title that devices call for this list")
+    description: str = Field("", description="for people")
+    sites: tuple[str, ...] = Field((), description="only orders of these sites; empty: of every site")
+    groups: tuple[str, ...] = Field((), description="only steps of stations in these device groups; empty: all")
+    modalities: tuple[str, ...] = Field((), description="only these modalities, e.g. CT, MR; empty: all")
+
+
+class QuerySettings(Strict):
+    """The worklist queries that are kept, so that an empty list can be explained."""
+
+    per_device: int = Field(200, ge=0, le=10_000, description="newest queries kept of each AE title; 0: none")
+    days: int = Field(30, ge=1, le=3650, description="days after which a kept query is deleted")
+
+
+class IssuerSettings(Strict):
     """One assigning authority under all its names."""
 
     name: str = Field(description="what the gateway calls this authority")
@@ -98,7 +112,7 @@ class IssuerSettings(_Strict):
     dicom: tuple[str, ...] = Field((), description="how DICOM attributes name it as issuer")
 
 
-class ExpirySettings(_Strict):
+class ExpirySettings(Strict):
     """The nightly expiry of steps that nobody performed."""
 
     after_days: int = Field(7, ge=1, le=3650, description="days after the scheduled day")
@@ -107,15 +121,18 @@ class ExpirySettings(_Strict):
     )
 
 
-class Settings(_Strict):
+class Settings(Strict):
     """`gateway.yaml`."""
 
-    ae_title: AEText = Field("GATEWAY", description="our own AE title; any called AE title is answered")
+    ae_title: AEText = Field("GATEWAY", description="our own AE title; without `worklists` any called one is answered")
     store: str = Field("sqlite:///gateway.db", description="the database")
     dicom: DICOMSettings = DICOMSettings()
     hl7: tuple[HL7Settings, ...] = ()
     http: HTTPSettings = HTTPSettings()
     devices: DevicesSettings = DevicesSettings()
+    worklists: tuple[WorklistSettings, ...] = ()
+    queries: QuerySettings = QuerySettings()
+    workers: int = Field(0, ge=0, le=64, description="processes beside this one that answer DICOM; 0: this one does")
     mappings: str = Field("mappings", description="folder of rule sets, code tables and the procedure catalogue")
     timezone: str = Field("", description="the department's wall clock, e.g. Europe/Berlin; default: the machine's")
     issuers: tuple[IssuerSettings, ...] = ()
@@ -151,21 +168,6 @@ class Settings(_Strict):
         return listeners
 
 
-class DeviceSettings(_Strict):
-    """One entry of `devices.yaml`."""
-
-    ae_title: AEText
-    description: str = ""
-    sees: Sees = Sees.ALL
-    mpps_strict: bool = False
-
-
-class DevicesFile(_Strict):
-    """`devices.yaml`."""
-
-    devices: tuple[DeviceSettings, ...] = ()
-
-
 @dataclass(frozen=True)
 class Site:
     """A complete, checked configuration: what the service runs on, replaced whole on reload."""
@@ -183,10 +185,10 @@ class Site:
         issuers = {listener.issuer for listener in self.settings.hl7}
         return issuers.pop() if len(issuers) == 1 else ""
 
-    @property
-    def zone(self) -> ZoneInfo | None:
-        """The department's zone; None means the machine's."""
-        return ZoneInfo(self.settings.timezone) if self.settings.timezone else None
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The department's zone, with its summer times: what is configured, else the machine's."""
+        return ZoneInfo(self.settings.timezone) if self.settings.timezone else get_localzone()
 
     def wall_clock(self, now: datetime) -> datetime:
         """The department's wall clock at this moment."""
@@ -196,7 +198,7 @@ class Site:
 def load_site(file: Path) -> Site:
     """Read and check everything `gateway.yaml` points to. Raises ConfigError with every problem."""
     problems: list[Problem] = []
-    settings = _read(file, Settings, problems)
+    settings = read_strict(file, Settings, problems)
     if settings is None:
         raise ConfigError(problems)
     base = file.parent
@@ -218,17 +220,24 @@ def _store_url(base: Path, url: str) -> str:
 
 
 def _devices(base: Path, settings: Settings, problems: list[Problem]) -> Devices:
-    entries: tuple[DeviceSettings, ...] = ()
-    if settings.devices.file:
-        read = _read(base / settings.devices.file, DevicesFile, problems)
-        entries = read.devices if read else ()
-        titles = [entry.ae_title for entry in entries]
-        for title in sorted({title for title in titles if titles.count(title) > 1}):
-            problems.append(Problem(settings.devices.file, "devices", f"AE title {title} is listed twice"))
-    unknown = settings.devices.unknown or ("accept" if settings.dicom.host in LOOPBACK else "reject")
-    return Devices.of(
-        (Device(entry.ae_title, entry.description, entry.sees, entry.mpps_strict) for entry in entries),
+    places = settings.devices
+    profiles = read_strict(base / places.profiles, ProfilesFile, problems) if places.profiles else None
+    entries = read_strict(base / places.file, DevicesFile, problems) if places.file else None
+    unknown = places.unknown or ("accept" if settings.dicom.host in LOOPBACK else "reject")
+    worklists = tuple(
+        CalledWorklist(
+            each.ae_title, each.description, frozenset(each.sites), frozenset(each.groups), frozenset(each.modalities)
+        )
+        for each in settings.worklists
+    )
+    return registry(
+        entries or DevicesFile(),
+        profiles or ProfilesFile(),
+        worklists,
         accept_unknown=unknown == "accept",
+        sites=frozenset(listener.site for listener in settings.hl7 if listener.site),
+        places=(places.file, places.profiles),
+        problems=problems,
     )
 
 
@@ -241,14 +250,14 @@ def _mappings(folder: Path, settings: Settings, issuers: Issuers, problems: list
     sources: dict[str, dict[str, Any]] = {}
     lines: dict[str, CommentedMap] = {}
     for path in sorted((folder / "hl7v2").glob("*.yaml")):
-        tree = _load_yaml(path, problems)
+        tree = load_yaml(path, problems)
         if tree is None:
             continue
         if not isinstance(tree, CommentedMap):
             problems.append(Problem(path.name, "", "is no mapping: key-value pairs expected", line=1))
             continue
         name = str(tree.get("name", path.stem))
-        sources[name] = _plain(tree)
+        sources[name] = plain(tree)
         lines[name] = tree
     tables: dict[str, dict[str, str]] = {}
     for path in sorted((folder / "codes").glob("*.csv")):
@@ -273,7 +282,7 @@ def _mappings(folder: Path, settings: Settings, issuers: Issuers, problems: list
             compiled[name] = compile_mapping(sources, name, catalogue=catalogue, tables=tables, issuers=issuers)
         except MappingError as error:
             problems += [
-                replace(problem, line=problem.line or _line_of(lines.get(problem.source), problem.path.split(".")))
+                replace(problem, line=problem.line or line_of(lines.get(problem.source), problem.path.split(".")))
                 for problem in error.problems
             ]
     return compiled
@@ -300,118 +309,3 @@ def _rows(path: Path, problems: list[Problem]) -> list[dict[str, str]]:
     lines = [line for line in content.splitlines() if line.strip()]
     body = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
     return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(io.StringIO(body))]
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def _read(path: Path, model: type[Model], problems: list[Problem]) -> Model | None:
-    """The file as this model, or None with its problems noted."""
-    tree = _load_yaml(path, problems)
-    if tree is None:
-        return None
-    try:
-        return model.model_validate(_expanded(_plain(tree), path, problems))
-    except ValidationError as error:
-        for detail in error.errors(include_input=False, include_url=False, include_context=False):
-            where = tuple(str(part) for part in detail["loc"])
-            problems.append(
-                Problem(
-                    path.name,
-                    ".".join(where),
-                    _plain_words(detail["msg"]),
-                    _hint(model, where, detail["type"]),
-                    _line_of(tree, where),
-                )
-            )
-        return None
-
-
-def _plain_words(message: str) -> str:
-    return "unknown key" if message == "Extra inputs are not permitted" else message.removeprefix("Value error, ")
-
-
-def _hint(model: type[BaseModel], where: tuple[str, ...], kind: str) -> str:
-    """For an unknown key: the keys there are at this place."""
-    if kind != "extra_forbidden":
-        return ""
-    place: Any = model
-    for part in where[:-1]:
-        if part.isdigit():
-            continue
-        annotation = place.model_fields[part].annotation
-        place = annotation if isinstance(annotation, type) else annotation.__args__[0]
-    return "known keys: " + ", ".join(place.model_fields)
-
-
-def _load_yaml(path: Path, problems: list[Problem]) -> Any:
-    try:
-        return YAML(typ="rt").load(path.read_text(encoding="utf-8")) or CommentedMap()
-    except FileNotFoundError:
-        problems.append(Problem(path.name, "", "the file does not exist", "run `gateway init DIR` for an example"))
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(path.name, "", f"cannot be read: {type(error).__name__}"))
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        problems.append(Problem(path.name, "", f"is not YAML: {error.problem}", line=line))
-    except YAMLError:
-        problems.append(Problem(path.name, "", "is not YAML"))
-    return None
-
-
-def _plain(tree: Any) -> Any:
-    """The YAML tree as plain dicts and lists."""
-    if isinstance(tree, CommentedMap):
-        return {str(key): _plain(value) for key, value in tree.items()}
-    if isinstance(tree, CommentedSeq):
-        return [_plain(value) for value in tree]
-    return tree
-
-
-def _line_of(tree: Any, where: Sequence[str]) -> int | None:
-    """The 1-based line of the deepest part of this path that the file has."""
-    line = None
-    for part in where:
-        if isinstance(tree, CommentedMap) and part in tree:
-            line, tree = tree.lc.key(part)[0] + 1, tree[part]
-        elif isinstance(tree, CommentedSeq) and part.isdigit() and int(part) < len(tree):
-            line, tree = tree.lc.item(int(part))[0] + 1, tree[int(part)]
-        else:
-            break
-    return line
-
-
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
-
-
-def _expanded(tree: Any, path: Path, problems: list[Problem]) -> Any:
-    """`${NAME}` in any text replaced from the environment; a variable that is not set is a problem."""
-
-    def replace(match: re.Match[str]) -> str:
-        value = os.environ.get(match[1])
-        if value is None:
-            problems.append(Problem(path.name, f"${{{match[1]}}}", "the environment variable is not set"))
-        return value or ""
-
-    if isinstance(tree, dict):
-        return {key: _expanded(value, path, problems) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_expanded(value, path, problems) for value in tree]
-    return _VARIABLE.sub(replace, tree) if isinstance(tree, str) else tree
-
-
-def settings_reference() -> Iterator[tuple[str, str, str, str]]:
-    """(key, type, default, meaning) of every setting, for the reference page."""
-    yield from _described(Settings, "")
-
-
-def _described(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    for name, item in model.model_fields.items():
-        annotation: Any = item.annotation
-        inner = next((part for part in getattr(annotation, "__args__", ()) if isinstance(part, type)), annotation)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _described(inner, f"{prefix}{name}{'[]' if inner is not annotation else ''}.")
-            continue
-        default = "" if item.is_required() else repr(item.default)
-        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
-        yield prefix + name, kind, default, item.description or ""

@@ -3,6 +3,9 @@
 Everything is real: HL7 v2 over MLLP, DICOM over TCP, a database file, and a kill in the middle. The people are not.
 """
 
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -94,6 +97,7 @@ class _Day:
         self._orders_come()
         self._modalities_ask()
         self._ris_changes_its_mind()
+        self._someone_asks_why()
         self._a_scan_is_cut_short_by_a_power_failure()
         self._an_examination_is_broken_off()
         self._two_patients_are_one()
@@ -129,6 +133,28 @@ class _Day:
         self._send("head CT, new time (XO)", rad4_orm(self._head, "XO"))
         self._send("ultrasound, cancelled (CA)", cancel(self._ultrasound))
         self._look(self._mr, "MR1", 3, **self._today())
+
+    def _someone_asks_why(self) -> None:
+        self._say(
+            "The CT's technologist misses the brain MR, and the ultrasound's the patient: why are they not on the list?"
+        )
+        self._look(self._ct, "CT1", 2, ScheduledStationAETitle="CT1", **self._today())
+        SimulatedModality(self._service.host, self._service.dicom_port, "US1").worklist(**self._today())
+        for modality, order in (("CT1", self._brain), ("US1", self._ultrasound)):
+            self._why(modality, order)
+
+    def _why(self, ae_title: str, order: ImagingOrder) -> None:
+        """What `gateway worklist why` says, as a person at the gateway would ask."""
+        arguments = ["worklist", "why", "--as", ae_title, "--accession", order.accession]
+        self._console.print(f"   [dim]gateway {' '.join(arguments)}[/dim]", highlight=False)
+        said = subprocess.run(  # noqa: S603  (our own command line)
+            [sys.executable, "-m", "gateway", *arguments, "--config", str(self._service.config)],
+            capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "110"},
+        )  # fmt: skip
+        for line in said.stdout.splitlines():
+            self._console.print(f"      {line}", markup=False, highlight=False)
+        if "No" not in said.stdout and "not" not in said.stdout:
+            raise Surprise("a reason was expected")
 
     def _a_scan_is_cut_short_by_a_power_failure(self) -> None:
         self._say("The CT starts the head scan and reports it (MPPS N-CREATE, IN PROGRESS): the item stays, STARTED")

@@ -45,6 +45,7 @@ def _feed(site: Site, settings: HL7Settings, mint: Mint) -> Feed:
         issuers=site.issuers,
         charset=settings.charset or "ascii",
         issuer=settings.issuer,
+        site=settings.site,
         hold_uncovered=settings.uncovered == "hold",
         refuse_repeated_ids=settings.repeat == "refuse",
         redirect_merged=settings.merged_patient == "redirect",

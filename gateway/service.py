@@ -6,18 +6,17 @@ feeds and devices together, or nothing.
 
 import asyncio
 import contextlib
-import gc
 import importlib
 import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import structlog
-import uvloop
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
 
@@ -26,21 +25,21 @@ from gateway.domain.devices import Device
 from gateway.domain.identifiers import Mint
 from gateway.domain.performed import Operation
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.edges import logs
 from gateway.edges.database import StoreError, StoreUnavailable
-from gateway.edges.dimse_server import Association, DIMSEServer, Limits, Rejection
 from gateway.edges.metrics import Metrics
 from gateway.edges.mllp import MLLPLimits, MLLPListener, Peer
+from gateway.edges.query_log import QueryLog
 from gateway.edges.store import Store
+from gateway.listening import Listening
 from gateway.processing import archive_message, feeds_of, now, process_message, report_performed
+from gateway.running import STOP_GRACE_S, run, settled
 from gateway.site_tools import EXPIRED_MAX, expiring
-from gateway.wire.dimse import FindAnswer, NAnswer
-from gateway.wire.upper_layer import CALLING_AE_TITLE_NOT_RECOGNISED
+from gateway.wire.dimse import NAnswer
+from gateway.workers.supervisor import Workers
 from gateway.workflow import intake, maintain
 from gateway.workflow.intake import Receipt
 from gateway.workflow.perform import PerformRequest
 from gateway.workflow.ports import StoredMessage
-from gateway.workflow.query import Worklist
 
 if TYPE_CHECKING:
     from gateway.edges.health import HTTPServer
@@ -48,17 +47,11 @@ if TYPE_CHECKING:
 HELD_BATCH = 100
 """Held messages looked at together: some megabytes at most."""
 
-LOG_WRITE_S = 0.5
-"""How often kept log lines are written when nothing new comes; a killed process loses no more of them."""
+FORGET_BATCH = 1_000
+"""Kept queries deleted by one job: others are written between two of them."""
 
-STOP_GRACE_S = 5.0
-"""For requests in progress when the service stops; a supervisor usually waits ten seconds before it kills."""
-
-SWITCH_INTERVAL_S = 0.0005
-"""How long a busy writer thread may keep the event loop waiting (design D3b, measured)."""
-
-GC_THRESHOLD = 20_000
-"""New objects between two looks of the cycle collector: a message makes some 3,000 and nearly all die by themselves."""
+NEEDS_RESTART = ("store", "dicom", "http", "timezone", "expiry", "workers")
+"""Settings that a running service keeps as they were; so it does the names and addresses of HL7 listeners."""
 
 _log = structlog.get_logger()
 
@@ -72,24 +65,19 @@ class Service:
         self.store = Store(site.store_url, zone=site.settings.timezone)
         self._mint = Mint(self.store.site_namespace())
         self._feeds = feeds_of(site, self._mint)
-        self.worklist = Worklist(self.store.reader, StoreUnavailable, self._left_out)
+        self._queries = QueryLog(self.store, site.settings.queries.per_device, self._registered)
         self._serving = False
         self._listeners: list[MLLPListener] = []
-        dicom = site.settings.dicom
-        self.dimse = DIMSEServer(
-            dicom.host,
-            dicom.port,
-            _Handlers(self),
-            Limits(
-                associations_max=dicom.associations_max,
-                associations_per_address_max=dicom.associations_per_address_max,
-                idle_s=dicom.idle_s,
-            ),
-            observe=self._observe_dimse,
-        )
-        self.metrics.associations.set_function(lambda: self.dimse.associations)
+        self._dicom: Listening | Workers
+        if site.settings.workers:
+            self._dicom = Workers(site, self._report, self._queries.add, self.metrics)
+        else:
+            tally = self.metrics.tally
+            self._dicom = Listening(site, self.store.reader, self._report, self._queries.add, tally)
+        self.metrics.associations.set_function(lambda: self._dicom.associations)
+        self.metrics.queries_lost = lambda: self._queries.counts.dropped + self._queries.counts.lost
         self._http: HTTPServer | None = None
-        self._scheduler = AsyncIOScheduler(timezone=site.zone) if site.zone else AsyncIOScheduler()
+        self._scheduler = AsyncIOScheduler(timezone=site.zone)
 
     async def start(self, announce: Callable[[str], None]) -> None:
         """Open every listener and announce each in a line. Raises OSError if an address is taken."""
@@ -106,20 +94,21 @@ class Service:
             await listener.start()
             self._listeners.append(listener)
             announce(f"HL7 v2 over MLLP  {settings.host}:{settings.port}  ({settings.name}, {settings.mapping})")
-        await self.dimse.start()
+        # FastAPI takes as long to import as all the rest; senders and scanners are served meanwhile.
+        health = asyncio.create_task(asyncio.to_thread(importlib.import_module, "gateway.edges.health"))
+        await self._dicom.start()
         dicom = self.site.settings.dicom
         announce(f"DICOM             {dicom.host}:{dicom.port}  ({self.site.settings.ae_title}: worklist, MPPS, echo)")
-        await self._start_http()
+        await self._start_http(await health)
         http = self.site.settings.http
         announce(f"HTTP              {http.host}:{http.port}  (/health/ready, /metrics)")
         hour, minute = self.site.settings.expiry.at.split(":")
         self._scheduler.add_job(self.expire, CronTrigger(hour=hour, minute=minute), id="expiry")
+        self._scheduler.add_job(self.forget_queries, CronTrigger(hour=hour, minute=minute), id="queries")
         self._scheduler.start()
         self._serving = True
 
-    async def _start_http(self) -> None:
-        """FastAPI takes as long to import as all the rest; senders and scanners are served meanwhile."""
-        health = await asyncio.to_thread(importlib.import_module, "gateway.edges.health")
+    async def _start_http(self, health: ModuleType) -> None:
         http = self.site.settings.http
         self._http = health.HTTPServer(health.app(self.metrics, self._unready, self._counts), http.host, http.port)
         await self._http.start()
@@ -131,13 +120,14 @@ class Service:
             self._scheduler.shutdown(wait=False)
         for listener in self._listeners:
             await listener.stop()
-        await self.dimse.stop(STOP_GRACE_S)
+        await self._dicom.stop(STOP_GRACE_S)
         if self._http is not None:
             await self._http.stop()
+        await self._queries.close()
         self.store.close()
 
     async def reload(self) -> None:
-        """Read the site again: mappings, catalogue, issuers, devices and feed options change together or not at all."""
+        """Read the site again: all but what needs a restart changes together, on every process, or not at all."""
         try:
             site = await asyncio.to_thread(load_site, self.site.file)
         except ConfigError as error:
@@ -147,13 +137,14 @@ class Service:
         except Exception as error:
             _log.error("reload_failed", exc_info=error)
             return
-        fixed = ("store", "dicom", "http", "timezone", "expiry")
-        moved = [name for name in fixed if getattr(site.settings, name) != getattr(self.site.settings, name)]
+        moved = [name for name in NEEDS_RESTART if getattr(site.settings, name) != getattr(self.site.settings, name)]
         if _addresses(site) != _addresses(self.site):
             moved.append("hl7")
         if moved:
             _log.warning("reload_needs_restart", settings=moved)
         self.site = site
+        self._dicom.serve(site)
+        self._queries.per_device_max = site.settings.queries.per_device
         self._feeds |= feeds_of(site, self._mint)  # a listener that is gone from the file serves on until the restart
         _log.info("reloaded")
         await self.release_held()
@@ -194,13 +185,28 @@ class Service:
         _log.info("expired", steps=total, before=limit[:8])
         return total
 
-    def _left_out(self, step_id: int, reason: Exception) -> None:
-        self.metrics.left_out.inc()
-        _log.error("item_left_out", step=step_id, exc_info=reason)
+    async def forget_queries(self) -> int:
+        """Delete the kept queries whose days are over. Returns how many."""
+        before = now() - timedelta(days=self.site.settings.queries.days)
+        total = 0
+        while True:
+            deleted = await asyncio.wrap_future(
+                self.store.write(lambda unit: unit.delete_queries_before(before, FORGET_BATCH))
+            )
+            total += deleted
+            if deleted < FORGET_BATCH:
+                break
+        _log.info("queries_forgotten", queries=total)
+        return total
+
+    def _registered(self) -> Collection[str]:
+        return self.site.devices.known.keys()
 
     def _unready(self) -> str:
         if not self._serving:
             return "not serving yet"
+        if self._dicom.unready:
+            return self._dicom.unready
         try:
             self.store.site_namespace()
         except StoreError:
@@ -253,18 +259,12 @@ class Service:
 
     # --- DICOM ---------------------------------------------------------------------------------------------------
 
-    def _observe_dimse(self, event: str, /, **fields: Any) -> None:
-        if event == "association_rejected":
-            self.metrics.rejected.inc()
-        elif event == "association_aborted":
-            self.metrics.aborted.inc()
-        elif event == "request_done":
-            self.metrics.request_done(
-                fields["operation"], fields["status"], fields["matches"], fields["milliseconds"] / 1000
-            )
-        # A request's line tells who asked; that the association began and ended well is nobody's news.
-        tell = _log.debug if event in ("association_opened", "association_closed") else _log.info
-        tell(event, **fields)
+    async def _report(self, operation: Operation, request: PerformRequest) -> NAnswer:
+        """Write what a modality reports, by the registry as it is now."""
+        caller = request.calling_ae_title
+        return await report_performed(
+            self.store, self.site, operation, request, self.site.devices.device(caller) or Device(caller)
+        )
 
 
 def _addresses(site: Site) -> list[tuple[str, str, int, int]]:
@@ -272,58 +272,12 @@ def _addresses(site: Site) -> list[tuple[str, str, int, int]]:
     return sorted((each.name, each.host, each.port, each.frame_bytes_max) for each in site.settings.hl7)
 
 
-class _Handlers:
-    """What the DICOM listener asks for, answered by the use cases."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    def admit(self, association: Association) -> Rejection | None:
-        """Who may call: the device registry decides (PS3.8 9.3.4: calling AE title not recognised)."""
-        known = self._device(association)
-        return None if known else CALLING_AE_TITLE_NOT_RECOGNISED
-
-    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
-        """C-FIND on the worklist (RAD-5)."""
-        device = self._device(association) or Device(association.calling_ae_title)
-        return self._service.worklist.answer(device, transfer_syntax, identifier)
-
-    async def create(
-        self, association: Association, transfer_syntax: str, sop_instance_uid: str | None, dataset: bytes
-    ) -> NAnswer:
-        """N-CREATE of an MPPS (RAD-6)."""
-        return await self._report(Operation.CREATE, association, transfer_syntax, sop_instance_uid or "", dataset)
-
-    async def set(
-        self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
-    ) -> NAnswer:
-        """N-SET of an MPPS (RAD-7)."""
-        return await self._report(Operation.SET, association, transfer_syntax, sop_instance_uid, dataset)
-
-    async def _report(
-        self, operation: Operation, association: Association, transfer_syntax: str, uid: str, dataset: bytes
-    ) -> NAnswer:
-        service = self._service
-        request = PerformRequest(uid, association.calling_ae_title, transfer_syntax, dataset)
-        device = self._device(association) or Device(association.calling_ae_title)
-        return await report_performed(service.store, service.site, operation, request, device)
-
-    def _device(self, association: Association) -> Device | None:
-        return self._service.site.devices.device(association.calling_ae_title)
-
-
 def serve(site: Site, announce: Callable[[str], None]) -> None:
     """Run the service until SIGTERM or SIGINT. Raises StoreError or OSError if it cannot start."""
-    let_go = logs.configure()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
-    try:
-        uvloop.run(_serve(site, announce, let_go))
-    finally:
-        let_go()
+    run(_serve(site, announce))
 
 
-async def _serve(site: Site, announce: Callable[[str], None], let_go: Callable[[], None]) -> None:
+async def _serve(site: Site, announce: Callable[[str], None]) -> None:
     service = Service(site)
     ended = asyncio.Event()
     reloads: set[asyncio.Task[None]] = set()
@@ -339,12 +293,9 @@ async def _serve(site: Site, announce: Callable[[str], None], let_go: Callable[[
     loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         await service.start(announce)
-        gc.freeze()  # what was loaded by now stays; the collector need not walk it again
+        settled()
         await service.release_held()
-        while not ended.is_set():
-            let_go()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), LOG_WRITE_S)
+        await ended.wait()
     finally:
         with contextlib.suppress(Exception):
             await service.stop()

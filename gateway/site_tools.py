@@ -34,14 +34,16 @@ class ImportReport:
     problems: tuple[tuple[str, str], ...]
 
 
-def import_files(site: Site, store: Store, files: Sequence[Path]) -> ImportReport:
-    """Import every item of the files; one that is refused leaves the others alone."""
+def import_files(site: Site, store: Store, files: Sequence[Path], orders_site: str = "") -> ImportReport:
+    """Import every item of the files; one that is refused leaves the others alone. `orders_site` is whose they are."""
     mint = Mint(store.site_namespace())
     imported = refused = 0
     problems: list[tuple[str, str]] = []
     for item in _items(site, files, problems):
         try:
-            store.write(partial(import_item, item=item, mint=mint, issuers=site.issuers, at=now())).result()
+            store.write(
+                partial(import_item, item=item, mint=mint, issuers=site.issuers, at=now(), site=orders_site)
+            ).result()
         except (Refused, StoreUnavailable) as error:
             refused += 1
             reasons = error.refusals if isinstance(error, Refused) else (error,)

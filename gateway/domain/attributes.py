@@ -28,11 +28,27 @@ class Level(StrEnum):
 
 
 class Matching(StrEnum):
-    """What the worklist SCP does with a key value (PS3.4 Table K.6-1)."""
+    """What the worklist SCP does with a key value (PS3.4 Table K.6-1, and RAD TF-2 4.5 where it asks for more).
+
+    A value in a key of `UNIVERSAL` or `NEVER` excludes nothing; the attribute is returned all the same.
+    """
 
     REQUIRED = "R"
     OPTIONAL = "O"
+    UNIVERSAL = "U"
     NEVER = "-"
+
+
+class MatchKind(StrEnum):
+    """How a key with a value is compared (PS3.4 C.2.2.2). A key without one is universal, whatever its kinds."""
+
+    SINGLE_VALUE = "single value"
+    WILD_CARD = "wild card"
+    RANGE = "range"
+    UID_LIST = "list of UID"
+    SEQUENCE = "sequence"
+    UNIVERSAL = "universal only"
+    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,31 @@ class Attribute:
     level: Level
     matching: Matching
     return_type: str
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether a value in this key can exclude an item."""
+        return self.matching in (Matching.REQUIRED, Matching.OPTIONAL)
+
+
+WILD_CARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
+"""Where `*` and `?` are wild cards (PS3.4 C.2.2.2.4)."""
+
+_KINDS_BY_VR: Mapping[str, tuple[MatchKind, ...]] = {
+    "SQ": (MatchKind.SEQUENCE,),
+    "UI": (MatchKind.SINGLE_VALUE, MatchKind.UID_LIST),
+    **dict.fromkeys(("DA", "TM", "DT"), (MatchKind.SINGLE_VALUE, MatchKind.RANGE)),
+    **dict.fromkeys(WILD_CARD_VRS, (MatchKind.SINGLE_VALUE, MatchKind.WILD_CARD)),
+}
+
+
+def matching_kinds(attribute: Attribute) -> tuple[MatchKind, ...]:
+    """How a value in this key is compared, for the conformance statement."""
+    if attribute.matching is Matching.NEVER:
+        return (MatchKind.NONE,)
+    if attribute.matching is Matching.UNIVERSAL:
+        return (MatchKind.UNIVERSAL,)
+    return _KINDS_BY_VR.get(attribute.vr, (MatchKind.SINGLE_VALUE,))
 
 
 _ROWS = """
@@ -73,7 +114,7 @@ _ROWS = """
 00401001 RequestedProcedureID SH PROCEDURE R 1
 00321060 RequestedProcedureDescription LO PROCEDURE O 1C
 00321064 RequestedProcedureCodeSequence SQ PROCEDURE O 1C
-0020000D StudyInstanceUID UI PROCEDURE R 1
+0020000D StudyInstanceUID UI PROCEDURE O 1
 00080020 StudyDate DA PROCEDURE O 3
 00080030 StudyTime TM PROCEDURE O 3
 00081110 ReferencedStudySequence SQ PROCEDURE O 2
@@ -138,6 +179,7 @@ _ROWS = """
 00100024 IssuerOfPatientIDQualifiersSequence SQ PATIENT O 3
 00101002 OtherPatientIDsSequence SQ PATIENT O 3
 00100030 PatientBirthDate DA PATIENT O 2
+00100032 PatientBirthTime TM PATIENT O 3
 00100040 PatientSex CS PATIENT O 2
 00100101 PatientPrimaryLanguageCodeSequence SQ PATIENT O 3
 00101030 PatientWeight DS PATIENT O 2
@@ -170,7 +212,7 @@ _ROWS = """
 00102000 MedicalAlerts LO PATIENT O 2
 00102110 Allergies LO PATIENT O 2
 00380050 SpecialNeeds LO PATIENT O 2
-00380100 PertinentDocumentsSequence SQ PATIENT - 3
+00380100 PertinentDocumentsSequence SQ PATIENT U 3
 001021B0 AdditionalPatientHistory LT PATIENT O 3
 001021D0 LastMenstrualDate DA PATIENT O 3
 001021A0 SmokingStatus CS PATIENT O 3
@@ -184,6 +226,18 @@ _ROWS = """
 00080120 URNCodeValue UR NESTED O 1C
 00080121 EquivalentCodeSequence SQ NESTED O 3
 00400440 ProtocolContextSequence SQ NESTED - 3
+0040A040 ValueType CS NESTED - 1
+0040A043 ConceptNameCodeSequence SQ NESTED - 1
+0040A120 DateTime DT NESTED - 1C
+0040A121 Date DA NESTED - 1C
+0040A122 Time TM NESTED - 1C
+0040A123 PersonName PN NESTED - 1C
+0040A124 UID UI NESTED - 1C
+0040A160 TextValue UT NESTED - 1C
+0040A168 ConceptCodeSequence SQ NESTED - 1C
+0040A30A NumericValue DS NESTED - 1C
+004008EA MeasurementUnitsCodeSequence SQ NESTED - 1C
+00081199 ReferencedSOPSequence SQ NESTED - 1C
 00400031 LocalNamespaceEntityID UT NESTED O 3
 00400032 UniversalEntityID UT NESTED O 3
 00400033 UniversalEntityIDType CS NESTED O 3
@@ -191,7 +245,10 @@ _ROWS = """
 00400036 AssigningFacilitySequence SQ NESTED O 3
 00400039 AssigningJurisdictionCodeSequence SQ NESTED O 3
 0040003A AssigningAgencyOrDepartmentCodeSequence SQ NESTED O 3
-00401101 PersonIdentificationCodeSequence SQ NESTED O 3
+00401101 PersonIdentificationCodeSequence SQ NESTED O 1
+00401102 PersonAddress ST NESTED O 3
+00401103 PersonTelephoneNumbers LO NESTED O 3
+00401104 PersonTelecomInformation LT NESTED O 3
 00081150 ReferencedSOPClassUID UI NESTED O 1
 00081155 ReferencedSOPInstanceUID UI NESTED O 1
 00400512 ContainerIdentifier LO NESTED O 1
@@ -200,6 +257,10 @@ _ROWS = """
 00400551 SpecimenIdentifier LO NESTED O 1
 00400554 SpecimenUID UI NESTED O 1
 00100102 PatientPrimaryLanguageModifierCodeSequence SQ NESTED O 3
+0040A170 PurposeOfReferenceCodeSequence SQ NESTED - 2
+00420010 DocumentTitle ST NESTED - 2
+0040E001 HL7InstanceIdentifier ST NESTED - 1
+0040E010 RetrieveURI UR NESTED - 3
 00080005 SpecificCharacterSet CS IDENTIFIER - 1C
 00080201 TimezoneOffsetFromUTC SH IDENTIFIER - 1C
 0040A390 HL7StructuredDocumentReferenceSequence SQ IDENTIFIER - 1C
@@ -278,6 +339,42 @@ def merge(held: Mapping[str, Element], said: Mapping[str, Element]) -> Attribute
         if not spoken.get("Value"):
             del merged[tag]
     return merged
+
+
+def is_private_creator(tag: str) -> bool:
+    """Whether the tag reserves a block of private elements (PS3.5 7.8.1)."""
+    return tag[3] in "13579BDF" and tag[4:6] == "00" and tag[6:] >= "10"
+
+
+def is_private(tag: str) -> bool:
+    """Whether the tag is a private data element, which means something only together with its creator."""
+    return tag[3] in "13579BDF" and tag[4:6] != "00"
+
+
+def private_creator(attributes: Mapping[str, Element], tag: str) -> str:
+    """Who reserved the block of a private element in this data set or item; '' where nobody did."""
+    return _creator(attributes.get(f"{tag[:4]}00{tag[4:6]}"))
+
+
+def held_tag(attributes: Mapping[str, Element], tag: str, creator: str) -> str | None:
+    """Under which tag a data set or item holds a private element of this creator; None where it does not.
+
+    Two writers may reserve different blocks for the same creator: only creator and last byte say which element it is.
+    Who names no creator means what is held under the same tag, for there is nothing else to go by.
+    """
+    if not creator:
+        return tag if tag in attributes else None
+    for each, held in attributes.items():
+        if each[:6] == f"{tag[:4]}00" and is_private_creator(each) and _creator(held) == creator:
+            found = f"{tag[:4]}{each[6:]}{tag[6:]}"
+            if found in attributes:
+                return found
+    return None
+
+
+def _creator(held: Any) -> str:
+    said = held.get("Value") if isinstance(held, dict) else None
+    return said[0].strip(" \0") if isinstance(said, list) and said and isinstance(said[0], str) else ""
 
 
 def at_level(attributes: Mapping[str, Element], levels: Iterable[Level]) -> Attributes:

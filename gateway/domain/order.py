@@ -126,6 +126,8 @@ class Order:
     filler: Identifier | None
     attributes: Attributes = field(repr=False)
     procedures: tuple[Procedure, ...] = ()
+    site: str = ""
+    """Whose order it is, where one gateway serves several sites; '' for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,10 @@ def order_key(event: OrderEvent) -> str:
     return f"study:{study}" if study else ""
 
 
-def apply(held: Order | None, event: OrderEvent, patient_id: int, visit_id: int | None, mint: Mint) -> Applied:
-    """The order after `event`. Pure.
+def apply(
+    held: Order | None, event: OrderEvent, patient_id: int, visit_id: int | None, mint: Mint, site: str = ""
+) -> Applied:
+    """The order after `event`. Pure. `site` is the sender's: an order keeps the first that is said.
 
     Raises Refused: a cancel or a status for an unknown order, procedure or step (204), a cancel after the start, an
     order on hold, a lacking key whose policy is to refuse (101), a step that is no worklist item and that no procedure
@@ -236,6 +240,7 @@ def apply(held: Order | None, event: OrderEvent, patient_id: int, visit_id: int 
         event.filler or held.filler,
         held.attributes if removing else merge(held.attributes, event.attributes),
         tuple(procedures),
+        held.site or site,
     )
     return Applied(order, tuple(dict.fromkeys(notes)))
 

@@ -98,6 +98,8 @@ class WorklistItem:
     revision: int
     status: SPSStatus
     attributes: Attributes = field(repr=False)
+    site: str = ""
+    """Whose order it is, where one gateway serves several sites; '' for none."""
 
     @property
     def step(self) -> Attributes:

@@ -1,49 +1,45 @@
-"""The DICOM listener: sockets and timers around `wire.upper_layer` and `wire.dimse`, on asyncio.
+"""The DICOM listener: sockets and timers around `wire.upper_layer` and `dimse_requests`, on asyncio.
 
-What may live here: connections, timers, limits, the order in which requests are served, and nothing that knows what
-a worklist or a performed step is: that is the `DIMSEService` given to the server.
+What may live here: connections, timers, and who is let in. How the requests of an association are answered is
+`dimse_requests`; what a worklist or a performed step is, only the `DIMSEService` behind it knows.
 
 Every connection is one `_Connection`. The event loop hands it bytes; the state machine turns them into outputs,
-which are carried out at once. Requests go into a short queue that one task per connection works off in order, so an
-association is served sequentially (asynchronous operations are negotiated to 1) while C-CANCEL, A-ABORT and
-A-RELEASE are seen as they arrive. A long C-FIND answer leaves in slices with a turn of the event loop between them:
-nobody else waits longer than `SLICE_S` for it.
+which are carried out at once, and what they ask for is served when all of them are: so a C-CANCEL or an A-ABORT that
+came with its request is seen before it.
+
+A peer that is too slow is found by one sweep over all connections, a few times in the shortest time that is allowed:
+every connection just notes by when something has to happen. Bytes that complete nothing never move that moment.
+
+A connection without an association is only a promise. When there are too many of them, the one that has waited
+longest goes, so a device that asks at once is served in the middle of a flood of connections that never ask.
 
 Events for the log have fixed names and fields, never a value of a data set:
 
     association_opened    association, calling_ae_title, called_ae_title, remote_host, implementation_version
-    association_rejected  association, calling_ae_title, called_ae_title, remote_host, result, source, reason
+    association_rejected  association, calling_ae_title, called_ae_title, remote_host, result, source, reason,
+                          error (class name), where (module and line of ours)
     association_closed    association, calling_ae_title, requests, milliseconds
     association_aborted   association, calling_ae_title, remote_host, by ("peer" or "gateway"), reason
     request_done          association, calling_ae_title, called_ae_title, operation, status, matches, milliseconds,
-                          error (class name)
+                          error, where (as above)
+    connections_shed      connections (how many were closed for want of room since the last such event)
 
 An `association` number is given to every connection, so it also names one that never became an association.
 """
 
 import asyncio
-import contextlib
+import socket
 import time
-from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
-from gateway.wire.dimse import (
-    DIMSEViolation,
-    FindAnswer,
-    FindResponder,
-    Message,
-    MessageAssembler,
-    NAnswer,
-    Operation,
-    Status,
-    n_response,
-    refusal_of,
-    simple_response,
-)
+from gateway.edges.dimse_requests import REQUESTS_WAITING_MAX, Requests
+from gateway.edges.dimse_service import Association, DIMSEService, Limits, Observe, unobserved, where_raised
+from gateway.wire.dimse import ByteBudget, DIMSEViolation, FindAnswer, MessageAssembler, NAnswer
 from gateway.wire.upper_layer import (
     LOCAL_LIMIT_EXCEEDED,
+    PDV,
     TEMPORARY_CONGESTION,
     Aborted,
     AbortReason,
@@ -59,103 +55,29 @@ from gateway.wire.upper_layer import (
     State,
 )
 
-__all__ = ["Association", "DIMSEServer", "DIMSEService", "FindAnswer", "Limits", "NAnswer", "Observe", "Rejection"]
+__all__ = [
+    "REQUESTS_WAITING_MAX",
+    "Association",
+    "DIMSEServer",
+    "DIMSEService",
+    "FindAnswer",
+    "Limits",
+    "NAnswer",
+    "Observe",
+    "Rejection",
+]
 
-SLICE_S = 0.002
-"""How long matches are collected before the event loop gets its turn: small beside the 5 ms that a person or a
-benchmark would notice, large beside the 20 microseconds that a turn costs."""
+LISTEN_BACKLOG = 2_048
+"""Connections that the system holds before we accept them: a morning's start of every device at once, and a flood."""
 
-SLICE_BYTES = 65_536
-"""How many bytes are collected at most before they are written: one full socket buffer, so memory stays flat."""
-
-REQUESTS_WAITING_MAX = 8
-"""Requests held while one is served. One at a time is negotiated; some devices echo or cancel out of turn."""
-
-LISTEN_BACKLOG = 512
-"""Connections that the system holds before we accept them: a morning's start of every device at once."""
+SWEEP_S = 1.0
+"""How late at most a peer that is too slow is noticed; sooner where the limits are shorter than eight of these."""
 
 INTERNAL_ERROR = Rejection(2, 1, 1)
 """Transient, no reason given: our own fault at admission, and trying again may help."""
 
-
 _ABORT_REASONS = {reason.value: reason.name.replace("_", " ").lower() for reason in AbortReason}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the listener bears. Beyond it a peer is refused in the protocol's words, and others are served.
-
-    Memory is bounded by `associations_max` times (`dataset_bytes_max`, twice while requests wait, + the write buffer).
-    """
-
-    associations_max: int = 256
-    """In all. Then A-ASSOCIATE-RJ, transient, local limit exceeded."""
-    associations_per_address_max: int = 64
-    """From one network address; above one, since gateways and load balancers stand for many devices."""
-    waiting_connections_max: int = 128
-    """Connections without an association, before or after it. Then the newest is closed: it has no way to be told."""
-    waiting_per_address_max: int = 32
-    """The same from one network address, so that a scanner of ports or a failing device shuts out only itself."""
-    pdu_bytes_max: int = 16_384
-    """Our maximum length, as most toolkits announce it. A longer P-DATA-TF is answered with an A-ABORT."""
-    dataset_bytes_max: int = 8_388_608
-    """One data set. A final N-SET with 20,000 image references has 4 MB."""
-    artim_s: float = 30.0
-    """For the A-ASSOCIATE-RQ to come, and for the peer to close after the end (PS3.8 9.1.5)."""
-    idle_s: float = 600.0
-    """Without a PDU and without a request in progress, then A-ABORT. Devices keep associations while a person picks."""
-    write_stall_s: float = 60.0
-    """For a peer that does not read to take what is buffered (64 KiB), then the connection is cut."""
-
-
-@dataclass(frozen=True, slots=True)
-class Association:
-    """Who is calling. `max_length` is the longest P-DATA-TF the peer takes, in bytes, 0 for no limit.
-
-    `worklist_negotiation` holds the SOP Class Extended Negotiation that was offered for the worklist (PS3.4 K.5.1);
-    it is always answered with no fuzzy matching and no time zone adjustment.
-    """
-
-    number: int
-    calling_ae_title: str
-    called_ae_title: str
-    remote_host: str
-    implementation_version: str
-    max_length: int
-    worklist_negotiation: bytes = b""
-
-
-class DIMSEService(Protocol):
-    """What is behind the listener. Whatever a method raises is answered as an internal error of that request only."""
-
-    def admit(self, association: Association) -> Rejection | None:
-        """Why this caller may not in; None lets it in. Called on the event loop: no waiting."""
-
-    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
-        """Pending answers with identifiers in that transfer syntax, then one answer with the final status.
-
-        Pulled on the event loop as the peer reads; closed early on C-CANCEL and when the association ends.
-        """
-
-    async def create(
-        self, association: Association, transfer_syntax: str, sop_instance_uid: str | None, dataset: bytes
-    ) -> NAnswer:
-        """N-CREATE of a performed step; the answer leaves when this returns."""
-
-    async def set(
-        self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
-    ) -> NAnswer:
-        """N-SET of a performed step; the answer leaves when this returns."""
-
-
-class Observe(Protocol):
-    """Takes events for logs and metrics; names and fields are those of the module's docstring."""
-
-    def __call__(self, event: str, /, **fields: object) -> None: ...
-
-
-def _unobserved(event: str, /, **fields: object) -> None:
-    """Nobody listens."""
+_NEVER = float("inf")
 
 
 class DIMSEServer:
@@ -166,40 +88,57 @@ class DIMSEServer:
         host: str,
         port: int,
         service: DIMSEService,
-        limits: Limits = Limits(),
-        observe: Observe = _unobserved,
+        limits: Limits | None = None,
+        observe: Observe = unobserved,
     ) -> None:
         self.port = port
         self.service = service
-        self.limits = limits
+        self.limits = limits = limits or Limits()
         self.observe = observe
+        self.budget = ByteBudget(limits.held_bytes_max)
         self._host = host
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
         self._stopping = False
         self._number = 0
         self._connections: set[_Connection] = set()
+        self._waiting = _WaitingRoom(limits)
+        self._shed = 0
         self._associations = 0
         self._per_address: Counter[str] = Counter()
         self._none_left = asyncio.Event()
         self._workers: set[asyncio.Task[None]] = set()
+        shortest = min(limits.artim_s, limits.idle_s, limits.pdu_s, limits.message_s, limits.write_stall_s)
+        self._sweep_s = min(SWEEP_S, shortest / 8)
+        self._sweeper: asyncio.TimerHandle | None = None
 
     @property
     def associations(self) -> int:
         """How many are open now."""
         return self._associations
 
-    async def start(self) -> None:
-        """Listen; raises OSError where the address cannot be had."""
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._new_connection, self._host, self.port, backlog=LISTEN_BACKLOG)
-        self.port = self._listener.sockets[0].getsockname()[1]
+    @property
+    def connections(self) -> int:
+        """How many are open now, with an association or without."""
+        return len(self._connections)
+
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Listen, on these bound sockets where there are any; raises OSError where the address cannot be had."""
+        loop, backlog = asyncio.get_running_loop(), LISTEN_BACKLOG
+        if sockets:
+            for each in sockets:
+                self._listeners.append(await loop.create_server(self._new_connection, sock=each, backlog=backlog))
+        else:
+            listener = await loop.create_server(self._new_connection, self._host, self.port, backlog=backlog)
+            self._listeners.append(listener)
+        self.port = self._listeners[0].sockets[0].getsockname()[1]
 
     async def stop(self, grace_s: float) -> None:
         """Take no more associations, let requests in progress finish, ask the peers for release, then cut."""
         self._stopping = True
-        if self._listener is None:
+        if not self._listeners:
             return
-        self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for connection in list(self._connections):
             connection.shut_down()
         try:
@@ -212,12 +151,30 @@ class DIMSEServer:
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        await self._listener.wait_closed()
+        for listener in self._listeners:
+            await listener.wait_closed()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._tell_shed()
 
     async def _gone(self) -> None:
         while self._connections:
             self._none_left.clear()
             await self._none_left.wait()
+
+    def _sweep(self) -> None:
+        """Look for peers that are too slow, as long as there is any peer at all."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in list(self._connections):
+            connection.look(now)
+        self._tell_shed()
+        self._sweeper = loop.call_later(self._sweep_s, self._sweep) if self._connections else None
+
+    def _tell_shed(self) -> None:
+        if self._shed:
+            self.observe("connections_shed", connections=self._shed)
+            self._shed = 0
 
     # What connections ask of the server
 
@@ -226,50 +183,94 @@ class DIMSEServer:
         return _Connection(self, self._number)
 
     def opened(self, connection: "_Connection") -> bool:
-        """Whether there is room for one more connection."""
+        """Take note of a new connection; False where none is wanted any more."""
         self._connections.add(connection)
-        waiting = len(self._connections) - self._associations
-        if self._stopping or waiting > self.limits.waiting_connections_max:
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
+        if self._stopping:
             return False
-        alike = sum(each.remote_host == connection.remote_host for each in self._connections)
-        admitted = self._per_address[connection.remote_host]
-        return alike - admitted <= self.limits.waiting_per_address_max
+        self._wait(connection)
+        return True
+
+    def _wait(self, connection: "_Connection") -> None:
+        longest = self._waiting.enter(connection)
+        if longest is not None:
+            self._shed += 1
+            longest.give_way()
 
     def closed(self, connection: "_Connection") -> None:
         """The connection is gone."""
+        self._waiting.leave(connection)
         self._connections.discard(connection)
         if not self._connections:
             self._none_left.set()
 
-    def admit(self, association: Association) -> Rejection | None:
-        """Count the association in, or say why not; `dismiss` counts it out."""
+    def admit(self, connection: "_Connection", association: Association) -> tuple[Rejection | None, Exception | None]:
+        """Count the association in, or say why not (with what our own fault was); `dismiss` counts it out."""
         address = association.remote_host
         if self._stopping:
-            return TEMPORARY_CONGESTION
+            return TEMPORARY_CONGESTION, None
         if self._associations >= self.limits.associations_max:
-            return LOCAL_LIMIT_EXCEEDED
+            return LOCAL_LIMIT_EXCEEDED, None
         if self._per_address[address] >= self.limits.associations_per_address_max:
-            return LOCAL_LIMIT_EXCEEDED
+            return LOCAL_LIMIT_EXCEEDED, None
         try:
             rejection = self.service.admit(association)
-        except Exception:
-            rejection = INTERNAL_ERROR
+        except Exception as error:
+            return INTERNAL_ERROR, error
         if rejection is None:
             self._associations += 1
             self._per_address[address] += 1
-        return rejection
+            self._waiting.leave(connection)
+        return rejection, None
 
-    def dismiss(self, association: Association) -> None:
+    def dismiss(self, connection: "_Connection", association: Association) -> None:
         """The association has ended, though its connection may not be closed yet."""
         self._associations -= 1
         self._per_address[association.remote_host] -= 1
         if not self._per_address[association.remote_host]:
             del self._per_address[association.remote_host]
+        if connection in self._connections:
+            self._wait(connection)
 
     def started(self, worker: "asyncio.Task[None]") -> None:
         """Keep the task alive until it is done."""
         self._workers.add(worker)
         worker.add_done_callback(self._workers.discard)
+
+
+class _WaitingRoom:
+    """Connections without an association, in the order in which they began to wait. Every call takes constant time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._max = limits.waiting_connections_max
+        self._per_address_max = limits.waiting_per_address_max
+        self._all: OrderedDict[_Connection, None] = OrderedDict()
+        self._of: dict[str, OrderedDict[_Connection, None]] = {}
+
+    def enter(self, connection: "_Connection") -> "_Connection | None":
+        """Let this one wait; who has to go for it, if somebody has, and does not wait any more then."""
+        self._all[connection] = None
+        alike = self._of.setdefault(connection.remote_host, OrderedDict())
+        alike[connection] = None
+        if len(alike) > self._per_address_max:
+            longest = next(iter(alike))
+        elif len(self._all) > self._max:
+            longest = next(iter(self._all))
+        else:
+            return None
+        self.leave(longest)
+        return longest
+
+    def leave(self, connection: "_Connection") -> None:
+        """This one does not wait any more, if it did."""
+        if connection not in self._all:
+            return
+        del self._all[connection]
+        alike = self._of[connection.remote_host]
+        del alike[connection]
+        if not alike:
+            del self._of[connection.remote_host]
 
 
 class _Connection(asyncio.Protocol):
@@ -283,24 +284,18 @@ class _Connection(asyncio.Protocol):
         self._machine = Acceptor(server.limits.pdu_bytes_max)
         self._transport: asyncio.Transport | None = None
         self.remote_host = ""
-        self._request: AssociationRequest | None = None
         self._association: Association | None = None  # while one is open
         self._assembler: MessageAssembler | None = None
+        self._requests: Requests | None = None
         self._opened_at = 0.0
-        self._served = 0
-        # requests
-        self._waiting: deque[tuple[Message, Status | None]] = deque()
-        self._waiting_bytes = 0
-        self._outstanding: dict[int, int] = {}  # Message ID, and how many requests bear it
-        self._cancelled: set[int] = set()
-        self._worker: asyncio.Task[None] | None = None
         self._release_requested = False
         self._leaving = False
-        # the transport's back-pressure, and the one timer
-        self._resumed: asyncio.Event | None = None
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._resumed: asyncio.Event | None = None  # while the transport's buffer is too full
+        # by when something has to happen, in the event loop's time
+        self._due = _NEVER  # ARTIM, or the end of idleness
+        self._pdu_due = _NEVER
+        self._message_due = _NEVER
+        self._reading_due = _NEVER
 
     # asyncio's calls
 
@@ -314,20 +309,31 @@ class _Connection(asyncio.Protocol):
         self._perform(self._machine.connection_opened())
 
     def data_received(self, data: bytes) -> None:
-        self._perform(self._machine.receive_data(data))
+        if self._machine.state is State.AWAITING_CLOSE and self._resumed is not None:
+            # It reads nothing and goes on sending, and what it sends may call for an answer (AA-7).
+            self.cut("the peer does not read")
+            return
+        outputs = self._machine.receive_data(data)
+        self._perform(outputs)
+        if self._requests is not None:
+            self._requests.go_on()
+            if not self._requests.is_busy:
+                self._move_on()
+        self._note_progress(completed=bool(outputs))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._perform(self._machine.connection_closed())
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self.resume_writing()
         self._server.closed(self)
+        self._perform(self._machine.connection_closed())
+        self.resume_writing()
+        # Requests and transport know this connection, too; without the circle it is freed at once.
+        self._requests = self._transport = None
 
     def pause_writing(self) -> None:
         self._resumed = asyncio.Event()
+        self._reading_due = self._loop.time() + self._limits.write_stall_s
 
     def resume_writing(self) -> None:
+        self._reading_due = _NEVER
         if self._resumed is not None:
             self._resumed.set()
             self._resumed = None
@@ -337,10 +343,11 @@ class _Connection(asyncio.Protocol):
     def shut_down(self) -> None:
         """End politely: release when nothing is in progress any more."""
         self._leaving = True
+        if self._requests is not None and self._requests.is_busy:
+            return
         if self._machine.state is State.ESTABLISHED:
-            if self._worker is None:
-                self._perform(self._machine.request_release())
-        elif self._worker is None and self._transport is not None:
+            self._perform(self._machine.request_release())
+        elif self._transport is not None:
             self._perform(self._machine.abort())
             self._transport.close()
 
@@ -350,71 +357,117 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def give_way(self) -> None:
+        """Close for want of room; nothing is in progress."""
+        if self._transport is not None:
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()
+            else:
+                self._transport.close()
+
+    # What requests ask of their peer
+
+    @property
+    def is_behind(self) -> bool:
+        return self._resumed is not None
+
+    def send(self, pdus: bytes) -> None:
+        self._write(self._machine.send_data(pdus))
+
+    async def caught_up(self) -> None:
+        if self._resumed is not None:
+            await self._resumed.wait()
+
+    def all_served(self) -> None:
+        if self._association is not None:
+            self._due = self._loop.time() + self._limits.idle_s
+            self._move_on()
+
+    def _move_on(self) -> None:
+        """Nothing is in progress: end what was to end."""
+        if self._association is None:
+            return
+        if self._release_requested:
+            self._respond_release()
+        elif self._leaving and self._machine.state is State.ESTABLISHED:
+            self._perform(self._machine.request_release())
+
     # Outputs of the state machine
 
     def _perform(self, outputs: list[Output], reason: str = "") -> None:
         """Carry out what the machine wants; `reason` is why we abort, for the log."""
         for output in outputs:
-            match output:
-                case SendBytes(data):
-                    self._write(data)
-                case DataReceived():
-                    self._receive(output)
-                case AssociationRequested(request):
-                    self._answer_association(request)
-                case Signal.RELEASE_REQUESTED:
-                    self._release_requested = True
-                    if self._worker is None:
-                        self._respond_release()
-                case Signal.START_ARTIM:
-                    self._set_deadline(self._limits.artim_s)
-                case Signal.STOP_ARTIM:
-                    self._set_deadline(self._limits.idle_s)
-                case Signal.CLOSE_CONNECTION:
-                    self._close()
-                case Signal.RELEASED:
-                    self._respond_release()  # which is needed only if the peer had asked as well (Sta12)
-                case Aborted():
-                    self._aborted(output, reason)
-                case AssociationRejected(rejection):
-                    self._observe_rejection("", "", rejection)
+            # Not a match statement: it would try every class in turn, a fifth of the time that an association takes.
+            kind = type(output)
+            if kind is DataReceived:
+                self._receive(cast(DataReceived, output).pdvs)
+            elif kind is SendBytes:
+                self._write(cast(SendBytes, output).data)
+            elif kind is Signal:
+                _SIGNALS[cast(Signal, output)](self)
+            elif kind is AssociationRequested:
+                self._answer_association(cast(AssociationRequested, output).request)
+            elif kind is AssociationRejected:
+                self._observe_rejection("", "", cast(AssociationRejected, output).rejection)
+            else:
+                self._aborted(cast(Aborted, output), reason)
+
+    def _start_artim(self) -> None:
+        self._due = self._loop.time() + self._limits.artim_s
+
+    def _stop_artim(self) -> None:
+        self._due = self._loop.time() + self._limits.idle_s
+
+    def _peer_wants_release(self) -> None:
+        self._release_requested = True
+        if self._requests is not None:
+            self._requests.interrupt()
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def _close(self) -> None:
         """Close when all is sent; cut where the peer does not take it in time."""
-        if self._transport is None:
-            return
-        if self._transport.get_write_buffer_size():
-            self._loop.call_later(self._limits.write_stall_s, self._transport.abort)
-        self._transport.close()
+        if self._transport is not None:
+            self._due = self._loop.time() + self._limits.write_stall_s
+            self._transport.close()
 
-    # The one timer: ARTIM before and after the association, idleness during it
+    # Time
 
-    def _set_deadline(self, seconds: float) -> None:
-        """Only a nearer deadline touches the event loop's timers: most PDUs just move it away."""
-        self._deadline = self._loop.time() + seconds
-        if self._timer is None or self._timer_at > self._deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = self._deadline
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+    def _note_progress(self, *, completed: bool) -> None:
+        """After bytes came: by when what they began has to be complete. `completed`: at least one PDU now is."""
+        if not self._machine.is_receiving:
+            self._pdu_due = _NEVER
+        elif completed or self._pdu_due == _NEVER:
+            self._pdu_due = self._loop.time() + self._limits.pdu_s
+        if self._assembler is None or not self._assembler.is_receiving:
+            self._message_due = _NEVER
+        elif self._message_due == _NEVER:
+            self._message_due = self._loop.time() + self._limits.message_s
 
-    def _on_timer(self) -> None:
-        self._timer = None
-        if self._loop.time() < self._deadline:
-            self._set_deadline(self._deadline - self._loop.time())
-        elif self._machine.state is State.AWAITING_REQUEST:
-            self._observe_abort("gateway", "no association request in time")
-            self._perform(self._machine.artim_expired())
-        elif self._machine.state is State.AWAITING_CLOSE:
-            self._perform(self._machine.artim_expired())
-        elif self._worker is not None:
-            self._set_deadline(self._limits.idle_s)
-        else:
-            self._perform(self._machine.abort(), "idle for too long")
+    def look(self, now: float) -> None:
+        """End what is overdue."""
+        state = self._machine.state
+        if now >= self._reading_due:
+            self.cut("the peer does not read")
+        elif state is State.IDLE:
+            if now >= self._due and self._transport is not None:
+                self._transport.abort()
+        elif state in (State.AWAITING_REQUEST, State.AWAITING_CLOSE):
+            if now >= self._due:
+                if state is State.AWAITING_REQUEST:
+                    self._observe_abort("gateway", "no association request in time")
+                self._perform(self._machine.artim_expired())
+        elif now >= self._pdu_due:
+            self._perform(self._machine.abort(), "a PDU took too long to arrive")
+        elif now >= self._message_due:
+            self._perform(self._machine.abort(), "a message took too long to arrive")
+        elif now >= self._due:
+            if self._requests is not None and self._requests.is_busy:
+                self._due = now + self._limits.idle_s
+            else:
+                self._perform(self._machine.abort(), "idle for too long")
 
     # The association
 
@@ -428,14 +481,17 @@ class _Connection(asyncio.Protocol):
             max_length=request.max_length,
             worklist_negotiation=request.worklist_negotiation,
         )
-        rejection = self._server.admit(association)
+        rejection, error = self._server.admit(self, association)
         if rejection is not None:
-            self._observe_rejection(request.calling_ae_title, request.called_ae_title, rejection)
+            self._observe_rejection(request.calling_ae_title, request.called_ae_title, rejection, error)
             self._perform(self._machine.reject(rejection))
             return
-        self._request = request
+        server = self._server
         self._association = association
-        self._assembler = MessageAssembler(request.contexts, self._limits.dataset_bytes_max)
+        self._assembler = MessageAssembler(request.contexts, self._limits.dataset_bytes_max, server.budget)
+        self._requests = Requests(
+            self, association, request.contexts, server.service, server.budget, server.observe, server.started
+        )
         self._opened_at = time.perf_counter()
         self._perform(self._machine.accept())
         self._server.observe(
@@ -453,16 +509,24 @@ class _Connection(asyncio.Protocol):
 
     def _end_association(self) -> None:
         """Released, by either side."""
-        association, self._association = self._association, None
+        association = self._let_go()
         if association is not None:
-            self._server.dismiss(association)
             self._server.observe(
                 "association_closed",
                 association=self._number,
                 calling_ae_title=association.calling_ae_title,
-                requests=self._served,
-                milliseconds=_milliseconds_since(self._opened_at),
+                requests=self._requests.served if self._requests is not None else 0,
+                milliseconds=round((time.perf_counter() - self._opened_at) * 1000, 3),
             )
+
+    def _let_go(self) -> Association | None:
+        """The association that was open until now; what it held is free."""
+        association, self._association = self._association, None
+        if association is not None and self._requests is not None and self._assembler is not None:
+            self._requests.end()
+            self._assembler.drop()
+            self._server.dismiss(self, association)
+        return association
 
     def _aborted(self, aborted: Aborted, reason: str) -> None:
         if aborted.by_peer and aborted.source is None:
@@ -470,9 +534,7 @@ class _Connection(asyncio.Protocol):
         elif not reason:
             reason = _ABORT_REASONS.get(aborted.reason, "reason unknown")
         self._observe_abort("peer" if aborted.by_peer else "gateway", reason)
-        association, self._association = self._association, None
-        if association is not None:
-            self._server.dismiss(association)
+        self._let_go()
 
     def _observe_abort(self, by: str, reason: str) -> None:
         self._server.observe(
@@ -484,7 +546,9 @@ class _Connection(asyncio.Protocol):
             reason=reason,
         )
 
-    def _observe_rejection(self, calling_ae_title: str, called_ae_title: str, rejection: Rejection) -> None:
+    def _observe_rejection(
+        self, calling_ae_title: str, called_ae_title: str, rejection: Rejection, error: Exception | None = None
+    ) -> None:
         self._server.observe(
             "association_rejected",
             association=self._number,
@@ -494,230 +558,33 @@ class _Connection(asyncio.Protocol):
             result=rejection.result,
             source=rejection.source,
             reason=rejection.reason,
+            error="" if error is None else type(error).__name__,
+            where="" if error is None else where_raised(error),
         )
 
     # Messages in
 
-    def _receive(self, received: DataReceived) -> None:
-        self._set_deadline(self._limits.idle_s)
-        if self._assembler is None or self._association is None:
-            return
+    def _receive(self, pdvs: tuple[PDV, ...]) -> None:
+        if self._assembler is None or self._requests is None or self._association is None:
+            return  # aborted by what came with it: ARTIM runs, and nothing moves it
         if self._machine.state is State.AWAITING_RELEASE_RESPONSE:
             return  # sent before the peer saw our release request: no answer may follow that (Table 9-10, Sta7)
+        self._due = self._loop.time() + self._limits.idle_s
         try:
-            for pdv in received.pdvs:
+            for pdv in pdvs:
                 message = self._assembler.receive(pdv)
                 if message is not None:
-                    self._take(message)
+                    self._message_due = _NEVER
+                    self._requests.take(message)
         except DIMSEViolation as violation:
             self._perform(self._machine.abort(), str(violation))
 
-    def _take(self, message: Message) -> None:
-        """Note a cancellation, queue a request; raises DIMSEViolation for what no requester may send."""
-        command = message.command
-        if command.is_response:
-            raise DIMSEViolation("response to a request that was never sent")
-        if command.field == Operation.C_CANCEL:
-            if command.responds_to in self._outstanding:
-                self._cancelled.add(command.responds_to)
-            return
-        size = len(message.dataset or b"")
-        if len(self._waiting) >= REQUESTS_WAITING_MAX or self._waiting_bytes + size > self._limits.dataset_bytes_max:
-            raise DIMSEViolation("too many requests at once")
-        refusal = refusal_of(command, self._abstract_syntax(message))
-        # 0210 is not among the statuses of C-FIND (PS3.7 9.1.2.1.6), and in turn both can be answered anyway.
-        if refusal is None and command.message_id in self._outstanding and command.field != Operation.C_FIND:
-            refusal = Status.DUPLICATE_INVOCATION
-        self._waiting.append((message, refusal))
-        self._waiting_bytes += size
-        self._outstanding[command.message_id] = self._outstanding.get(command.message_id, 0) + 1
-        if self._worker is None:
-            self._worker = self._loop.create_task(self._work())
-            self._server.started(self._worker)
 
-    def _abstract_syntax(self, message: Message) -> str:
-        assert self._request is not None  # noqa: S101  (messages exist only in an association)
-        return self._request.contexts[message.context_id].abstract_syntax
-
-    def _transfer_syntax(self, message: Message) -> str:
-        assert self._request is not None  # noqa: S101  (as above)
-        return self._request.contexts[message.context_id].transfer_syntax
-
-    # Requests, one after the other
-
-    async def _work(self) -> None:
-        try:
-            while self._waiting and self._association is not None:
-                message, refusal = self._waiting.popleft()
-                self._waiting_bytes -= len(message.dataset or b"")
-                await self._serve(self._association, message, refusal)
-                self._forget(message.command.message_id)
-        except Exception as error:  # a defect of ours must not leave the peer waiting
-            self.cut(f"internal error: {type(error).__name__}")
-        finally:
-            self._worker = None
-        if self._association is None:
-            self._waiting.clear()
-        elif self._release_requested:
-            self._respond_release()
-        elif self._leaving:
-            self._perform(self._machine.request_release())
-        else:
-            self._set_deadline(self._limits.idle_s)
-
-    def _forget(self, message_id: int) -> None:
-        self._outstanding[message_id] -= 1
-        if not self._outstanding[message_id]:
-            del self._outstanding[message_id]
-            self._cancelled.discard(message_id)
-
-    async def _serve(self, association: Association, message: Message, refusal: Status | None) -> None:
-        began = time.perf_counter()
-        operation = message.command.field
-        matches, error = 0, ""
-        if refusal is not None:
-            status: int = refusal
-            await self._respond(simple_response(message, status, association.max_length))
-        elif operation == Operation.C_ECHO:
-            status = Status.SUCCESS
-            await self._respond(simple_response(message, status, association.max_length))
-        elif operation == Operation.C_FIND:
-            status, matches, error = await self._find(association, message)
-        else:
-            answer, error = await self._create_or_set(association, message)
-            status = answer.status
-            await self._respond(n_response(message, answer, association.max_length))
-        self._served += 1
-        self._server.observe(
-            "request_done",
-            association=self._number,
-            calling_ae_title=association.calling_ae_title,
-            called_ae_title=association.called_ae_title,
-            operation=_operation_name(operation),
-            status=int(status),
-            matches=matches,
-            milliseconds=_milliseconds_since(began),
-            error=error,
-        )
-
-    async def _respond(self, pdus: bytes) -> None:
-        """Send, and wait while the peer is behind with reading."""
-        self._write(self._machine.send_data(pdus))
-        if self._resumed is not None:
-            try:
-                async with asyncio.timeout(self._limits.write_stall_s):
-                    await self._resumed.wait()
-            except TimeoutError:
-                self.cut("the peer does not read")
-
-    async def _create_or_set(self, association: Association, message: Message) -> tuple[NAnswer, str]:
-        """The service's answer, and the class of what it raised, if it raised."""
-        service, instance = self._server.service, message.command.sop_instance_uid
-        syntax, dataset = self._transfer_syntax(message), message.dataset or b""
-        try:
-            if message.command.field == Operation.N_CREATE:
-                return await service.create(association, syntax, instance or None, dataset), ""
-            return await service.set(association, syntax, instance, dataset), ""
-        except Exception as error:
-            return NAnswer(Status.PROCESSING_FAILURE, self._internal_error()), type(error).__name__
-
-    def _internal_error(self) -> str:
-        # The text of an exception may quote a data set; the number is enough to find it in the log.
-        return f"Internal error of the gateway, association {self._number}"
-
-    async def _find(self, association: Association, message: Message) -> tuple[int, int, str]:
-        """Stream the answers; returns the final status, the number of matches, and the class of an exception."""
-        responder = FindResponder(message, association.max_length)
-        if message.dataset is None:
-            final = FindAnswer(Status.IDENTIFIER_DOES_NOT_MATCH, comment="C-FIND needs an identifier")
-            await self._respond(responder.final(final))
-            return final.status, 0, ""
-        matches = _Matches(responder, self._internal_error())
-        try:
-            matches.start(self._server.service, association, self._transfer_syntax(message), message.dataset)
-            while self._association is not None:
-                if message.command.message_id in self._cancelled or self._release_requested:
-                    matches.final = FindAnswer(Status.CANCEL)
-                    await self._respond(responder.final(matches.final))
-                    break
-                await self._respond(matches.next_slice())
-                if matches.final is not None:
-                    break
-                await asyncio.sleep(0)  # the others' turn, and ours to see a C-CANCEL or an A-ABORT
-        finally:
-            matches.close()
-        # Without a final answer nobody is there any more to be told; for the log that is a cancelled query.
-        status = matches.final.status if matches.final is not None else Status.CANCEL
-        return status, matches.count, matches.error
-
-
-_ENDED = FindAnswer(Status.UNABLE_TO_PROCESS)
-
-
-class _Matches:
-    """The service's answers to one C-FIND, taken in slices of encoded responses."""
-
-    def __init__(self, responder: FindResponder, internal_error: str) -> None:
-        self.count = 0
-        self.error = ""
-        self.final: FindAnswer | None = None
-        self._responder = responder
-        self._internal_error = internal_error
-        self._answers: Iterator[FindAnswer | None] = iter(())
-
-    def start(self, service: DIMSEService, association: Association, syntax: str, identifier: bytes) -> None:
-        """Ask the service."""
-        try:
-            self._answers = iter(service.find(association, syntax, identifier))
-        except Exception as error:
-            self._fail(error)
-
-    def next_slice(self) -> bytes:
-        """The next responses, up to `SLICE_BYTES` or `SLICE_S`; with the last one `final` is set."""
-        pdus: list[bytes] = []
-        size, until = 0, time.perf_counter() + SLICE_S
-        try:
-            while self.final is None:
-                answer = next(self._answers, _ENDED)
-                if answer is _ENDED:
-                    raise RuntimeError("the answer ended without a final status")
-                if answer is None:
-                    if time.perf_counter() >= until:
-                        break
-                    continue
-                if not answer.is_pending:
-                    self.final = answer
-                    break
-                encoded = self._responder.pending(answer.identifier or b"", answer.status)
-                pdus.append(encoded)
-                self.count += 1
-                size += len(encoded)
-                if size >= SLICE_BYTES or time.perf_counter() >= until:
-                    break
-        except Exception as error:
-            self._fail(error)
-        if self.final is not None:
-            pdus.append(self._responder.final(self.final))
-        return b"".join(pdus)
-
-    def close(self) -> None:
-        """Let the service free what it holds for answers that nobody wants any more."""
-        close: Any = getattr(self._answers, "close", None)
-        if close is not None:
-            with contextlib.suppress(Exception):
-                close()
-
-    def _fail(self, error: Exception) -> None:
-        self.error = type(error).__name__
-        self.final = FindAnswer(Status.UNABLE_TO_PROCESS, comment=self._internal_error)
-
-
-def _milliseconds_since(began: float) -> float:
-    return round((time.perf_counter() - began) * 1000, 3)
-
-
-_OPERATION_NAMES = {operation.value: operation.name.replace("_", "-") for operation in Operation}
-
-
-def _operation_name(operation: int) -> str:
-    return _OPERATION_NAMES.get(operation, "other")  # the peer chooses the number, and metrics are labelled by it
+_SIGNALS: Mapping[Signal, Callable[[_Connection], None]] = {
+    Signal.RELEASE_REQUESTED: _Connection._peer_wants_release,
+    Signal.RELEASED: _Connection._respond_release,  # which is needed only if the peer had asked as well (Sta12)
+    Signal.START_ARTIM: _Connection._start_artim,
+    Signal.STOP_ARTIM: _Connection._stop_artim,
+    Signal.CLOSE_CONNECTION: _Connection._close,
+}
+"""What is done at each signal of the state machine."""

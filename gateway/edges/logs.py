@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO, cast
 
 import structlog
@@ -26,12 +26,17 @@ class _Unhurried:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._line = ""
         self._lines: list[str] = []
         self._since = time.monotonic()
 
     def write(self, text: str) -> None:
-        """Keep the text, and write what is kept once it is old or much."""
-        self._lines.append(text)
+        """Keep the text, and write what is kept once it is old or much; a line and its end may come apart."""
+        self._line += text
+        if not text.endswith("\n"):
+            return
+        self._lines.append(self._line)
+        self._line = ""
         if time.monotonic() - self._since > _KEPT_S or len(self._lines) > _KEPT_MAX:
             self.let_go()
 
@@ -40,13 +45,29 @@ class _Unhurried:
 
     def let_go(self) -> None:
         """Write what is kept, if that can be done."""
-        text, self._since = "".join(self._lines), time.monotonic()
-        self._lines.clear()
+        lines, self._lines, self._since = self._lines, [], time.monotonic()
         with contextlib.suppress(OSError, ValueError):  # ValueError: the stream was closed
-            self._stream.write(text)
-            self._stream.flush()
+            for piece in _pieces(lines):
+                self._stream.write(piece)
+                self._stream.flush()
 
 
+def _pieces(lines: Iterable[str]) -> Iterator[str]:
+    """Whole lines, as many together as a pipe takes at once: other processes write to the same one."""
+    piece: list[str] = []
+    size = 0
+    for line in lines:
+        length = len(line.encode(errors="replace"))
+        if piece and size + length > _PIECE_BYTES_MAX:
+            yield "".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += length
+    if piece:
+        yield "".join(piece)
+
+
+_PIECE_BYTES_MAX = 4_096  # PIPE_BUF of Linux: a shorter write is never mixed with another's
 _KEPT_S = 0.2
 _KEPT_MAX = 1_000  # lines; some 200 KB
 
@@ -60,8 +81,8 @@ class _WithoutValues(logging.Handler):
         structlog.get_logger().warning("library_message", logger=record.name, level=record.levelname, failure=failure)
 
 
-def configure(stream: TextIO = sys.stderr) -> Callable[[], None]:
-    """Set up structlog on `stream`: readable on a terminal, JSON lines elsewhere.
+def configure(stream: TextIO = sys.stderr, **fields: Any) -> Callable[[], None]:
+    """Set up structlog on `stream`: readable on a terminal, JSON lines elsewhere. Every event has these fields.
 
     Returns what writes the lines still kept: to be called now and then, and at the end.
     """
@@ -71,6 +92,7 @@ def configure(stream: TextIO = sys.stderr) -> Callable[[], None]:
     )
     structlog.configure(
         processors=[
+            lambda _logger, _name, event: {**event, **fields},
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _failure_without_text,

@@ -1,64 +1,133 @@
-"""What the service counts, for Prometheus. Counts and times; never a value of a patient."""
+"""What the service counts, for Prometheus. Counts and times; never a value of a patient.
 
-from functools import lru_cache
+A process that answers DICOM counts into a `Tally` of plain numbers, which can be sent to the main process and added
+there: the exposition shows the sum of all processes.
+"""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+"""Upper bounds of the buckets of times, in seconds; what took longer is in one more."""
 
 
-class Metrics:
+@dataclass(slots=True)
+class Times:
+    """How long something took: the sum in seconds, and how often it fell into each bucket."""
+
+    seconds: float = 0.0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_S) + 1))
+
+    def add(self, other: "Times") -> None:
+        """Add those of another process."""
+        self.seconds += other.seconds
+        self.buckets = [ours + theirs for ours, theirs in zip(self.buckets, other.buckets, strict=True)]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was counted: `requests` by operation and status, `times` by operation."""
+
+    requests: dict[str, dict[int, int]] = field(default_factory=dict)
+    times: dict[str, Times] = field(default_factory=dict)
+    matches: int = 0
+    left_out: int = 0
+    rejected: int = 0
+    aborted: int = 0
+    queries_dropped: int = 0
+
+    def request_done(self, operation: str, status: int, matches: int, seconds: float) -> None:
+        """A DIMSE request was answered."""
+        statuses = self.requests.setdefault(operation, {})
+        statuses[status] = statuses.get(status, 0) + 1
+        self.matches += matches
+        self.took(operation, seconds)
+
+    def took(self, operation: str, seconds: float) -> None:
+        """Something was answered after this time."""
+        times = self.times.get(operation)
+        if times is None:
+            times = self.times[operation] = Times()
+        times.seconds += seconds
+        times.buckets[bisect_left(BOUNDS_S, seconds)] += 1
+
+    def add(self, other: "Tally") -> None:
+        """Add what another process counted."""
+        for operation, counts in other.requests.items():
+            statuses = self.requests.setdefault(operation, {})
+            for status, count in counts.items():
+                statuses[status] = statuses.get(status, 0) + count
+        for operation, times in other.times.items():
+            self.times.setdefault(operation, Times()).add(times)
+        self.matches += other.matches
+        self.left_out += other.left_out
+        self.rejected += other.rejected
+        self.aborted += other.aborted
+        self.queries_dropped += other.queries_dropped
+
+
+class Metrics(Collector):
     """The counters of one service."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.tally = Tally()
         self.messages = Counter(
             "gateway_hl7_messages",
             "HL7 messages by listener and outcome",
             ["listener", "disposition"],
             registry=self.registry,
         )
-        self.requests = Counter(
-            "gateway_dimse_requests",
-            "DIMSE requests by operation and status",
-            ["operation", "status"],
-            registry=self.registry,
-        )
-        self.matches = Counter("gateway_worklist_matches", "Worklist answers sent", registry=self.registry)
-        self.left_out = Counter(
-            "gateway_worklist_items_left_out", "Items that could not be written into an answer", registry=self.registry
-        )
         self.associations = Gauge("gateway_associations", "Open DICOM associations", registry=self.registry)
-        self.rejected = Counter("gateway_associations_rejected", "Callers not let in", registry=self.registry)
-        self.aborted = Counter("gateway_associations_aborted", "Connections ended by an abort", registry=self.registry)
         self.transient = Counter(
             "gateway_transient_failures", "Inputs that could not be stored when they came", registry=self.registry
         )
-        self.seconds = Histogram(
-            "gateway_seconds",
-            "Time to answer, by operation",
-            ["operation"],
-            registry=self.registry,
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+        self.worker_restarts = Counter(
+            "gateway_worker_restarts", "Workers started in place of one that died", registry=self.registry
         )
         self.held = Gauge("gateway_store_rows", "Rows held, by what they are", ["what"], registry=self.registry)
+        self.queries_lost: Callable[[], int] = int
+        """How many query records could not be written so far, besides those of the tally."""
+        self._answered: dict[tuple[str, str], Counter] = {}
+        self.registry.register(self)
 
     def message_done(self, listener: str, disposition: str, seconds: float) -> None:
         """An HL7 message was answered."""
-        _child(self.messages, listener, disposition).inc()
-        _timer(self.seconds, "HL7").observe(seconds)
+        # Finding a labelled child costs more than counting in it; listeners and dispositions are few.
+        child = self._answered.get((listener, disposition))
+        if child is None:
+            child = self._answered[listener, disposition] = self.messages.labels(listener, disposition)
+        child.inc()
+        self.tally.took("HL7", seconds)
 
-    def request_done(self, operation: str, status: int, matches: int, seconds: float) -> None:
-        """A DIMSE request was answered."""
-        _child(self.requests, operation, f"{status:04X}").inc()
-        _timer(self.seconds, operation).observe(seconds)
-        if matches:
-            self.matches.inc(matches)
-
-
-@lru_cache(maxsize=1_024)  # finding a labelled child costs more than counting in it; listeners and statuses are few
-def _child(counter: Counter, one: str, other: str) -> Counter:
-    return counter.labels(one, other)
-
-
-@lru_cache(maxsize=64)
-def _timer(histogram: Histogram, operation: str) -> Histogram:
-    return histogram.labels(operation)
+    def collect(self) -> Iterator[Metric]:
+        """The tally, in Prometheus' words."""
+        tally = self.tally
+        requests = CounterMetricFamily(
+            "gateway_dimse_requests", "DIMSE requests by operation and status", labels=["operation", "status"]
+        )
+        for operation, statuses in tally.requests.items():
+            for status, count in statuses.items():
+                requests.add_metric([operation, f"{status:04X}"], count)
+        yield requests
+        dropped = tally.queries_dropped + self.queries_lost()
+        for name, meaning, value in (
+            ("gateway_worklist_matches", "Worklist answers sent", tally.matches),
+            ("gateway_worklist_items_left_out", "Items that could not be written into an answer", tally.left_out),
+            ("gateway_associations_rejected", "Callers not let in", tally.rejected),
+            ("gateway_associations_aborted", "Connections ended by an abort", tally.aborted),
+            ("gateway_query_records_dropped", "Worklist queries answered but not kept", dropped),
+        ):
+            yield CounterMetricFamily(name, meaning, value=value)
+        seconds = HistogramMetricFamily("gateway_seconds", "Time to answer, by operation", labels=["operation"])
+        bounds = [*(str(float(bound)) for bound in BOUNDS_S), "+Inf"]
+        for operation, times in tally.times.items():
+            counts = accumulate(times.buckets)
+            seconds.add_metric([operation], list(zip(bounds, counts, strict=True)), times.seconds)
+        yield seconds

@@ -9,6 +9,7 @@ migration with the next number; a test compares the two.
 from sqlalchemy import (
     BigInteger,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -21,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The Alembic revision this code works with. Revisions are numbers, so that newer and older can be told apart."""
 
 metadata = MetaData(
@@ -50,6 +51,11 @@ def _text(name: str) -> Column[str]:
 
 def _maybe(name: str) -> Column[str]:
     return Column(name, Text)
+
+
+def _site() -> Column[str]:
+    """Whose order it is, where one gateway serves several sites; '' for none."""
+    return Column("site", Text, nullable=False, server_default=text("''"))
 
 
 # One row per person ever heard of. `patient_id` repeats (0010,0020) for the index. A merged row keeps its
@@ -81,7 +87,7 @@ patient_identifiers = Table(
     sqlite_with_rowid=False,
 )
 
-# Each component group of the patient's name as `fold_name` leaves it, for prefix bounds.
+# What the patient's name is found by, as `names.name_index` makes it, for prefix bounds.
 patient_names = Table(
     "patient_names",
     metadata,
@@ -119,6 +125,7 @@ orders = Table(
     _text("attributes"),
     _text("created_at"),
     _text("updated_at"),
+    _site(),
     Index("orders_by_patient", "patient_id"),
     Index("orders_by_visit", "visit_id", sqlite_where=text("visit_id IS NOT NULL"),
           postgresql_where=text("visit_id IS NOT NULL")),
@@ -149,9 +156,9 @@ requested_procedures = Table(
     Index("requested_procedures_by_rp_id", "requested_procedure_id"),
 )  # fmt: skip
 
-# `order_id` and `patient_id` repeat what the procedure's order says, so that an item is one join and a change of a
-# patient finds its steps in one look; only `save_order` and `merge_patient` move them. `listed` repeats whether the
-# status is one of LISTED. Numbers are never used again (AUTOINCREMENT): (id, revision) names an item's content for
+# `order_id`, `patient_id` and `site` repeat what the procedure's order says, so that an item is one join and a change
+# of a patient finds its steps in one look; only `save_order` and `merge_patient` move them. `listed` repeats whether
+# the status is one of LISTED. Numbers are never used again (AUTOINCREMENT): (id, revision) names an item's content for
 # ever (design D2).
 steps = Table(
     "steps",
@@ -170,6 +177,7 @@ steps = Table(
     _text("attributes"),
     Column("minted", Integer, nullable=False),  # 1: no feed gave the SPS ID
     Column("revision", _Number, nullable=False),
+    _site(),
     UniqueConstraint("procedure_id", "sps_id"),
     Index("steps_by_patient", "patient_id"),
     Index("steps_by_sps_id", "sps_id"),
@@ -312,6 +320,28 @@ outbox = Table(
     _text("due_at"),
     _text("reason"),
     Index("outbox_in_order", "destination", "patient_id", "id"),
+)
+
+# Worklist queries as they were asked and answered, the newest of each caller (`StoreUnit.add_queries`). Written after
+# the answer, in batches; a crash may lose the last second of them. `notes` is a JSON list. Numbers are never used
+# again: who wrote one down finds that query or none.
+queries = Table(
+    "queries",
+    metadata,
+    _id(),
+    _text("at"),
+    _text("calling_ae_title"),
+    _text("called_ae_title"),
+    _text("remote_host"),
+    _text("transfer_syntax"),
+    Column("identifier", LargeBinary, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("matches", Integer, nullable=False),
+    Column("milliseconds", Float, nullable=False),
+    Column("negotiation", LargeBinary, nullable=False),
+    _text("notes"),
+    Index("queries_by_caller", "calling_ae_title", "id"),
+    sqlite_autoincrement=True,
 )
 
 # Facts about the site as a whole: `site_namespace`, the UUID under which keys are minted (design D10).

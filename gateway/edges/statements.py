@@ -22,6 +22,7 @@ from sqlalchemy import (
     insert,
     literal_column,
     select,
+    union,
     update,
 )
 
@@ -39,6 +40,7 @@ from gateway.edges.schema import (
     performed_step_links,
     performed_steps,
     performed_waiting,
+    queries,
     requested_procedures,
     step_history,
     step_stations,
@@ -131,6 +133,7 @@ _ORDER = select(
     orders.c.filler,
     orders.c.filler_issuer,
     orders.c.attributes,
+    orders.c.site,
 )
 ORDER = Prepared(_ORDER.where(orders.c.id == _given("id")))
 ORDER_BY_PLACER = Prepared(_ORDER.where(orders.c.placer == _given("value"), orders.c.placer_issuer == _given("issuer")))
@@ -189,7 +192,7 @@ STEPS_OF_ORDER = Prepared(
 ORDER_INSERT = _insert(orders, returning=True)
 ORDER_UPDATE = Prepared(
     _set(
-        orders, "patient_id", "visit_id", "placer", "placer_issuer", "filler", "filler_issuer", "attributes",
+        orders, "patient_id", "visit_id", "placer", "placer_issuer", "filler", "filler_issuer", "attributes", "site",
         "updated_at",
     ).where(orders.c.id == _given("key_id"))
 )  # fmt: skip
@@ -223,7 +226,9 @@ STEP_STATUS = Prepared(select(steps.c.status, steps.c.start_local).where(steps.c
 STEP_SET_STATUS = Prepared(
     _set(steps, "status", "listed", **_NEXT_REVISION).where(steps.c.id == _given("key_id")).returning(steps.c.revision)
 )
-STEPS_REVISE_OF_ORDER = Prepared(_set(steps, "patient_id", **_NEXT_REVISION).where(_of_order(_given("key_order_id"))))
+STEPS_REVISE_OF_ORDER = Prepared(
+    _set(steps, "patient_id", "site", **_NEXT_REVISION).where(_of_order(_given("key_order_id")))
+)
 STEPS_REVISE_OF_PROCEDURE = Prepared(
     _set(steps, **_NEXT_REVISION).where(steps.c.procedure_id == _given("key_procedure_id"))
 )
@@ -292,6 +297,34 @@ EXPIRING = Prepared(
     .limit(_given("limit"))
 )
 STEP_IDS_BY_SPS_ID = Prepared(select(steps.c.id).where(steps.c.sps_id == _given("value")).order_by(steps.c.id))
+STEP_IDS_BY_PATIENT_ID = Prepared(
+    select(steps.c.id)
+    .where(
+        steps.c.patient_id.in_(
+            union(
+                select(patient_identifiers.c.patient_id).where(patient_identifiers.c.value == _given("value")),
+                select(patients.c.id).where(patients.c.patient_id == _given("value")),
+            )
+        )
+    )
+    .order_by(steps.c.id)
+)
+STEP_IDS_BY_ORDER_NUMBER = Prepared(
+    select(steps.c.id)
+    .where(
+        _of_order(
+            select(
+                union(
+                    select(orders.c.id).where(orders.c.placer == _given("value")),
+                    select(orders.c.id).where(orders.c.filler == _given("value")),
+                )
+                .subquery()
+                .c.id
+            )
+        )
+    )
+    .order_by(steps.c.id)
+)
 STEP_IDS_BY_ACCESSION = Prepared(
     select(steps.c.id)
     .select_from(_steps_with_procedure)
@@ -321,12 +354,13 @@ def _in(column: ColumnElement[T], name: str, length: int) -> ColumnElement[bool]
 
 @lru_cache(maxsize=len(LIST_LENGTHS))
 def items(length: int) -> Prepared:
-    """(step id, revision, status, and the attribute sets of patient, visit, order, procedure, step) by id_0, ..."""
+    """(step id, revision, status, site, attribute sets of patient, visit, order, procedure, step) by id_0, ..."""
     return Prepared(
         select(
             steps.c.id,
             steps.c.revision,
             steps.c.status,
+            steps.c.site,
             patients.c.attributes,
             visits.c.attributes,
             orders.c.attributes,
@@ -371,6 +405,7 @@ class Shape:
     bounds: frozenset[Bound]
     stations: int = 0
     studies: int = 0
+    sites: int = 0
     modality: bool = False
     listed: int | None = 1
     statuses: bool = False
@@ -431,6 +466,8 @@ def candidates(shape: Shape) -> Prepared:
     )
     if shape.modality:
         terms.append(_unindexed(steps.c.modality) == _given("modality"))
+    if shape.sites:
+        terms.append(_in(_unindexed(steps.c.site), "site", shape.sites))
     if shape.statuses:
         terms.append(_in(steps.c.status, "status", len(SPSStatus)))
     step_id = step_stations.c.step_id if driver is Bound.STATION else steps.c.id
@@ -555,6 +592,78 @@ def list_messages(listener: bool, disposition: bool, key: bool, since: bool) -> 
         .limit(_given("limit"))
     )
 
+
+@lru_cache(maxsize=len(LIST_LENGTHS))
+def troubled_messages(length: int) -> Prepared:
+    """The newest `limit` messages after number `after` whose disposition is one of disposition_0, ..."""
+    return Prepared(
+        _MESSAGE.where(messages.c.id > _given("after"), _in(messages.c.disposition, "disposition", length))
+        .order_by(messages.c.id.desc())
+        .limit(_given("limit"))
+    )
+
+
+NEWEST_MESSAGES = Prepared(select(messages.c.listener, func.max(messages.c.id)).group_by(messages.c.listener))
+NEWEST_MESSAGE = Prepared(select(func.max(messages.c.id)))
+
+# -- queries ---------------------------------------------------------------------------------------------------------
+
+_QUERY = select(
+    queries.c.id,
+    queries.c.at,
+    queries.c.calling_ae_title,
+    queries.c.called_ae_title,
+    queries.c.remote_host,
+    queries.c.transfer_syntax,
+    queries.c.identifier,
+    queries.c.status,
+    queries.c.matches,
+    queries.c.milliseconds,
+    queries.c.negotiation,
+    queries.c.notes,
+)
+QUERY = Prepared(_QUERY.where(queries.c.id == _given("id")))
+QUERIES = Prepared(_QUERY.order_by(queries.c.id.desc()).limit(_given("limit")))
+QUERIES_OF_CALLER = Prepared(
+    _QUERY.where(queries.c.calling_ae_title == _given("calling_ae_title"))
+    .order_by(queries.c.id.desc())
+    .limit(_given("limit"))
+)
+QUERY_INSERT = Prepared(
+    insert(queries).values({column.name: _given(column.name) for column in queries.columns if column.name != "id"})
+)
+# The newest `kept` of a caller stay. The offset walks that many entries of the index and no row.
+QUERIES_PRUNE = Prepared(
+    delete(queries).where(
+        queries.c.calling_ae_title == _given("calling_ae_title"),
+        queries.c.id
+        <= select(queries.c.id)
+        .where(queries.c.calling_ae_title == _given("calling_ae_title"))
+        .order_by(queries.c.id.desc())
+        .limit(literal_column("1"))
+        .offset(_given("kept"))
+        .scalar_subquery(),
+    )
+)
+QUERIES_DELETE_OF_CALLER = Prepared(delete(queries).where(queries.c.calling_ae_title == _given("calling_ae_title")))
+NEWEST_QUERY_OF_CALLER = Prepared(
+    select(func.max(queries.c.id)).where(queries.c.calling_ae_title == _given("calling_ae_title"))
+)
+# Every caller, by one look into the index each; GROUP BY would walk all of it.
+_callers = select(func.min(queries.c.calling_ae_title).label("calling_ae_title")).cte("callers", recursive=True)
+_callers = _callers.union_all(
+    select(
+        select(func.min(queries.c.calling_ae_title))
+        .where(queries.c.calling_ae_title > _callers.c.calling_ae_title)
+        .scalar_subquery()
+    ).where(_callers.c.calling_ae_title.is_not(None))
+)
+QUERY_CALLERS = Prepared(select(_callers.c.calling_ae_title).where(_callers.c.calling_ae_title.is_not(None)))
+# Numbers rise with time, so the oldest `limit` rows are looked at and no index of times is kept.
+_oldest = select(queries.c.id, queries.c.at).order_by(queries.c.id).limit(_given("limit")).subquery()
+QUERIES_DELETE_BEFORE = Prepared(
+    delete(queries).where(queries.c.id.in_(select(_oldest.c.id).where(_oldest.c.at < _given("before"))))
+)
 
 # -- counts ----------------------------------------------------------------------------------------------------------
 

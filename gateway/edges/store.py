@@ -14,12 +14,14 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from sqlalchemy import event
+
 from gateway.edges.database import Connection, RenewingConnection, StoreError, StoreUnavailable, connect_to
 from gateway.edges.maintenance import ensure_schema
 from gateway.edges.store_reader import StoreReader
 from gateway.edges.store_unit import StoreUnit
 
-__all__ = ["BATCH_MAX", "WAITING_MAX", "Store", "StoreReader", "StoreUnit", "WriterCounts"]
+__all__ = ["BATCH_MAX", "WAITING_MAX", "Store", "StoreReader", "StoreUnit", "WriterCounts", "read_only"]
 
 T = TypeVar("T")
 
@@ -48,6 +50,20 @@ class WriterCounts:
     unavailable: int = 0
     failing: bool = False
     """Whether nothing of the last batch could be written; the next one that can be says otherwise."""
+
+
+def read_only(url: str) -> StoreReader:
+    """A reader for a process that has no writer; the database itself refuses it every change.
+
+    The database must be there with its schema: another process has the Store.
+    """
+    engine = connect_to(url, busy_timeout_s=_READER_BUSY_TIMEOUT_S)
+    event.listen(engine, "connect", _refuse_changes)
+    return StoreReader(RenewingConnection(engine))
+
+
+def _refuse_changes(driver: Any, _record: object) -> None:
+    driver.execute("PRAGMA query_only=ON")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 the same ways inside its transaction.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -23,7 +23,15 @@ from gateway.domain.worklist import LISTED, SPSStatus, WorklistItem
 from gateway.edges import statements
 from gateway.edges.database import Queries, Row, StoreError
 from gateway.edges.statements import LIST_LENGTHS, Bound, Shape, padded
-from gateway.workflow.ports import MessageRecord, StepRef, StoredMessage
+from gateway.workflow.ports import (
+    HistoryEntry,
+    ItemKey,
+    MessageRecord,
+    QueryRecord,
+    StepRef,
+    StoredMessage,
+    StoredQuery,
+)
 
 EARLIER_MESSAGES_MAX = 20
 """Messages with the same sender and control ID that a repeat is compared with. Senders that restart their counters
@@ -32,18 +40,13 @@ meet a handful; one that always says the same ID must not make each of its messa
 ITEMS_CHUNK = LIST_LENGTHS[-1]
 """Items fetched by one statement."""
 
+TROUBLED_AMONG = 20_000
+"""Of how many of the newest messages those are looked for that changed nothing: some days of a hospital's feeds."""
+
+_TROUBLED = ("refused", "unreadable", "held", "ignored")
+
 _SHORT_NAME = 3  # letters below which a name says less than a day
 _START_LAST = "99999999999999"  # after every start: 14 digits
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
-    """What happened to a step: its status and start from `at` on, and why."""
-
-    at: datetime
-    status: SPSStatus
-    start_local: str
-    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ class Counts:
     quarantined_performed_steps: int
 
 
-def json_text(value: Attributes | Sequence[tuple[str, str]]) -> str:
+def json_text(value: Attributes | Sequence[tuple[str, str]] | Sequence[str]) -> str:
     """The one text of a value: equal attribute sets have equal texts, so a change can be seen without reading it."""
     if isinstance(value, dict):
         value = dict(sorted(value.items()))
@@ -95,6 +98,11 @@ def bare(value: str) -> str:
     return value.strip(" \0")
 
 
+def storable(peers_text: str) -> str:
+    """A text of a peer's choosing in characters that the database can hold."""
+    return peers_text if peers_text.isascii() else peers_text.encode("utf-8", "backslashreplace").decode()
+
+
 @lru_cache(maxsize=8)  # one job says the same time for each of its rows
 def utc_text(at: datetime) -> str:
     """An event's time as stored: UTC, fixed width.
@@ -106,14 +114,20 @@ def utc_text(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
+def _tell_nobody(step_id: int, reason: Exception) -> None:
+    """For a reader whose bad items nobody wants to know."""
+
+
 class StoreReader:
     """Reads through one connection, for one thread at a time, with no transaction open between calls.
 
-    Raises StoreUnavailable where the database cannot be read now.
+    `left_out` is told the step and the reason of an item that cannot be read. Raises StoreUnavailable where the
+    database cannot be read now.
     """
 
-    def __init__(self, connection: Queries) -> None:
+    def __init__(self, connection: Queries, left_out: Callable[[int, Exception], None] = _tell_nobody) -> None:
         self._connection = connection
+        self.left_out = left_out
 
     # -- worklist answers
 
@@ -130,14 +144,20 @@ class StoreReader:
         return list(dict.fromkeys(found))
 
     def items(self, step_ids: Iterable[int]) -> Sequence[WorklistItem]:
-        """Those steps as they are now, in the order asked; a step that went away meanwhile is left out."""
+        """Those steps as they are now, in the order asked; a step that went away meanwhile is left out.
+
+        So is one that cannot be read, which `left_out` is told: one bad item spoils no answer (design rule 4).
+        """
         wanted = list(step_ids)
         found: dict[int, WorklistItem] = {}
         for chunk in _chunks(wanted, ITEMS_CHUNK):
             ids = padded(chunk)
             values = {f"id_{index}": step_id for index, step_id in enumerate(ids)}
             for row in self._connection.rows(statements.items(len(ids)), **values):
-                found[row[0]] = _item(row)
+                try:
+                    found[row[0]] = _item(row)
+                except (ValueError, TypeError) as reason:  # no JSON, no attributes, no status that there is
+                    self.left_out(row[0], reason)
         return [found[step_id] for step_id in wanted if step_id in found]
 
     def list_items(self, narrowing: Narrowing, limit: int) -> Sequence[WorklistItem]:
@@ -149,6 +169,16 @@ class StoreReader:
         found = self._connection.rows(statements.STEP_IDS_BY_SPS_ID, value=bare(key))
         found = found or self._connection.rows(statements.STEP_IDS_BY_ACCESSION, value=bare(key))
         return self.items(step_id for (step_id,) in found)
+
+    def items_by(self, key: ItemKey, value: str) -> Sequence[WorklistItem]:
+        """The items of any status with this key, whoever issued it; a patient's by every identifier it ever had."""
+        statement = {
+            ItemKey.ACCESSION: statements.STEP_IDS_BY_ACCESSION,
+            ItemKey.PATIENT: statements.STEP_IDS_BY_PATIENT_ID,
+            ItemKey.ORDER: statements.STEP_IDS_BY_ORDER_NUMBER,
+            ItemKey.STEP: statements.STEP_IDS_BY_SPS_ID,
+        }[key]
+        return self.items(step_id for (step_id,) in self._connection.rows(statement, value=bare(value)))
 
     # -- steps
 
@@ -260,7 +290,7 @@ class StoreReader:
         return self._order(row) if row else None
 
     def _order(self, row: Row) -> Order:
-        order_id, patient_id, visit_id, placer, placer_issuer, filler, filler_issuer, attributes = row
+        order_id, patient_id, visit_id, placer, placer_issuer, filler, filler_issuer, attributes, site = row
         steps: dict[int, list[Step]] = {}
         for step in self._connection.rows(statements.STEPS_OF_ORDER, order_id=order_id):
             held = Step(step[0], step[2] or "", SPSStatus(step[3]), from_json(step[4]), bool(step[5]))
@@ -276,7 +306,7 @@ class StoreReader:
         )  # fmt: skip
         return Order(
             order_id, patient_id, visit_id, _identifier(placer, placer_issuer), _identifier(filler, filler_issuer),
-            from_json(attributes), procedures,
+            from_json(attributes), procedures, site,
         )  # fmt: skip
 
     # -- performed steps
@@ -358,6 +388,21 @@ class StoreReader:
         found = self._connection.rows(statements.HELD_MESSAGES, after=after, limit=limit)
         return [self._message(row) for row in found]
 
+    def troubled_messages(self, limit: int) -> Sequence[StoredMessage]:
+        """The newest that were refused, unreadable, held or ignored, of the last TROUBLED_AMONG messages."""
+        row = self._connection.row(statements.NEWEST_MESSAGE)
+        newest = row[0] if row and row[0] is not None else 0
+        values = {f"disposition_{index}": disposition for index, disposition in enumerate(_TROUBLED)}
+        statement = statements.troubled_messages(len(_TROUBLED))
+        found = self._connection.rows(statement, after=newest - TROUBLED_AMONG, limit=limit, **values)
+        return [self._message(row) for row in found]
+
+    def newest_messages(self) -> Sequence[StoredMessage]:
+        """The newest message of each listener, by the listener's name."""
+        numbers = self._connection.rows(statements.NEWEST_MESSAGES)
+        found = (self.message(number) for _listener, number in sorted(numbers))
+        return [each for each in found if each is not None]
+
     def _message(self, row: Row) -> StoredMessage:
         (
             number, received_at, listener, peer, sender, control_id, message_type, digest, raw, disposition, reasons,
@@ -368,6 +413,24 @@ class StoreReader:
             disposition, reasons, answer, mapping, tuple((kind, value) for kind, value in from_json(keys)), replay_of,
         )  # fmt: skip
         return StoredMessage(number, record)
+
+    # -- queries
+
+    def queries(self, calling_ae_title: str = "", limit: int = 50) -> Sequence[StoredQuery]:
+        """The newest kept queries, of one caller where it is named, newest first."""
+        found = (
+            self._connection.rows(
+                statements.QUERIES_OF_CALLER, calling_ae_title=storable(calling_ae_title), limit=limit
+            )
+            if calling_ae_title
+            else self._connection.rows(statements.QUERIES, limit=limit)
+        )
+        return [_query(row) for row in found]
+
+    def query(self, number: int) -> StoredQuery | None:
+        """A kept query by number."""
+        row = self._connection.row(statements.QUERY, id=number)
+        return _query(row) if row else None
 
     # -- the site
 
@@ -393,16 +456,28 @@ def _step_ref(row: Row) -> StepRef:
     return StepRef(step_id, order_id, patient_id, uid, sps_id, SPSStatus(status))
 
 
+def _query(row: Row) -> StoredQuery:
+    (
+        number, at, calling_ae_title, called_ae_title, remote_host, transfer_syntax, identifier, status, matches,
+        milliseconds, negotiation, notes,
+    ) = row  # fmt: skip
+    record = QueryRecord(
+        datetime.fromisoformat(at), calling_ae_title, called_ae_title, remote_host, transfer_syntax, identifier,
+        status, matches, milliseconds, negotiation, tuple(from_json(notes)),
+    )  # fmt: skip
+    return StoredQuery(number, record)
+
+
 def _item(row: Row) -> WorklistItem:
-    step_id, revision, status, patient, visit, order, procedure, step = row
+    step_id, revision, status, site, patient, visit, order, procedure, step = row
     attributes: Attributes = from_json(patient)
     for part in (visit, order, procedure):
         if part is not None:
-            attributes |= from_json(part)
+            attributes = attributes | from_json(part)  # not |=, which takes a list for a dictionary
     inside: Attributes = from_json(step)
     inside[TAG["ScheduledProcedureStepStatus"]] = element("ScheduledProcedureStepStatus", status)
     attributes[SPS_SEQUENCE] = {"vr": "SQ", "Value": [inside]}
-    return WorklistItem(step_id, revision, SPSStatus(status), attributes)
+    return WorklistItem(step_id, revision, SPSStatus(status), attributes, site)
 
 
 def _chunks(values: Sequence[int], length: int) -> Iterator[list[int]]:
@@ -428,7 +503,7 @@ def shape_of(narrowing: Narrowing) -> tuple[Shape, dict[str, Any]]:
         if bare(value):
             bounds.add(bound)
             values[bound.value] = bare(value)
-    lengths = {"station": 0, "study": 0}
+    lengths = {"station": 0, "study": 0, "site": 0}
     for bound, name, wanted in (
         (Bound.STATION, "station", narrowing.station_ae_titles),
         (Bound.STUDY, "study", narrowing.study_instance_uids),
@@ -438,6 +513,10 @@ def shape_of(narrowing: Narrowing) -> tuple[Shape, dict[str, Any]]:
             listed = padded(sorted(bare(value) for value in wanted))
             lengths[name] = len(listed)
             values |= {f"{name}_{index}": value for index, value in enumerate(listed)}
+    if narrowing.sites and len(narrowing.sites) <= LIST_LENGTHS[-1]:
+        sites = padded(sorted(narrowing.sites))
+        lengths["site"] = len(sites)
+        values |= {f"site_{index}": site for index, site in enumerate(sites)}
     if narrowing.start_from or narrowing.start_to:
         bounds.add(Bound.START)
     if prefix := narrowing.patient_name_prefix:
@@ -454,6 +533,7 @@ def shape_of(narrowing: Narrowing) -> tuple[Shape, dict[str, Any]]:
             frozenset(bounds or {Bound.START}),
             lengths["station"],
             lengths["study"],
+            lengths["site"],
             bool(values["modality"]),
             listed_flag,
             statuses,

@@ -4,22 +4,34 @@ Whatever an item shows, changed here, gives the item a new revision in the same 
 would stay as it is is not written, so an ADT that says nothing new costs no cache and no disk.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from gateway.domain.attributes import TAG, Attributes, element, text, values
 from gateway.domain.identifiers import Identifier
-from gateway.domain.matching import folded_groups
+from gateway.domain.names import name_index
 from gateway.domain.order import Order, Procedure, Step
 from gateway.domain.patient import Patient, Visit
 from gateway.domain.performed import PerformedStep, references
 from gateway.domain.worklist import LISTED, SPSStatus, start_of
 from gateway.edges import statements
 from gateway.edges.database import Connection, Row, StoreError
-from gateway.edges.store_reader import StoreReader, bare, json_text, minted_flags, utc_text
-from gateway.workflow.ports import MessageRecord
+from gateway.edges.store_reader import StoreReader, bare, json_text, minted_flags, storable, utc_text
+from gateway.workflow.ports import MessageRecord, QueryRecord
+
+UNKNOWN_CALLERS_MAX = 200
+"""Callers outside the registry whose queries are kept. A peer may call itself anything; a site that registers nobody
+has some dozens of devices."""
+
+IDENTIFIER_KEPT_MAX = 16_384
+"""Bytes of a query's identifier that are kept: four times what a query for every attribute has."""
+
+_NEGOTIATION_KEPT_MAX = 16  # bytes; the worklist's extended negotiation has 4 (PS3.4 K.5.1)
+_NOTES_KEPT_MAX = 16
+_NOTE_CHARACTERS_MAX = 300
 
 
 class StoreUnit(StoreReader):
@@ -74,7 +86,7 @@ class StoreUnit(StoreReader):
                 created_at=utc_text(at), updated_at=utc_text(at),
             )  # fmt: skip
             self._add_identifiers(patient_id, patient.identifiers, patient.retired)
-            self._add_names(patient_id, _folded_names(patient.attributes))
+            self._add_names(patient_id, _name_index(patient.attributes))
             return patient_id
         held = self._write.row(statements.PATIENT, id=patient_id)
         if held is None or held[1] is not None:
@@ -85,7 +97,7 @@ class StoreUnit(StoreReader):
                 key_id=patient_id, patient_id=bare(text(patient.attributes, "PatientID")), attributes=attributes,
                 updated_at=utc_text(at),
             )  # fmt: skip
-            names = _folded_names(patient.attributes)
+            names = _name_index(patient.attributes)
             if {name for (name,) in self._write.rows(statements.NAMES_OF_PATIENT, patient_id=patient_id)} != names:
                 self._write.run(statements.NAMES_DELETE, patient_id=patient_id)
                 self._add_names(patient_id, names)
@@ -188,8 +200,11 @@ class StoreUnit(StoreReader):
             }
             held_steps = {row[0]: row[1:] for row in self._write.rows(statements.STEPS_OF_ORDER, order_id=order_id)}
         if revised:
-            self._write.run(statements.STEPS_REVISE_OF_ORDER, key_order_id=order_id, patient_id=order.patient_id)
-        written = _Written(order_id, order.patient_id, cause, utc_text(at))
+            self._write.run(
+                statements.STEPS_REVISE_OF_ORDER,
+                key_order_id=order_id, patient_id=order.patient_id, site=order.site,
+            )  # fmt: skip
+        written = _Written(order_id, order.patient_id, order.site, cause, utc_text(at))
         procedures = tuple(
             self._save_procedure(_with_keys(procedure), written, held_procedures, held_steps)
             for procedure in order.procedures
@@ -207,6 +222,7 @@ class StoreUnit(StoreReader):
             "filler": filler.value if filler else None,
             "filler_issuer": filler.issuer if filler else "",
             "attributes": json_text(order.attributes),
+            "site": order.site,
         }
         now = utc_text(at)
         if order.id is None:
@@ -272,7 +288,7 @@ class StoreUnit(StoreReader):
             number = self._write.number(
                 statements.STEP_INSERT,
                 **columns, procedure_id=procedure_id, order_id=written.order_id, patient_id=written.patient_id,
-                revision=1,
+                site=written.site, revision=1,
             )  # fmt: skip
             self._add_stations(number, step, listed, start_local)
             self._add_history(number, 1, step.status, start_local, written.cause, written.now)
@@ -323,6 +339,48 @@ class StoreUnit(StoreReader):
         if (held_status in LISTED) != bool(listed):
             self._write.run(statements.STATIONS_SET_LISTED, key_step_id=step_id, listed=listed)
         self._add_history(step_id, revision, status, start_local, cause, utc_text(at))
+
+    # -- queries
+
+    def add_queries(
+        self,
+        records: Sequence[QueryRecord],
+        per_device_max: int,
+        known: Collection[str] = frozenset(),
+        unknown_callers_max: int = UNKNOWN_CALLERS_MAX,
+    ) -> None:
+        """Keep these, oldest first; of each calling AE title only the newest `per_device_max` stay.
+
+        `known` are the calling AE titles of the registry, which always have their place. Of all others only the
+        `unknown_callers_max` that asked last stay, so that a peer with ever new names fills nothing.
+        """
+        added = Counter(storable(record.calling_ae_title) for record in records)
+        strangers = [
+            title
+            for title in added
+            if title not in known
+            and self._write.rows(statements.NEWEST_QUERY_OF_CALLER, calling_ae_title=title) == [(None,)]
+        ]
+        self._write.run_many(statements.QUERY_INSERT, map(_query_columns, records))
+        for title in added:
+            self._write.run(statements.QUERIES_PRUNE, calling_ae_title=title, kept=per_device_max)
+        if strangers:
+            self._forget_callers(known, unknown_callers_max)
+
+    def _forget_callers(self, known: Collection[str], unknown_callers_max: int) -> None:
+        """Drop the queries of those unknown callers that asked longest ago, where there are too many of them."""
+        titles = [title for (title,) in self._write.rows(statements.QUERY_CALLERS) if title not in known]
+        if len(titles) <= unknown_callers_max:
+            return
+        newest = {
+            title: self._write.rows(statements.NEWEST_QUERY_OF_CALLER, calling_ae_title=title)[0][0] for title in titles
+        }
+        for title in sorted(titles, key=lambda each: newest[each])[: len(titles) - unknown_callers_max]:
+            self._write.run(statements.QUERIES_DELETE_OF_CALLER, calling_ae_title=title)
+
+    def delete_queries_before(self, before: datetime, limit: int = 1000) -> int:
+        """Drop kept queries older than this, at most `limit` of them; how many. Again until it is less than that."""
+        return self._write.run(statements.QUERIES_DELETE_BEFORE, before=utc_text(before), limit=limit)
 
     # -- performed steps
 
@@ -396,14 +454,52 @@ class _Written:
 
     order_id: int
     patient_id: int
+    site: str
     cause: str
     now: str
 
 
-def _folded_names(attributes: Attributes) -> set[str]:
-    """Every component group of the patient's name, folded as the matcher folds it (PS3.5 6.2.1)."""
+def within_bounds(record: QueryRecord) -> QueryRecord:
+    """The record as it is kept: what a peer chooses is cut to its bounds."""
+    if (
+        len(record.identifier) <= IDENTIFIER_KEPT_MAX
+        and len(record.negotiation) <= _NEGOTIATION_KEPT_MAX
+        and not record.notes
+    ):
+        return record  # nearly all; this is done on the event loop
+    notes = tuple(note[:_NOTE_CHARACTERS_MAX] for note in record.notes[:_NOTES_KEPT_MAX])
+    if len(record.identifier) > IDENTIFIER_KEPT_MAX:
+        cut = f"the identifier has {len(record.identifier)} bytes, of which {IDENTIFIER_KEPT_MAX} are kept"
+        notes = (cut, *notes[1:])
+    return replace(
+        record,
+        identifier=record.identifier[:IDENTIFIER_KEPT_MAX],
+        negotiation=record.negotiation[:_NEGOTIATION_KEPT_MAX],
+        notes=notes,
+    )
+
+
+def _query_columns(record: QueryRecord) -> dict[str, object]:
+    record = within_bounds(record)
+    return {
+        "at": utc_text(record.at),
+        "calling_ae_title": storable(record.calling_ae_title),
+        "called_ae_title": storable(record.called_ae_title),
+        "remote_host": storable(record.remote_host),
+        "transfer_syntax": storable(record.transfer_syntax),
+        "identifier": record.identifier,
+        "status": record.status,
+        "matches": record.matches,
+        "milliseconds": record.milliseconds,
+        "negotiation": record.negotiation,
+        "notes": json_text([storable(note) for note in record.notes]),
+    }
+
+
+def _name_index(attributes: Attributes) -> set[str]:
+    """What the patient's name is found by (`names.name_index`)."""
     first = next(iter(values(attributes, "PatientName")), None)  # of one value, as the matcher counts them
-    return set(folded_groups(first)) if first else set()
+    return set(name_index(first)) if first else set()
 
 
 def _with_keys(procedure: Procedure) -> Procedure:

@@ -5,7 +5,6 @@ length. Answers are not decoded: a pattern over the bytes finds each response's 
 """
 
 import asyncio
-import contextlib
 import re
 from collections.abc import Mapping
 from io import BytesIO
@@ -32,9 +31,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 
 FIND_CONTEXT_ID, MPPS_CONTEXT_ID = 1, 3
 PDU_LENGTH_MAX = 131_072  # what we are ready to receive: answers come in few, large pieces
-READ_LIMIT = 4 * 1024 * 1024
 IMPLEMENTATION_UID = "2.25.205384176528834110276117405139764712133"
 
+_HEADER = 6  # bytes of a PDU before its contents: type, reserved, length
 _ASSOCIATE_AC, _RELEASE_RP = b"\x02", b"\x06\x00\x00\x00\x00\x04"
 
 # CommandDataSetType (0000,0800) and Status (0000,0900) follow each other in every response's command set, which is
@@ -122,24 +121,26 @@ RELEASE = _pdu(A_RELEASE_RQ(), A_RELEASE())
 class LoadAssociation:
     """One association, on asyncio: `async with LoadAssociation(host, port, encode_association("CT1")) as association`.
 
-    It is released at the end of the block, or cut off where the block fails. Every method raises ConnectionError or
-    asyncio.IncompleteReadError if the connection breaks.
+    It is released at the end of the block, or cut off where the block fails. Every method raises ConnectionError if
+    the connection breaks. `accepted` is the A-ASSOCIATE-AC as it came.
     """
 
     def __init__(self, host: str, port: int, associate: bytes) -> None:
         self._address, self._associate = (host, port), associate
 
     async def __aenter__(self) -> Self:
-        # The default read limit (64 KiB) would pause the server in the middle of an answer.
-        self._reader, self._writer = await asyncio.open_connection(*self._address, limit=READ_LIMIT)
+        loop = asyncio.get_running_loop()
+        self._transport, self._receiver = await loop.create_connection(_Receiver, *self._address)
         try:
-            self._writer.write(self._associate)
-            header = await self._reader.readexactly(6)
-            if header[:1] != _ASSOCIATE_AC:
+            self._transport.write(self._associate)
+            answer = b""
+            while len(answer) < _HEADER or len(answer) < _HEADER + int.from_bytes(answer[2:_HEADER], "big"):
+                answer += await self._receiver.read()
+            if answer[:1] != _ASSOCIATE_AC:
                 raise ConnectionRefusedError("the association was rejected")
-            await self._reader.readexactly(int.from_bytes(header[2:], "big"))
+            self.accepted = answer
         except BaseException:
-            self._writer.close()
+            self._transport.abort()
             raise
         return self
 
@@ -150,9 +151,7 @@ class LoadAssociation:
             if error is None:
                 await self._release()
         finally:
-            self._writer.close()
-            with contextlib.suppress(OSError):
-                await self._writer.wait_closed()
+            self._transport.close()
 
     async def find(self, request: bytes) -> int:
         """Send a C-FIND request; the number of matches. Raises ConnectionAbortedError unless it ends with Success."""
@@ -165,18 +164,27 @@ class LoadAssociation:
         """Send an N-CREATE or N-SET request; its status."""
         return (await self._answers(request))[1]
 
+    async def exchange(self, request: bytes) -> bytes:
+        """Send a request; every byte of the answers to it, to be played back by something else."""
+        heard: list[bytes] = []
+        await self._answers(request, heard)
+        return b"".join(heard)
+
     async def _release(self) -> None:
-        self._writer.write(RELEASE)
+        self._transport.write(RELEASE)
         window = b""
         while _RELEASE_RP not in window:
-            window = window[-len(_RELEASE_RP) :] + await self._read()
+            window = window[-len(_RELEASE_RP) :] + await self._receiver.read()
 
-    async def _answers(self, request: bytes) -> tuple[int, int]:
+    async def _answers(self, request: bytes, heard: list[bytes] | None = None) -> tuple[int, int]:
         """How many Pending answers came, and the status that ended them."""
-        self._writer.write(request)
+        self._transport.write(request)
         pending, window = 0, b""
         while True:
-            window += await self._read()
+            data = await self._receiver.read()
+            if heard is not None:
+                heard.append(data)
+            window += data
             seen = 0
             for answer in _STATUS.finditer(window):
                 seen = answer.end()
@@ -186,8 +194,35 @@ class LoadAssociation:
                 pending += 1
             window = window[max(seen, len(window) - _STATUS_BYTES + 1) :]
 
-    async def _read(self) -> bytes:
-        data = await self._reader.read(1_048_576)
-        if not data:
+
+class _Receiver(asyncio.Protocol):
+    """What has come and was not read yet. asyncio's streams would cost as much again as the sockets do."""
+
+    def __init__(self) -> None:
+        self._data: list[bytes] = []
+        self._lost = False
+        self._wanted: asyncio.Future[None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self._data.append(data)
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._wake()
+
+    async def read(self) -> bytes:
+        """All that has come, once something has. Raises ConnectionResetError when nothing more will."""
+        if not self._data and not self._lost:
+            self._wanted = asyncio.get_running_loop().create_future()
+            await self._wanted
+        if not self._data:
             raise ConnectionResetError("the peer closed the connection")
+        data = b"".join(self._data)
+        self._data.clear()
         return data
+
+    def _wake(self) -> None:
+        wanted, self._wanted = self._wanted, None
+        if wanted is not None and not wanted.done():
+            wanted.set_result(None)

@@ -9,9 +9,10 @@ from datetime import datetime
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, _config
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import from a table
     ModalityPerformedProcedureStep,
     ModalityWorklistInformationFind,
@@ -26,6 +27,7 @@ _config.LOG_RESPONSE_IDENTIFIERS = False
 
 SUCCESS, WARNINGS = 0x0000, frozenset({0x0001, 0x0107, 0x0116})
 PENDING = frozenset({0xFF00, 0xFF01})
+CANCELLED = 0xFE00
 
 SHOWN_KEYS = (
     "ScheduledStationAETitle", "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime", "Modality",
@@ -60,12 +62,30 @@ def worklist_identifier(keys: Mapping[str, str], return_keys: tuple[str, ...] = 
 
 
 class SimulatedModality:
-    """One modality, known by its AE title. `called_ae_title` is the gateway's."""
+    """One modality, known by its AE title. `called_ae_title` is the gateway's.
+
+    `fuzzy_names` and `time_zones` offer the worklist's extended negotiation for them (PS3.4 K.5.1); what was promised
+    is in `promised` after each query: b"" where nothing was offered or answered.
+    """
 
     def __init__(
-        self, host: str, port: int, ae_title: str = "CT1", called_ae_title: str = "GATEWAY", timeout_s: float = 30
+        self,
+        host: str,
+        port: int,
+        ae_title: str = "CT1",
+        called_ae_title: str = "GATEWAY",
+        timeout_s: float = 30,
+        *,
+        fuzzy_names: bool = False,
+        time_zones: bool = False,
     ) -> None:
         self.ae_title = ae_title
+        self.promised = b""
+        self._extension: SOPClassExtendedNegotiation | None = None
+        if fuzzy_names or time_zones:
+            self._extension = SOPClassExtendedNegotiation()
+            self._extension.sop_class_uid = ModalityWorklistInformationFind
+            self._extension.service_class_application_information = bytes((1, 1, fuzzy_names, time_zones))
         self._host, self._port, self._called_ae_title = host, port, called_ae_title
         self._ae = AE(ae_title)
         self._ae.connection_timeout = self._ae.acse_timeout = timeout_s
@@ -84,14 +104,21 @@ class SimulatedModality:
         """
         return self.find(worklist_identifier(keys))
 
-    def find(self, identifier: Dataset) -> list[Dataset]:
-        """The answers to this identifier. Raises StatusError or ConnectionError."""
+    def find(self, identifier: Dataset, cancel_after: int = 0) -> list[Dataset]:
+        """The answers to this identifier. Raises StatusError or ConnectionError.
+
+        `cancel_after` sends a C-CANCEL when so many have come: those that were under way still come.
+        """
         items: list[Dataset] = []
         with self._associate(ModalityWorklistInformationFind) as association:
-            for status, answer in association.send_c_find(identifier, ModalityWorklistInformationFind):
+            promised = association.acceptor.sop_class_extended
+            self.promised = promised.get(UID(ModalityWorklistInformationFind)) or b""
+            for status, answer in association.send_c_find(identifier, ModalityWorklistInformationFind, msg_id=1):
                 if status and status.Status in PENDING and answer is not None:
                     items.append(answer)
-                else:
+                    if len(items) == cancel_after:
+                        association.send_c_cancel(1, None, ModalityWorklistInformationFind)
+                elif not (cancel_after and "Status" in status and status.Status == CANCELLED):
                     _check("C-FIND", status)
         return items
 
@@ -128,7 +155,13 @@ class SimulatedModality:
     def _associate(self, sop_class: str) -> Iterator[Association]:
         self._ae.requested_contexts = []
         self._ae.add_requested_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-        association = self._ae.associate(self._host, self._port, ae_title=self._called_ae_title)
+        extensions = [self._extension] if self._extension and sop_class == ModalityWorklistInformationFind else None
+        association = self._ae.associate(
+            self._host,
+            self._port,
+            ae_title=self._called_ae_title,
+            ext_neg=extensions,  # type: ignore[arg-type]  # its list of a union is invariant
+        )
         if not association.is_established:
             raise ConnectionError("the gateway rejected the association" if association.is_rejected else "no answer")
         try:

@@ -6,13 +6,19 @@ that a letter with an accent would leave under ISO 2022 IR 6 and a strict reader
 
 Terms are held as tuples: () is the default repertoire; one value is a set without code extensions; several are a
 set with them, '' standing for the default repertoire in first place.
+
+The bytes 5CH and 7EH of ISO_IR 13 are a yen sign and an overline on a Japanese screen; DICOM uses the first as the
+delimiter of values (PS3.5 6.1.2.3). They are read as backslash and tilde, and `¥` and `‾` are in no set but Unicode.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
+
+from anyascii import anyascii
 
 Terms: TypeAlias = tuple[str, ...]
 
@@ -83,6 +89,17 @@ SINGLE_BYTE: tuple[Terms, ...] = tuple(
     (each.alone,) for each in _SETS if each.width == 1 and each.number not in (6, 203)
 )
 """The sets an answer tries before Unicode: the least set that fits is the one most devices can show."""
+
+# Each of these is common where its script is, so they are tried only for letters of these scripts: Cyrillic and Greek
+# are in all of them, and nobody who writes Greek has a device that knows GB 2312. Half-width katakana beside kanji
+# take a pair of sets, which every Japanese device knows.
+_EAST_ASIAN: tuple[Terms, ...] = (
+    *(("", _BY_NUMBER[number].extension) for number in (87, 149, 58, 159)),
+    (_KATAKANA.extension, _BY_NUMBER[87].extension),
+)
+_EAST_ASIAN_LETTER = re.compile(
+    "[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef]"
+)
 
 DEFINED_TERMS: tuple[str, ...] = (
     *(each.alone for each in _SETS if each.width == 1),
@@ -193,7 +210,7 @@ def _encode_extended(text: str, sets: tuple[CharacterSet, ...], delimiters: str)
             out += character.encode("ascii")
             continue
         # The set that is active already, if it holds the character, saves an escape sequence.
-        for each in sorted(sets, key=lambda candidate: candidate is not g0 and candidate is not g1):
+        for each in (g0, g1 or g0, *sets):
             code = _code(character, each)
             if code:
                 break
@@ -228,7 +245,7 @@ def decode_text(data: bytes, terms: Terms, *, person_name: bool = False) -> str:
     """The text of a value (with its backslashes). Never fails: what the sets do not hold becomes U+FFFD.
 
     Bytes beyond ASCII where none may be are read as UTF-8 if they are that, else as Latin 1: devices forget to
-    declare.
+    declare their set. What a whole dataset was meant to be in is found by `understood`.
     """
     if data.isascii() and _ESC not in data:
         return data.decode("ascii")
@@ -240,13 +257,20 @@ def decode_text(data: bytes, terms: Terms, *, person_name: bool = False) -> str:
             return data.decode("iso8859_1")
     if codec is not None:
         return data.decode(codec, "replace")
-    return _decode_extended(data, _sets_of(terms), b"\\^=\r\n\f\t" if person_name else b"\\\r\n\f\t")
+    return _decode_extended(data, _sets_of(terms), _delimiters(person_name))
 
 
-def _decode_extended(data: bytes, sets: tuple[CharacterSet, ...], delimiters: bytes) -> str:
+def _delimiters(person_name: bool) -> bytes:
+    return b"\\^=\r\n\f\t" if person_name else b"\\\r\n\f\t"
+
+
+def _decode_extended(data: bytes, sets: tuple[CharacterSet, ...], delimiters: bytes, *, strict: bool = False) -> str:
+    """`strict` takes no letter of G1 after a delimiter that returned to a set without one."""
     out: list[str] = []
     # A two-byte set in first place has no business there; senders who put it there use it without escapes in G1.
     first_g1 = None if sets[0].in_g0 else sets[0]
+    # The set meant by senders who forget the escape sequence, or to repeat it after a delimiter.
+    forgotten = None if strict else next((each for each in sets if not each.in_g0), None)
     g0, g1 = _ASCII, first_g1
     position = 0
     while position < len(data):
@@ -268,9 +292,10 @@ def _decode_extended(data: bytes, sets: tuple[CharacterSet, ...], delimiters: by
                 g0 = designated
             else:
                 g1 = designated
+                forgotten = None if strict else designated
             position += len(escape)
             continue
-        active = g0 if byte < 0x80 else g1
+        active = g0 if byte < 0x80 else g1 or forgotten
         if active is _ASCII or active is None:
             if byte in delimiters:
                 g1 = first_g1
@@ -285,6 +310,76 @@ def _decode_extended(data: bytes, sets: tuple[CharacterSet, ...], delimiters: by
     return "".join(out)
 
 
+@dataclass(frozen=True, slots=True)
+class RawText:
+    """A value that has not been decoded yet."""
+
+    data: bytes
+    person_name: bool = False
+
+
+# Where the ISO 8859 sets have nothing. A text that has bytes there is in another set: UTF-8, Shift-JIS, code page 1252.
+_CONTROLS = re.compile("[\x80-\x9f]")
+
+
+def _well_formed(text: RawText, terms: Terms) -> bool:
+    """Whether every byte means something in these sets."""
+    data = text.data
+    if data.isascii() and _ESC not in data:
+        return True
+    codec = _PLAIN.get(terms)
+    if codec is None:
+        decoded = _decode_extended(data, _sets_of(terms), _delimiters(text.person_name), strict=True)
+        return "\ufffd" not in decoded and not _CONTROLS.search(decoded)
+    if _ESC in data:
+        return False
+    try:
+        decoded = data.decode(codec)
+    except UnicodeDecodeError:
+        return False
+    return terms[0] in _STAND_ALONE or not _CONTROLS.search(decoded)
+
+
+def understood(texts: Sequence[RawText], declared: Terms, assumed: Terms = ()) -> tuple[Terms, str]:
+    """The terms by which to read these texts, and a note where they are not the declared ones.
+
+    Devices forget to declare their set, or declare another one. Their bytes are then taken as `assumed`, which the
+    site says of the device; else by the escape sequences in them; else as UTF-8 if they are that; else as Latin 1,
+    which takes any bytes. A text that is mostly in the set declared stays in it: a letter cut in half spoils only
+    itself.
+    """
+
+    def all_in(terms: Terms) -> bool:
+        return all(_well_formed(text, terms) for text in texts)
+
+    if all_in(declared):
+        return declared, ""
+    odd = "bytes beyond the declared character set" if declared else "bytes beyond ASCII without a character set"
+    candidates = [assumed] if assumed else []
+    if any(_ESC in text.data for text in texts) and not (declared and declared[0] in _STAND_ALONE):
+        candidates.append(_any_extension(declared))
+    for terms in (*candidates, UNICODE):
+        if all_in(terms):
+            return terms, f"{odd}: read as {_named(terms)}"
+    for terms in (declared, assumed):
+        if terms and (terms not in _PLAIN or terms[0] in _STAND_ALONE):
+            decoded = "".join(decode_text(text.data, terms, person_name=text.person_name) for text in texts)
+            lost = decoded.count("\ufffd")
+            if sum(letter > "\x7f" for letter in decoded) > 2 * lost:
+                return terms, f"{odd}: read as {_named(terms)}, with letters that cannot be read"
+    return ("ISO_IR 100",), f"{odd}: read as ISO_IR 100"
+
+
+def _any_extension(declared: Terms) -> Terms:
+    """The declared sets in a form in which escape sequences are followed, whichever sets they designate."""
+    sets = _sets_of(declared) or (_ASCII,)
+    return ("" if sets[0] is _ASCII else sets[0].extension, *(each.extension for each in sets[1:]), _ASCII.extension)
+
+
+def _named(terms: Terms) -> str:
+    return "\\".join(terms) or "ASCII"
+
+
 def holds(terms: Terms, text: str) -> bool:
     """Whether these sets hold every letter of the text."""
     if any(term.endswith("IR 126") for term in terms) and not _LATER_GREEK.isdisjoint(text):
@@ -296,29 +391,54 @@ def holds(terms: Terms, text: str) -> bool:
     return True
 
 
-def choose(texts: Iterable[str], requested: Terms, declared: Sequence[str] | None) -> Terms:
+def choose(
+    texts: Iterable[str],
+    requested: Terms,
+    declared: Sequence[str] = (),
+    first_groups: Iterable[str] = (),
+) -> Terms:
     """The Specific Character Set of an answer with these texts (PS3.4 K.4.1.1.3.2); () means leave it out.
 
     No letter may be lost, and the least set that fits is the best understood: the default repertoire, else what the
-    device declares to support (in its order), else what the query used, else one single-byte set, else Unicode.
+    device declares to support (in its order, then together), else what the query used, else one single-byte set, else
+    one two-byte set of an East Asian script, else Unicode.
+
+    `first_groups` are those of `texts` that are the first component group of a person name, where no escape sequence
+    may be (PS3.5 6.2.1.2). A set that would need one there is used only if none fits without: first among those that
+    the device knows, then among the others. ISO_IR 192, GB18030 and GBK need no escape sequence, so ideographs that
+    came in that group are left there.
     """
-    beyond = "".join(sorted({character for text in texts if not text.isascii() for character in text}))
-    return _choose(beyond, requested, tuple(declared or ())) if beyond else ()
+    beyond = _letters(texts)
+    return _choose(beyond, _letters(first_groups), requested, tuple(declared)) if beyond else ()
+
+
+def _letters(texts: Iterable[str]) -> str:
+    """The letters beyond ASCII, each once."""
+    return "".join(sorted({letter for text in texts if not text.isascii() for letter in text if letter > "\x7f"}))
 
 
 @lru_cache(maxsize=4096)  # by the letters beyond ASCII, which repeat from answer to answer
-def _choose(beyond: str, requested: Terms, declared: Terms) -> Terms:
-    candidates: list[Terms] = []
-    for term in declared:
-        candidates.append(decode_key_terms([term])[0])
+def _choose(beyond: str, first_group: str, requested: Terms, declared: Terms) -> Terms:
+    known: list[Terms] = [decode_key_terms([term])[0] for term in declared]
     if len(declared) > 1:
-        candidates.append(decode_key_terms(_with_extensions(declared))[0])
-    candidates += [requested, *SINGLE_BYTE]
-    for terms in candidates:
-        declarable = _declarable(terms)
-        if holds(declarable, beyond):
-            return declarable
+        known.append(decode_key_terms(_with_extensions(declared))[0])
+    others = [*SINGLE_BYTE, *(_EAST_ASIAN if _EAST_ASIAN_LETTER.search(beyond) else ())]
+    for candidates in ([*known, requested], others):
+        fitting = [terms for terms in map(declarable, candidates) if holds(terms, beyond)]
+        for terms in fitting:
+            if _without_escape(terms, first_group):
+                return terms
+        if fitting:
+            return fitting[0]
     return UNICODE
+
+
+def _without_escape(terms: Terms, letters: str) -> bool:
+    """Whether the set of value 1 holds these letters, so that they need no escape sequence."""
+    if terms in _PLAIN or not letters:
+        return True
+    first = _sets_of(terms)[0]
+    return not first.in_g0 and all(_code(letter, first) for letter in letters)
 
 
 def _with_extensions(declared: Terms) -> list[str]:
@@ -326,8 +446,60 @@ def _with_extensions(declared: Terms) -> list[str]:
     return [term for term in declared if decode_key_terms([term])[0][:1] not in {(each,) for each in _STAND_ALONE}]
 
 
-def _declarable(terms: Terms) -> Terms:
+def declarable(terms: Terms) -> Terms:
     """The terms as they may be sent: a two-byte set never comes first (PS3.3 C.12.1.1.2)."""
     if terms and terms[0] and terms not in _PLAIN and _sets_of(terms)[0].width == 2:
         return ("", *(_BY_NUMBER[each.number].extension for each in _sets_of(terms) if each is not _ASCII))
     return terms
+
+
+def composed(text: str) -> str:
+    """Letters and the marks after them as one letter, where Unicode has one: most sets have no marks alone.
+
+    Nothing else is normalised: ideographs of one meaning and two forms are different in a Japanese name.
+    """
+    if text.isascii() or not any(map(unicodedata.combining, text)):
+        return text
+    parts: list[str] = []
+    for letter in text:
+        if parts and unicodedata.combining(letter):
+            parts[-1] += letter
+        else:
+            parts.append(letter)
+    return "".join(part if len(part) == 1 else unicodedata.normalize("NFC", part) for part in parts)
+
+
+CANNOT_SHOW = "?"
+"""Stands for a letter that a set does not hold."""
+
+# What a letter is written with must not divide a value or name (`＾` is `^`), nor be a control.
+_DELIMITING = re.compile(r"[\\^=\x00-\x1f\x7f]")
+
+
+def transliterated(text: str, terms: Terms = ()) -> str:
+    """The text in the letters of these sets: what they do not hold as its base letter (`ö` is `o`), else spelt out.
+
+    A letter that nobody can spell becomes `?`. The text may become longer.
+    """
+    if text.isascii():
+        return text
+    return "".join(letter if letter < "\x80" else _transliterated(letter, terms) for letter in composed(text))
+
+
+@lru_cache(maxsize=8192)
+def _transliterated(letter: str, terms: Terms) -> str:
+    if holds(terms, letter):
+        return letter
+    base = "".join(each for each in unicodedata.normalize("NFD", letter) if not unicodedata.combining(each))
+    if base and base != letter and holds(terms, base):
+        return base
+    if unicodedata.combining(letter):
+        return ""  # a mark on a letter that was kept or replaced without it
+    return _DELIMITING.sub(CANNOT_SHOW, anyascii(letter)) or CANNOT_SHOW
+
+
+def replaced(text: str, terms: Terms) -> str:
+    """The text with `?` for each letter that these sets do not hold."""
+    if text.isascii():
+        return text
+    return "".join(letter if holds(terms, letter) else CANNOT_SHOW for letter in composed(text))

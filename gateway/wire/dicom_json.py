@@ -11,8 +11,9 @@ resolved on reading and is not among the attributes.
 """
 
 import base64
+import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
 from typing import Any, NamedTuple, TypeAlias
@@ -22,9 +23,10 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 
-from gateway.domain.attributes import BY_TAG, Attributes, Element, person_name_text, person_name_value
+from gateway.domain.attributes import BY_KEYWORD, BY_TAG, Attributes, Element, person_name_text, person_name_value
+from gateway.domain.keys import coordinates
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.wire.charsets import UNICODE, Terms, decode_key_terms, decode_text, encode_text
+from gateway.wire.charsets import UNICODE, RawText, Terms, decode_key_terms, decode_text, encode_text, understood
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
@@ -36,6 +38,7 @@ DEPTH_MAX = 32
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = "FFFEE000", "FFFEE00D", "FFFEE0DD"
+_TAG_FORM = re.compile(r"[0-9A-Fa-f]{8}")
 _PADDING = "FFFCFFFC"  # Data Set Trailing Padding
 
 # PS3.5 7.1.2: a 16-bit length, or two reserved bytes and a 32-bit length.
@@ -52,6 +55,15 @@ _NUMBERS: Mapping[str, str] = {
     "US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d",
 }  # fmt: skip
 _BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+_TEXT_VRS = VRS - _BINARY_VRS - frozenset(_NUMBERS) - {"AT", "SQ"}
+CHARACTER_SET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+"""Where Specific Character Set counts; every other VR is in the default repertoire (PS3.5 6.1.2.2)."""
+
+# Group 0000 is the command's and group 0002 a file's (PS3.5 7.1); some senders leave them in the dataset.
+_FOREIGN_GROUPS = (0x0000, 0x0002)
+
+NOTES_MAX = 32
+"""Notes on one dataset: as many as somebody reads."""
 
 _Raw: TypeAlias = "tuple[str, str, bytes | list[list[_Raw]], str]"
 
@@ -64,22 +76,24 @@ class DatasetRead(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_dataset_bytes(data: bytes, transfer_syntax: str) -> DatasetRead:
+def read_dataset_bytes(data: bytes, transfer_syntax: str, assumed_terms: Terms = ()) -> DatasetRead:
     """A little endian dataset.
 
-    Tolerated, because devices send it: group lengths, UN where the dictionary knows better, an explicit dataset in
-    an implicit context and the other way round, empty and padded values, misspelt character sets. Raises Refused
-    (UNREADABLE, with the place) where the bytes are no dataset.
+    Tolerated, because devices send it: group lengths, command elements, UN where the dictionary knows better, an
+    explicit dataset in an implicit context and the other way round, empty and padded values, zeros after the end,
+    misspelt, missing and wrong character sets. `assumed_terms` are what the text is in where that is so. Raises
+    Refused (UNREADABLE, with the place) where the bytes are no dataset.
     """
     notes: list[str] = []
     explicit = transfer_syntax != IMPLICIT_VR_LITTLE_ENDIAN
     if len(data) >= 8 and _is_mislabelled(data, explicit):
         explicit = not explicit
         notes.append("the dataset is not in the transfer syntax it was sent under")
-    elements, _ = _Reader(data).elements(0, len(data), explicit, "", 0)
-    terms, said = _terms_of(elements, ())
-    attributes = _decode(elements, terms, notes)
-    return DatasetRead(attributes, terms, tuple(dict.fromkeys((*notes, *said))))
+    elements, _ = _Reader(data, notes).elements(0, len(data), explicit, "", 0)
+    declared, said = _terms_of(elements, ())
+    notes += said
+    attributes = _decode(elements, _understood(elements, declared, assumed_terms, notes), assumed_terms, notes)
+    return DatasetRead(attributes, declared or assumed_terms, tuple(dict.fromkeys(notes))[:NOTES_MAX])
 
 
 def read_attributes(data: bytes, transfer_syntax: str) -> tuple[Attributes, tuple[str, ...]]:
@@ -103,8 +117,9 @@ def _is_mislabelled(data: bytes, explicit: bool) -> bool:
 class _Reader:
     """Cuts a dataset into elements: (tag, VR, bytes or items, place)."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, notes: list[str]) -> None:
         self._data = data
+        self._notes = notes
 
     def elements(
         self, start: int, end: int, explicit: bool, place: str, depth: int, until: str = ""
@@ -115,6 +130,9 @@ class _Reader:
         found: list[_Raw] = []
         data, position = self._data, start
         while position < end:
+            if found and depth == 0 and data[position] == 0 and not data[position:].strip(b"\0"):
+                self._notes.append("there are zeros after the dataset")
+                return found, end
             if end - position < 8:
                 raise _unreadable(place, "the dataset ends in the middle of an element")
             group, element_number = struct.unpack_from("<HH", data, position)
@@ -125,6 +143,8 @@ class _Reader:
             vr, length, value_start = self._header(position, end, explicit and group != 0xFFFE, here)
             if vr in ("", "UN") or vr not in VRS:
                 known = dictionary_vr(tag)
+                if vr and known:
+                    self._notes.append(f"{here} came without its value representation")
                 if known == "SQ" or length == _UNDEFINED:
                     # A sequence of unknown VR is written in implicit VR whatever the dataset is (PS3.5 6.2.2).
                     items, position = self._items(value_start, end, length, explicit and vr == "", here, depth)
@@ -138,7 +158,11 @@ class _Reader:
             if length > end - value_start:
                 raise _unreadable(here, "the value is shorter than its length says")
             position = value_start + length
-            if element_number != 0 and tag != _PADDING:
+            if group == 0 and element_number == 0 and length == 0:
+                raise _unreadable(here, "there are zeros where an element must be")
+            if group in _FOREIGN_GROUPS:
+                self._notes.append("elements of the command or of a file header are left out")
+            elif element_number != 0 and tag != _PADDING:
                 found.append((tag, vr, data[value_start:position], here))
         if until:
             raise _unreadable(place, "the delimiter of an item is missing")
@@ -189,11 +213,6 @@ class _Reader:
         return items, position
 
 
-def coordinates(tag: str) -> str:
-    """`(gggg,eeee)`, as refusals name a place."""
-    return f"({tag[:4]},{tag[4:]})"
-
-
 def _unreadable(place: str, text: str) -> Refused:
     return Refused(Refusal(RefusalKind.UNREADABLE, place.rstrip("/"), text, "send a well-formed little endian dataset"))
 
@@ -222,6 +241,33 @@ def keyword_of(tag: str) -> str:
         return ""
 
 
+def tag_of(name: str) -> str:
+    """The tag of a keyword of the worklist, or of 8 hexadecimal digits. Raises ValueError where it is neither."""
+    if name in BY_KEYWORD:
+        return BY_KEYWORD[name].tag
+    if _TAG_FORM.fullmatch(name):
+        return name.upper()
+    raise ValueError(f"{name} is no keyword of the worklist and no tag")
+
+
+def element_from_text(vr: str, value: str) -> Element:
+    """An element with this value, backslashes between several, as a site writes it in its configuration.
+
+    Raises ValueError where the VR cannot be written so.
+    """
+    if vr in _BINARY_VRS or vr in ("SQ", "AT") or vr not in VRS:
+        raise ValueError(f"a value of {vr} cannot be written as text")
+    if vr in _NUMBERS:
+        kind: Callable[[str], Any] = float if vr in ("FL", "FD") else int
+        numbers = [kind(part) for part in value.split("\\") if part.strip()]
+        try:
+            struct.pack(f"<{len(numbers)}{_NUMBERS[vr]}", *numbers)
+        except (struct.error, OverflowError):
+            raise ValueError(f"a number is beyond what {vr} holds") from None
+        return {"vr": vr, "Value": numbers} if numbers else {"vr": vr}
+    return decode_element(vr, value.encode(), UNICODE)
+
+
 def _private_vr(tag: str, creators: Mapping[str, str]) -> str:
     creator = creators.get(tag[:4] + "00" + tag[4:6])
     if not creator:
@@ -240,25 +286,53 @@ def _terms_of(elements: Sequence[_Raw], inherited: Terms) -> tuple[Terms, tuple[
     return inherited, ()
 
 
-def _decode(elements: Sequence[_Raw], terms: Terms, notes: list[str]) -> Attributes:
+def _understood(elements: Sequence[_Raw], declared: Terms, assumed: Terms, notes: list[str]) -> Terms:
+    """What the text of a dataset or item is in; a note where that is not what it declares."""
+    terms, note = understood(list(_texts(elements)), declared, assumed)
+    if note:
+        notes.append(note)
+    return terms
+
+
+def _texts(elements: Sequence[_Raw]) -> Iterator[RawText]:
+    """The text values that are in the dataset's set: not those of items which declare their own."""
+    for tag, vr, value, _ in elements:
+        if isinstance(value, list):
+            for item in value:
+                if not _declares(item):
+                    yield from _texts(item)
+        elif tag != CHARACTER_SET and vr in _TEXT_VRS:
+            yield RawText(value, vr == "PN")
+
+
+def _declares(item: Sequence[_Raw]) -> bool:
+    return any(tag == CHARACTER_SET for tag, *_ in item)
+
+
+def _decode(elements: Sequence[_Raw], terms: Terms, assumed: Terms, notes: list[str]) -> Attributes:
     """The elements of one dataset or item by their VR, in this character set."""
     attributes: Attributes = {}
     creators: dict[str, str] = {}
-    for tag, vr, value, _ in elements:
+    for tag, vr, value, place in elements:
         if tag == CHARACTER_SET:
             continue
         if isinstance(value, list):
             items = []
             for item in value:
-                own_terms, said = _terms_of(item, terms)
-                notes += said
-                items.append(_decode(item, own_terms, notes))
+                own_terms = terms
+                if _declares(item):
+                    declared, said = _terms_of(item, terms)
+                    notes += said
+                    own_terms = _understood(item, declared, assumed, notes)
+                items.append(_decode(item, own_terms, assumed, notes))
             attributes[tag] = {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
             continue
         if vr == "LO" and tag[4:6] == "00" and int(tag[3], 16) & 1:
             creators[tag] = value.decode("latin-1").strip(" \0")
         if vr == "UN" and creators:
             vr = _private_vr(tag, creators) or vr  # noqa: PLW2901  (the VR that was meant)
+        if vr in _NUMBERS and len(value) % struct.calcsize(_NUMBERS[vr]):
+            notes.append(f"{place} has a length that no number of its value representation has")
         attributes[tag] = decode_element(vr, value, terms)
     return attributes
 
@@ -335,18 +409,32 @@ def _tag_bytes(tag: str) -> bytes:
 
 def element_bytes(tag: str, vr: str, body: bytes, explicit: bool) -> bytes:
     """The element header before an encoded value of even length."""
+    length = len(body)
+    return (_header(tag, vr, length, explicit) if length <= 64 else _header_bytes(tag, vr, length, explicit)) + body
+
+
+def _header_bytes(tag: str, vr: str, length: int, explicit: bool) -> bytes:
     if not explicit:
-        return _tag_bytes(tag) + len(body).to_bytes(4, "little") + body
+        return _tag_bytes(tag) + length.to_bytes(4, "little")
     if vr in _SHORT_VRS:
-        if len(body) <= 0xFFFF:
-            return _tag_bytes(tag) + vr.encode() + len(body).to_bytes(2, "little") + body
+        if length <= 0xFFFF:
+            return _tag_bytes(tag) + vr.encode() + length.to_bytes(2, "little")
         vr = "UN"  # too long for this VR's length field (PS3.5 6.2.2)
-    return _tag_bytes(tag) + vr.encode() + b"\0\0" + len(body).to_bytes(4, "little") + body
+    return _tag_bytes(tag) + vr.encode() + b"\0\0" + length.to_bytes(4, "little")
+
+
+_header = lru_cache(maxsize=16_384)(_header_bytes)  # of the 150 keys that devices ask for, in lengths up to 64
 
 
 def value_bytes(vr: str, held: Element, terms: Terms) -> bytes:
     """The value of an element that is no sequence, padded to even length; `InlineBinary` as it is."""
     values = held.get("Value")
+    if values is not None and len(values) == 1 and vr in _TEXT_VRS:  # nine of ten elements of an answer
+        text = values[0]
+        if type(text) is dict and len(text) == 1:
+            text = text.get("Alphabetic")
+        if type(text) is str and text.isascii():
+            return (text if len(text) % 2 == 0 else text + ("\0" if vr == "UI" else " ")).encode()
     if values is None:
         inline = held.get("InlineBinary")
         if not inline:

@@ -19,6 +19,10 @@ from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, PDV, data_pdus, fr
 COMMAND_BYTES_MAX = 16_384
 """The longest command set that is read. Real ones have some 150 bytes; an Attribute Identifier List may add more."""
 
+SMALL_DATASET_BYTES = 16_384
+"""What a data set may have without being counted in the budget that all associations share: a query and the usual
+MPPS are smaller, so they are served even while large ones have used the budget up."""
+
 NO_DATASET = 0x0101
 """Command Data Set Type that says that no data set follows (PS3.7 E.1); every other value says that one does."""
 
@@ -52,6 +56,7 @@ class Status(IntEnum):
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     DUPLICATE_INVOCATION = 0x0210
     UNRECOGNISED_OPERATION = 0x0211
+    RESOURCE_LIMITATION = 0x0213
     OUT_OF_RESOURCES = 0xA700
     IDENTIFIER_DOES_NOT_MATCH = 0xA900
     UNABLE_TO_PROCESS = 0xC001
@@ -192,19 +197,52 @@ def read_command(encoded: bytes) -> Command:
     )
 
 
+class ByteBudget:
+    """How many bytes of data sets may be held at one time, all associations together. For one thread."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self.held = 0
+
+    def take(self, count: int) -> bool:
+        """Count these bytes in, unless they are too many."""
+        if self.held + count > self._bytes_max:
+            return False
+        self.held += count
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Count out what was counted in."""
+        self.held -= count
+
+
 class MessageAssembler:
     """Fragments in, messages out. Bounded: a command set by `COMMAND_BYTES_MAX`, a data set by `dataset_bytes_max`.
 
-    Fragments of one message follow each other, all of the command before all of the data set, in one context
-    (PS3.7 6.3, PS3.8 annex E): whatever else comes raises DIMSEViolation.
+    What an incomplete data set has beyond `SMALL_DATASET_BYTES` counts in `budget` as well. Fragments of one message
+    follow each other, all of the command before all of the data set, in one context (PS3.7 6.3, PS3.8 annex E):
+    whatever else comes raises DIMSEViolation.
     """
 
-    def __init__(self, contexts: Collection[int], dataset_bytes_max: int) -> None:
+    def __init__(self, contexts: Collection[int], dataset_bytes_max: int, budget: ByteBudget) -> None:
         self._contexts = contexts
         self._dataset_bytes_max = dataset_bytes_max
+        self._budget = budget
+        self._counted = 0  # in the budget
         self._context_id: int | None = None
         self._command: Command | None = None
         self._fragments = bytearray()
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a message has begun to arrive and is not complete."""
+        return self._context_id is not None
+
+    def drop(self) -> None:
+        """Let go of what has arrived of a message that will not be completed."""
+        self._fragments.clear()
+        self._context_id = self._command = None
+        self._uncount()
 
     def receive(self, pdv: PDV) -> Message | None:
         """The message that this fragment completes, if it completes one."""
@@ -221,6 +259,7 @@ class MessageAssembler:
             raise DIMSEViolation(f"more than {bound} bytes of {'command' if pdv.is_command else 'data'} set")
         if not pdv.is_last:
             self._fragments += pdv.fragment
+            self._count()
             return None
         whole = bytes(self._fragments) + pdv.fragment if self._fragments else pdv.fragment
         self._fragments.clear()
@@ -233,7 +272,20 @@ class MessageAssembler:
         else:
             message = Message(pdv.context_id, self._command, whole)
         self._context_id = self._command = None
+        self._uncount()
         return message
+
+    def _count(self) -> None:
+        more = len(self._fragments) - SMALL_DATASET_BYTES - self._counted
+        if more > 0:
+            if not self._budget.take(more):
+                raise DIMSEViolation("more bytes of data sets than can be held for all associations")
+            self._counted += more
+
+    def _uncount(self) -> None:
+        if self._counted:
+            self._budget.give_back(self._counted)
+            self._counted = 0
 
 
 _SERVED: Mapping[int, str] = {
@@ -248,6 +300,8 @@ _REFUSAL_COMMENTS: Mapping[int, str] = {
     Status.SOP_CLASS_NOT_SUPPORTED: "C-FIND is offered for the Modality Worklist only",
     Status.NO_SUCH_SOP_CLASS: "N-CREATE and N-SET are offered for MPPS only",
     Status.DUPLICATE_INVOCATION: "Message ID is in use by another request",
+    Status.RESOURCE_LIMITATION: "Too much waits to be stored; try again",
+    Status.OUT_OF_RESOURCES: "Too much waits to be answered; try again",
 }
 
 
@@ -306,10 +360,26 @@ def _comment(text: str) -> bytes:
     return _element(_ERROR_COMMENT, error_comment(text), b" ") if text else b""
 
 
+@lru_cache(maxsize=512)
+def _plain_response(
+    context_id: int, field: int, message_id: int, sop_class_uid: str, status: int, comment: str, max_length: int
+) -> bytes:
+    """The PDUs of a response's command set with a status and no more than a comment.
+
+    Remembered, because a device asks the same way every time; 512 of twice `COMMAND_BYTES_MAX` are 16 MB at worst.
+    """
+    has_dataset = status in _PENDING
+    request = Command(field, message_id, has_dataset, sop_class_uid)
+    encoded = _response(request, status, has_dataset=has_dataset, others=_comment(comment))
+    return data_pdus(context_id, encoded, is_command=True, max_length=max_length)
+
+
 def simple_response(message: Message, status: int, max_length: int) -> bytes:
     """The PDUs of a response that is only a status: C-ECHO, and the refusals of this layer, which say why."""
-    encoded = _response(message.command, status, others=_comment(_REFUSAL_COMMENTS.get(status, "")))
-    return data_pdus(message.context_id, encoded, is_command=True, max_length=max_length)
+    command, status, comment = message.command, int(status), _REFUSAL_COMMENTS.get(status, "")
+    return _plain_response(
+        message.context_id, command.field, command.message_id, command.sop_class_uid, status, comment, max_length
+    )
 
 
 def n_response(message: Message, answer: NAnswer, max_length: int) -> bytes:
@@ -333,7 +403,7 @@ class FindResponder:
     """Writes the responses to one C-FIND. Pending is the hot path: its command is encoded once for all matches."""
 
     def __init__(self, message: Message, max_length: int) -> None:
-        self._command = message.command
+        self._message = message
         self._context_id = message.context_id
         self._room = fragment_bytes(max_length)
         self._max_length = max_length
@@ -341,20 +411,24 @@ class FindResponder:
 
     def pending(self, identifier: bytes, status: int = Status.PENDING) -> bytes:
         """The PDUs of one match; `status` is FF00 or FF01."""
-        command = self._pending.get(status) or self._pending_command(status)
+        command = self._pending.get(status)
+        if command is None:
+            command = self._pending[status] = self._plain(status)
         length = len(identifier)
         if length <= self._room:
             return b"".join((command, pdv_header(self._context_id, length, is_command=False), identifier))
         return command + data_pdus(self._context_id, identifier, is_command=False, max_length=self._max_length)
 
-    def _pending_command(self, status: int) -> bytes:
-        encoded = _response(self._command, status, has_dataset=True)
-        pdus = data_pdus(self._context_id, encoded, is_command=True, max_length=self._max_length)
-        self._pending[status] = pdus
-        return pdus
-
     def final(self, answer: FindAnswer) -> bytes:
         """The PDUs of the last response, which never has an identifier (PS3.4 K.4.1.3)."""
+        if not answer.offending and not answer.comment:
+            return self._plain(answer.status)
         others = _optional(_OFFENDING_ELEMENT, _tags(answer.offending)) + _comment(answer.comment)
-        command = _response(self._command, answer.status, others=others)
+        command = _response(self._message.command, answer.status, others=others)
         return data_pdus(self._context_id, command, is_command=True, max_length=self._max_length)
+
+    def _plain(self, status: int) -> bytes:
+        command, status = self._message.command, int(status)
+        return _plain_response(
+            self._context_id, command.field, command.message_id, command.sop_class_uid, status, "", self._max_length
+        )

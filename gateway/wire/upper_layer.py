@@ -1,8 +1,8 @@
 """The DICOM upper layer, accepting side: bytes in, outputs out, and no socket, clock or thread (PS3.8 clause 9).
 
 What may live here: the association state table, the framing of PDUs, the negotiation of presentation contexts, and
-the PDUs. P-DATA-TF, by far the busiest, is coded here; the others are coded by pynetdicom. Nothing here knows what a
-DIMSE message says.
+the PDUs. P-DATA-TF, by far the busiest, and presentation contexts, by far the most numerous, are coded here; the rest
+is coded by pynetdicom. Nothing here knows what a DIMSE message says.
 
 Theory of operation. The caller owns a transport connection and one `Acceptor`. It reports what happens (connection
 opened or closed, bytes received, ARTIM expired) and what it decides (accept, reject, send, release, abort). Every
@@ -25,7 +25,6 @@ from enum import Enum, IntEnum, StrEnum
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
-from pydicom.uid import UID
 from pynetdicom.pdu import (
     A_ABORT_RQ,
     A_ASSOCIATE_AC,
@@ -42,14 +41,10 @@ from pynetdicom.pdu_items import (
     ImplementationVersionNameSubItem,
     MaximumLengthSubItem,
     PDUItem,
-    PresentationContextItemAC,
-    PresentationContextItemRQ,
     SCP_SCU_RoleSelectionSubItem,
     SOPClassExtendedNegotiationSubItem,
     UserInformationItem,
 )
-from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
-from pynetdicom.presentation import PresentationContext, build_context, negotiate_as_acceptor
 
 VERIFICATION = "1.2.840.10008.1.1"
 MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
@@ -70,6 +65,10 @@ IMPLEMENTATION_VERSION_NAME = "MODALITYGW_0.1"
 REQUEST_BYTES_MAX = 131_072
 """The longest A-ASSOCIATE PDU that is read. 128 contexts with ten transfer syntaxes each make about 50 KB; the
 rest is room for a user identity token. Applies before anything is known about the peer."""
+
+USER_ITEMS_MAX = 512
+"""Sub-items of the user information that are read: three for each of 128 contexts, and the eight that occur once.
+pynetdicom takes ten microseconds and more for each, so a request full of them would hold everyone up."""
 
 CACHED_REQUESTS_MAX = 256
 CACHED_REQUEST_BYTES_MAX = 4096
@@ -242,6 +241,7 @@ class Rejection:
 PROTOCOL_VERSION_NOT_SUPPORTED = Rejection(1, 2, 2)
 APPLICATION_CONTEXT_NOT_SUPPORTED = Rejection(1, 1, 2)
 CALLING_AE_TITLE_NOT_RECOGNISED = Rejection(1, 1, 3)
+CALLED_AE_TITLE_NOT_RECOGNISED = Rejection(1, 1, 7)
 TEMPORARY_CONGESTION = Rejection(2, 3, 1)
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2)
 
@@ -344,6 +344,13 @@ class _InvalidPDU(Exception):  # noqa: N818  (names what was received)
 _HEADER = struct.Struct(">BxI")
 _PDV_HEADER = struct.Struct(">BxIIBB")
 _PDV_ITEM = struct.Struct(">IBB")
+_ITEM = struct.Struct(">BxH")
+_CONTEXT_AC = struct.Struct(">BxHBxBxBxH")
+_APPLICATION_CONTEXT, _PROPOSED_CONTEXT, _ABSTRACT_SYNTAX, _TRANSFER_SYNTAX, _USER_INFORMATION = (
+    0x10, 0x20, 0x30, 0x40, 0x50,
+)  # fmt: skip
+_REQUEST_ITEMS = 74
+"""Where the items of an A-ASSOCIATE-RQ or -AC begin (PS3.8 Tables 9-11 and 9-17)."""
 _DATA_TF, _REQUEST, _ABORT = 4, 1, 7
 _PDU_EVENTS: Mapping[int, Event] = {
     _REQUEST: Event.REQUEST_PDU,
@@ -371,6 +378,10 @@ _FIXED_OUTPUTS: Mapping[Action, tuple[Output, ...]] = {
     Action.AA_6: (),  # a PDU that comes after the end is ignored
 }
 """What the actions put out whose outputs are always the same."""
+
+# Python takes longer to look a member up in its enumeration than to look a name up in its module.
+_IDLE = State.IDLE
+_TAKE_DATA = frozenset({Action.DT_2, Action.AR_6})
 
 _SHORT_PDUS = frozenset({3, 5, 6, 7})
 """A-ASSOCIATE-RJ, A-RELEASE-RQ, A-RELEASE-RP and A-ABORT always have a length of 4 (PS3.8 9.3.4, 9.3.6 to 9.3.8)."""
@@ -406,48 +417,99 @@ def _decoded(decode: Callable[..., _Value], *arguments: object) -> _Value:
         raise _InvalidPDU(AbortReason.INVALID_PDU_PARAMETER) from None
 
 
-def _items(item_bytes: Iterator[tuple[int, bytes]], known: Mapping[int, type[PDUItem]]) -> list[PDUItem]:
-    """Decode the items whose type is known; the others are skipped, as PS3.8 9.3.1 wants."""
-    items = []
-    for item_type, encoded in item_bytes:
-        if item_type in known:
-            item = known[item_type]()
-            item.decode(encoded)
-            items.append(item)
-    return items
-
-
 class _UserInformation(UserInformationItem):
-    """pynetdicom's item, except that unknown sub-items are skipped."""
+    """pynetdicom's item, except that unknown sub-items are skipped (PS3.8 9.3.1) and the number of known is bounded."""
 
     def _wrap_generate_items(self, encoded: bytes) -> list[PDUItem]:  # type: ignore[override]
-        return _items(self._generate_items(encoded), PDU_ITEM_TYPES)
+        items: list[PDUItem] = []
+        for item_type, item_bytes in self._generate_items(encoded):
+            if item_type not in PDU_ITEM_TYPES:
+                continue
+            if len(items) >= USER_ITEMS_MAX:
+                raise ValueError("too many user information sub-items")
+            item = PDU_ITEM_TYPES[item_type]()
+            item.decode(item_bytes)
+            items.append(item)
+        return items
+
+
+class _Proposal(NamedTuple):
+    """A presentation context as it was asked for (PS3.8 9.3.2.2)."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntaxes: list[str]
+
+
+def _read_items(encoded: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Type, start and end of the value of each item between two offsets; raises ValueError where one does not fit."""
+    while start < end:
+        if end - start < _ITEM.size:
+            raise ValueError("item header does not fit")
+        item_type, length = _ITEM.unpack_from(encoded, start)
+        start += _ITEM.size
+        if length > end - start:
+            raise ValueError("item does not fit")
+        yield item_type, start, start + length
+        start += length
+
+
+def _read_proposal(encoded: bytes, start: int, end: int) -> _Proposal:
+    context_id = encoded[start]
+    if end - start < 4 or not context_id & 1:
+        raise ValueError("presentation context without a header, or with an even ID")
+    abstract_syntax, transfer_syntaxes = "", []
+    for item_type, begin, stop in _read_items(encoded, start + 4, end):
+        if item_type in (_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX):
+            # Some devices pad UIDs here as in data sets.
+            uid = encoded[begin:stop].rstrip(b"\0 ").decode("ascii")
+            if item_type == _TRANSFER_SYNTAX:
+                transfer_syntaxes.append(uid)
+            else:
+                abstract_syntax = uid
+    return _Proposal(context_id, abstract_syntax, transfer_syntaxes)
 
 
 class _RequestPDU(A_ASSOCIATE_RQ):
-    """pynetdicom's PDU, except that unknown items are skipped."""
-
-    _KNOWN: Mapping[int, type[PDUItem]] = PDU_ITEM_TYPES | {0x50: _UserInformation}
+    """pynetdicom's PDU, with our user information."""
 
     def _wrap_generate_items(self, encoded: bytes) -> list[PDUItem]:
-        return _items(self._generate_items(encoded), self._KNOWN)
+        known: Mapping[int, type[PDUItem]] = {
+            _APPLICATION_CONTEXT: ApplicationContextItem,
+            _USER_INFORMATION: _UserInformation,
+        }
+        items = []
+        for item_type, item_bytes in self._generate_items(encoded):
+            item = known[item_type]()
+            item.decode(item_bytes)
+            items.append(item)
+        return items
 
 
 def _read_request(pdu: bytes, pdu_bytes_max: int) -> AssociationRequest | Rejection:
     """Read and negotiate an A-ASSOCIATE-RQ; raises whatever pynetdicom does on bad input."""
     # Devices exist that pad AE titles with NUL; a space is what the standard has (PS3.8 Table 9-11).
     titles = pdu[10:42].replace(b"\0", b" ")
+    proposals: dict[int, _Proposal] = {}
+    others = [pdu[:10], titles, pdu[42:_REQUEST_ITEMS]]
+    for item_type, start, end in _read_items(pdu, _REQUEST_ITEMS, len(pdu)):
+        if item_type == _PROPOSED_CONTEXT:
+            proposal = _read_proposal(pdu, start, end)
+            if proposals.setdefault(proposal.context_id, proposal) is not proposal:
+                raise ValueError("presentation context ID used twice")
+        elif item_type in (_APPLICATION_CONTEXT, _USER_INFORMATION):  # others are skipped, as PS3.8 9.3.1 wants
+            others.append(pdu[start - _ITEM.size : end])
     request = _RequestPDU()
     with warnings.catch_warnings():
         # pydicom warns of UIDs with leading zeros, which some devices have as their implementation class.
         warnings.simplefilter("ignore")
-        request.decode(pdu[:10] + titles + pdu[42:])
+        request.decode(b"".join(others))
         # Version 1 is bit 0, and no other bit may be tested (PS3.8 Table 9-11).
         if not request.protocol_version & 1:
             return PROTOCOL_VERSION_NOT_SUPPORTED
         if request.application_context_name != APPLICATION_CONTEXT:
             return APPLICATION_CONTEXT_NOT_SUPPORTED
-        return _negotiate(request, pdu_bytes_max)
+        return _negotiate(request, list(proposals.values()), pdu_bytes_max)
 
 
 _read_request_cached = lru_cache(maxsize=CACHED_REQUESTS_MAX)(_read_request)
@@ -460,31 +522,29 @@ def _request(pdu: bytes, pdu_bytes_max: int) -> AssociationRequest | Rejection:
     return _read_request_cached(pdu, pdu_bytes_max)
 
 
-_Roles: TypeAlias = dict[UID, tuple[bool | None, bool | None]]
-"""Per SOP class, whether the requester wants to be SCU and SCP."""
+class _Result(IntEnum):
+    """The answer to a proposed presentation context (PS3.8 Table 9-18)."""
+
+    ACCEPTANCE = 0
+    USER_REJECTION = 1
+    ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
+    TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
 
 
-def _negotiate(request: A_ASSOCIATE_RQ, pdu_bytes_max: int) -> AssociationRequest:
+def _negotiate(request: A_ASSOCIATE_RQ, proposals: list[_Proposal], pdu_bytes_max: int) -> AssociationRequest:
+    """The answer. No context acceptable is an answer too: the association stands, and the requester ends it."""
     user = request.user_information or _UserInformation()
-    proposed_roles: _Roles = {
-        uid: (bool(item.scu_role), bool(item.scp_role)) for uid, item in user.role_selection.items()
-    }
+    # Per SOP class, whether the requester wants to be SCU at all; by default it does (PS3.7 D.3.3.4).
+    scu = {str(uid): bool(item.scu_role) for uid, item in user.role_selection.items()}
     contexts: dict[int, Context] = {}
-    results: list[PresentationContext] = []
-    role_items: dict[str, SCP_SCU_RoleSelectionSubItem] = {}
-    for item in request.presentation_context:
-        result, roles = _negotiate_context(item, proposed_roles)
-        if any(earlier.context_id == result.context_id for earlier in results):
-            raise ValueError("presentation context ID used twice")
-        results.append(result)
-        if result.result == 0:
-            context_id = cast(int, result.context_id)
-            contexts[context_id] = Context(context_id, str(result.abstract_syntax), str(result.transfer_syntax[0]))
-        for role in roles:
-            role_item = SCP_SCU_RoleSelectionSubItem()
-            role_item.from_primitive(role)
-            role_items[str(role.sop_class_uid)] = role_item
+    context_items: list[bytes] = []
+    for proposal in proposals:
+        result, transfer_syntax = _negotiate_context(proposal, scu)
+        context_items.append(_context_item(proposal.context_id, result, transfer_syntax))
+        if result is _Result.ACCEPTANCE:
+            contexts[proposal.context_id] = Context(proposal.context_id, proposal.abstract_syntax, transfer_syntax)
 
+    served = {context.abstract_syntax for context in contexts.values()}
     extended = [item for item in user.ext_neg if item.uid == MODALITY_WORKLIST]
     offered = (extended[0].app_info or b"") if extended else b""
     answers: list[PDUItem] = []
@@ -493,9 +553,13 @@ def _negotiate(request: A_ASSOCIATE_RQ, pdu_bytes_max: int) -> AssociationReques
         window.maximum_number_operations_invoked = 1
         window.maximum_number_operations_performed = 1
         answers.append(window)
-    answers.extend(role_items.values())
-    if offered:
-        answers.append(_refused_extensions(offered))
+    answers.extend(_role_item(uid) for uid in scu if uid in served)
+    accepted = accepted_extensions(offered)
+    if accepted and MODALITY_WORKLIST in served:
+        answer = SOPClassExtendedNegotiationSubItem()
+        answer.sop_class_uid = MODALITY_WORKLIST
+        answer.service_class_application_information = accepted
+        answers.append(answer)
     # No answer to a user identity: it is not verified here, and an answer would say that it was (PS3.7 D.3.3.7).
 
     return AssociationRequest(
@@ -506,39 +570,51 @@ def _negotiate(request: A_ASSOCIATE_RQ, pdu_bytes_max: int) -> AssociationReques
         implementation_class_uid=str(user.implementation_class_uid or ""),
         implementation_version=user.implementation_version_name or "",
         worklist_negotiation=offered,
-        acceptance=_accept_pdu(request, results, answers, pdu_bytes_max),
+        acceptance=_accept_pdu(request, context_items, answers, pdu_bytes_max),
     )
 
 
-def _negotiate_context(
-    item: PresentationContextItemRQ, proposed_roles: _Roles
-) -> tuple[PresentationContext, list[SCP_SCU_RoleSelectionNegotiation]]:
-    """The answer to one proposed context, with the role selection answers that go with it."""
-    proposed = item.to_primitive()
-    readable = [uid for uid in proposed.transfer_syntax if uid in TRANSFER_SYNTAXES]
-    if proposed.abstract_syntax in SOP_CLASSES and readable:
-        # The requester's order of transfer syntaxes decides, so ours is made the same.
-        supported = build_context(proposed.abstract_syntax, list[str | UID](readable))
-        supported.scu_role, supported.scp_role = True, False  # the requester may be SCU, and only that
-        (result,), roles = negotiate_as_acceptor([proposed], [supported], proposed_roles)
-        return result, list(roles)
-    proposed.result = 4 if proposed.abstract_syntax in SOP_CLASSES else 3
-    if not proposed.transfer_syntax:
-        # One that offers nothing is malformed (PS3.8 9.3.2.2) but harmless; the answer has to name something.
-        proposed.add_transfer_syntax(IMPLICIT_VR_LITTLE_ENDIAN)
-    return proposed, []
+def _negotiate_context(proposal: _Proposal, scu: Mapping[str, bool]) -> tuple[_Result, str]:
+    """The answer to one proposed context, and the transfer syntax it names: a meaningless one where it refuses."""
+    proposed = proposal.transfer_syntaxes
+    any_syntax = proposed[0] if proposed else IMPLICIT_VR_LITTLE_ENDIAN
+    if proposal.abstract_syntax not in SOP_CLASSES:
+        return _Result.ABSTRACT_SYNTAX_NOT_SUPPORTED, any_syntax
+    # The requester's order of transfer syntaxes decides.
+    readable = next((uid for uid in proposed if uid in TRANSFER_SYNTAXES), None)
+    if readable is None:
+        return _Result.TRANSFER_SYNTAXES_NOT_SUPPORTED, any_syntax
+    if not scu.get(proposal.abstract_syntax, True):
+        return _Result.USER_REJECTION, readable  # it wants to be SCP only, and so do we
+    return _Result.ACCEPTANCE, readable
 
 
-def _refused_extensions(offered: bytes) -> SOPClassExtendedNegotiationSubItem:
-    """The worklist's answer: no fuzzy names, no time zone adjustment; as many bytes as were offered, 3 or 4."""
-    answer = SOPClassExtendedNegotiationSubItem()
-    answer.sop_class_uid = MODALITY_WORKLIST
-    answer.service_class_application_information = b"\x01\x01\x00\x00"[: max(3, min(len(offered), 4))]
-    return answer
+def _context_item(context_id: int, result: _Result, transfer_syntax: str) -> bytes:
+    """A presentation context in the answer (PS3.8 9.3.3.2)."""
+    uid = transfer_syntax.encode("ascii")
+    return _CONTEXT_AC.pack(0x21, len(uid) + 8, context_id, result, _TRANSFER_SYNTAX, len(uid)) + uid
+
+
+def _role_item(sop_class_uid: str) -> PDUItem:
+    """The requester may be SCU of this class, and only that."""
+    item = SCP_SCU_RoleSelectionSubItem()
+    item.sop_class_uid = sop_class_uid
+    item.scu_role, item.scp_role = True, False
+    return item
+
+
+def accepted_extensions(offered: bytes) -> bytes:
+    """The answer to the worklist's extended negotiation (PS3.4 K.5.1): fuzzy names and time zones as they were asked.
+
+    Three bytes are answered with three, more with four; fewer say nothing that could be answered, and get b"".
+    """
+    if len(offered) < 3:
+        return b""
+    return bytes((1, 1, *(int(asked == 1) for asked in offered[2:4])))
 
 
 def _accept_pdu(
-    request: A_ASSOCIATE_RQ, results: list[PresentationContext], answers: list[PDUItem], pdu_bytes_max: int
+    request: A_ASSOCIATE_RQ, context_items: list[bytes], answers: list[PDUItem], pdu_bytes_max: int
 ) -> bytes:
     application_context = ApplicationContextItem()
     application_context.application_context_name = APPLICATION_CONTEXT
@@ -555,13 +631,12 @@ def _accept_pdu(
     pdu = A_ASSOCIATE_AC()
     pdu.reserved_aet = request.called_ae_title
     pdu.reserved_aec = request.calling_ae_title
-    pdu.variable_items = [application_context]
-    for result in results:
-        item = PresentationContextItemAC()
-        item.from_primitive(result)
-        pdu.variable_items.append(item)
-    pdu.variable_items.append(user)
-    return pdu.encode()
+    pdu.variable_items = [application_context, user]
+    encoded = pdu.encode()
+    # The contexts stand between the two (PS3.8 Table 9-17).
+    place = _REQUEST_ITEMS + _ITEM.size + len(APPLICATION_CONTEXT)
+    body = b"".join((encoded[_HEADER.size : place], *context_items, encoded[place:]))
+    return _HEADER.pack(encoded[0], len(body)) + body
 
 
 def _read_data(pdu: bytes) -> tuple[PDV, ...]:
@@ -645,16 +720,30 @@ class Acceptor:
         outputs: list[Output] = []
         if self._lost:
             return outputs
-        self._buffer += data
+        held: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            held = self._buffer
+        start = 0
         try:
-            while (pdu := self._next_pdu()) is not None:
-                outputs += self._on_pdu(pdu)
+            while self.state is not _IDLE and (end := self._pdu_end(held, start)):
+                outputs += self._on_pdu(bytes(held[start:end]))
+                start = end
         except _InvalidPDU as invalid:
             outputs += self._on(Event.INVALID_PDU, invalid.reason)
             self._lost = True
-        if self._lost or self._closed:
+        if self._lost or self.state is _IDLE:
             self._buffer.clear()
+        elif held is self._buffer:
+            del self._buffer[:start]
+        elif start < len(data):
+            self._buffer += data[start:]
         return outputs
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a PDU has begun to arrive and is not complete."""
+        return bool(self._buffer)
 
     # What the caller decides
 
@@ -685,31 +774,23 @@ class Acceptor:
 
     # The machine
 
-    @property
-    def _closed(self) -> bool:
-        return self.state is State.IDLE
-
-    def _next_pdu(self) -> bytes | None:
-        buffer = self._buffer
-        if self._closed or len(buffer) < _HEADER.size:
-            return None
-        pdu_type, length = _HEADER.unpack_from(buffer)
-        if pdu_type not in _PDU_EVENTS:
-            raise _InvalidPDU(AbortReason.UNRECOGNISED_PDU)
+    def _pdu_end(self, held: bytes | bytearray, start: int) -> int:
+        """Where the PDU ends that begins at `start`; 0 while it is not complete. Raises _InvalidPDU by its header."""
+        if len(held) - start < _HEADER.size:
+            return 0
+        pdu_type, length = _HEADER.unpack_from(held, start)
         if pdu_type == _DATA_TF:
             bound = self._pdu_bytes_max
+        elif pdu_type not in _PDU_EVENTS:
+            raise _InvalidPDU(AbortReason.UNRECOGNISED_PDU)
         elif pdu_type in _SHORT_PDUS:
             bound = 4
         else:
             bound = REQUEST_BYTES_MAX
         if length > bound or (pdu_type in _SHORT_PDUS and length != bound):
             raise _InvalidPDU(AbortReason.INVALID_PDU_PARAMETER)
-        end = _HEADER.size + length
-        if len(buffer) < end:
-            return None
-        pdu = bytes(buffer[:end])
-        del buffer[:end]
-        return pdu
+        end = start + _HEADER.size + int(length)
+        return end if end <= len(held) else 0
 
     def _on_pdu(self, pdu: bytes) -> list[Output]:
         event = _PDU_EVENTS[pdu[0]]
@@ -718,7 +799,7 @@ class Acceptor:
         if action is Action.AE_6:
             request = _decoded(_request, pdu, self._pdu_bytes_max)
             return self._on(event, request)
-        if action in (Action.DT_2, Action.AR_6):
+        if action in _TAKE_DATA:
             return self._on(event, _decoded(_read_data, pdu))
         if event is Event.ABORT_PDU:
             return self._on(event, _decoded(_read_abort, pdu))
@@ -728,7 +809,7 @@ class Acceptor:
         action = TRANSITIONS[self.state, event]
         if action is Action.NONE:
             return []
-        if action is Action.AE_6 and isinstance(argument, Rejection):
+        if type(argument) is Rejection and action is Action.AE_6:
             self.state = State.AWAITING_CLOSE
             return [SendBytes(_reject_pdu(argument)), AssociationRejected(argument), Signal.START_ARTIM]
         self.state = NEXT_STATE[action] or self.state
@@ -738,6 +819,8 @@ class Acceptor:
         fixed = _FIXED_OUTPUTS.get(action)
         if fixed is not None:
             return list(fixed)
+        if action in _TAKE_DATA:
+            return [DataReceived(cast(tuple[PDV, ...], argument))]
         match action:
             case Action.AE_6:
                 request = cast(AssociationRequest, argument)
@@ -747,8 +830,6 @@ class Acceptor:
                 return [SendBytes(self._acceptance)]
             case Action.AE_8:
                 return [SendBytes(_reject_pdu(cast(Rejection, argument))), Signal.START_ARTIM]
-            case Action.DT_2 | Action.AR_6:
-                return [DataReceived(cast(tuple[PDV, ...], argument))]
             case Action.AA_1 | Action.AA_8:
                 return self._abort(argument)
             case Action.AA_3:

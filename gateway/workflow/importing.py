@@ -8,6 +8,6 @@ from gateway.workflow.orders import Circumstances, apply_events
 from gateway.workflow.ports import Unit
 
 
-def import_item(unit: Unit, item: ImportedItem, mint: Mint, issuers: Issuers, at: datetime) -> None:
-    """Hold the item like an order that came by a feed; the same item again updates it. Raises Refused."""
-    apply_events(unit, [item.event], Circumstances(f"import of {item.name}", mint, issuers), at)
+def import_item(unit: Unit, item: ImportedItem, mint: Mint, issuers: Issuers, at: datetime, site: str = "") -> None:
+    """Hold the item like an order of `site` that came by a feed; the same item again updates it. Raises Refused."""
+    apply_events(unit, [item.event], Circumstances(f"import of {item.name}", mint, issuers, site=site), at)

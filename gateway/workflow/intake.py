@@ -40,10 +40,11 @@ class Feed:
     redirect_merged: bool = True
     processing_ids: frozenset[str] = frozenset("PD")
     ignore: frozenset[str] = frozenset()
+    site: str = ""
 
     def circumstances(self, cause: str) -> Circumstances:
         """How the events of one message are applied."""
-        return Circumstances(cause, self.mint, self.issuers, self.issuer, self.redirect_merged)
+        return Circumstances(cause, self.mint, self.issuers, self.issuer, self.redirect_merged, self.site)
 
 
 @dataclass(frozen=True, slots=True)

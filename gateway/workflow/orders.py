@@ -26,13 +26,14 @@ _IDENTIFYING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What applies to all events of one input. `cause` goes into the history of steps."""
+    """What applies to all events of one input. `cause` goes into the history of steps, `site` to new orders."""
 
     cause: str
     mint: Mint = field(repr=False)
     issuers: Issuers = field(default_factory=Issuers, repr=False)
     default_issuer: str = ""
     redirect_merged: bool = True
+    site: str = ""
 
 
 def apply_events(
@@ -64,7 +65,7 @@ def _apply_order(unit: Unit, event: OrderEvent, under: Circumstances, at: dateti
     else:
         patient = _upsert_patient(unit, event.patient, under, at, notes)
     visit = _upsert_visit(unit, patient, event.visit, at, held.visit_id if held else None)
-    applied = apply(held, event, patient, visit, under.mint)
+    applied = apply(held, event, patient, visit, under.mint, under.site)
     saved = unit.save_order(applied.order, under.cause, at) if applied.order != held else applied.order
     notes += applied.notes
     link_waiting(

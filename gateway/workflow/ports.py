@@ -4,9 +4,10 @@
 answered positively (design rule 1). `Reader` never changes anything.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
 
 from gateway.domain.identifiers import Identifier
@@ -50,6 +51,54 @@ class StoredMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryRecord:
+    """A worklist query as it was asked and answered, kept so that an empty list can be explained.
+
+    `negotiation` is the extended negotiation offered (PS3.4 K.5.1). `notes` say what was odd about the identifier
+    and hold no values. `status` is the final DIMSE status.
+    """
+
+    at: datetime
+    calling_ae_title: str
+    called_ae_title: str
+    remote_host: str
+    transfer_syntax: str
+    identifier: bytes = field(repr=False)
+    status: int = 0
+    matches: int = 0
+    milliseconds: float = 0.0
+    negotiation: bytes = b""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredQuery:
+    """A kept query with its number."""
+
+    id: int
+    record: QueryRecord
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """What happened to a step: its status and start from `at` on, and why."""
+
+    at: datetime
+    status: SPSStatus
+    start_local: str
+    cause: str
+
+
+class ItemKey(StrEnum):
+    """What people look an item up by. An order number is the placer's or the filler's."""
+
+    ACCESSION = "accession number"
+    PATIENT = "patient ID"
+    ORDER = "order number"
+    STEP = "scheduled procedure step ID"
+
+
+@dataclass(frozen=True, slots=True)
 class StepRef:
     """A held step found for an MPPS: where it is, and whose it is."""
 
@@ -64,11 +113,38 @@ class StepRef:
 class Reader(Protocol):
     """Reading for answers; a reader holds no transaction between calls."""
 
+    left_out: Callable[[int, Exception], None]
+    """Told the step and the reason of an item that cannot be read; whoever answers sets it."""
+
     def candidates(self, narrowing: Narrowing) -> Sequence[tuple[int, int]]:
         """(step id, revision) of every listed step that may match, by start; a superset of the truth."""
 
     def items(self, step_ids: Iterable[int]) -> Sequence[WorklistItem]:
         """Those steps as they are now, in the order asked; a step that went away meanwhile is left out."""
+
+
+class Records(Reader, Protocol):
+    """Reading for explanations: what is held, what came, and what was asked."""
+
+    def items_by(self, key: ItemKey, value: str) -> Sequence[WorklistItem]:
+        """The items of any status with this key, whoever issued it."""
+
+    def step_history(self, step_id: int) -> Sequence[HistoryEntry]:
+        """What happened to a step, first things first."""
+
+    def list_messages(
+        self, limit: int, listener: str = "", disposition: str = "", key: str = ""
+    ) -> Sequence[StoredMessage]:
+        """The newest messages of which every filter holds that is given; `key` is a business key, whole."""
+
+    def troubled_messages(self, limit: int) -> Sequence[StoredMessage]:
+        """The newest of the late messages that changed nothing: refused, unreadable, held or ignored."""
+
+    def newest_messages(self) -> Sequence[StoredMessage]:
+        """The newest message of each listener."""
+
+    def queries(self, calling_ae_title: str = "", limit: int = 50) -> Sequence[StoredQuery]:
+        """The newest kept queries, of one caller where it is named."""
 
 
 class Unit(Protocol):
@@ -112,6 +188,10 @@ class Unit(Protocol):
     def order(self, order_id: int) -> Order | None: ...
     def save_order(self, order: Order, cause: str, at: datetime) -> Order:
         """Insert or update with procedures and steps, status history by `cause`; returns it with its ids."""
+
+    # queries
+    def add_queries(self, records: Sequence[QueryRecord], per_device_max: int) -> None:
+        """Keep these; of each calling AE title only the newest `per_device_max` stay."""
 
     # performed steps
     def performed_step(self, sop_instance_uid: str) -> PerformedStep | None: ...

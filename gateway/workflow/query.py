@@ -1,18 +1,19 @@
 """A modality asks for its worklist (RAD-5, PS3.4 annex K).
 
-The device registry says what the caller may see, the store narrows by index, the matcher decides, and each answer is
+The registry says who calls and what may be seen, the store narrows by index, the matcher decides, and each answer is
 encoded once per revision and shape. Ids and revisions are read first and the read is over before anything is sent,
-so a slow peer holds no transaction.
+so a slow peer holds no transaction. Where they are those of the last time, so is the answer.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from datetime import date, tzinfo
 
-from gateway.domain.attributes import values
-from gateway.domain.devices import Device, Sees
-from gateway.domain.matching import Narrowing
+from gateway.domain.devices import CalledWorklist, Device, Devices, WhenMore
+from gateway.domain.matching import MatchingRules
 from gateway.domain.refusal import Refused
+from gateway.domain.visibility import View, view_of
 from gateway.domain.worklist import WorklistItem
 from gateway.wire.dimse import FindAnswer, Status
 from gateway.wire.worklist_dataset import EncodedAnswers, PreparedQuery, encode_answer, prepare_query
@@ -30,6 +31,46 @@ CHUNK = 32
 IDENTIFIER_BYTES_MAX = 65_536
 """A query that asks for every attribute of the worklist by name has 4 KB."""
 
+LISTS_BYTES_MAX = 32 * 1_048_576
+"""Complete answers kept as they were given: the lists of today of some thousand devices."""
+
+_FUZZY, _TIMEZONE = 2, 3  # places in the extended negotiation of the worklist (PS3.4 table K.5-1, from 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, which worklist it called, by which rules it is matched, and what it may see today."""
+
+    device: Device
+    worklist: CalledWorklist
+    rules: MatchingRules
+    view: View
+
+
+def caller_of(
+    devices: Devices,
+    calling_ae_title: str,
+    called_ae_title: str,
+    negotiation: bytes,
+    zone: tzinfo | None,
+    today: date,
+) -> Caller | None:
+    """The caller of an association; None means that it is not to be served.
+
+    `negotiation` is the extended negotiation it offered (PS3.4 K.5.1), b'' for none.
+    """
+    device, worklist = devices.device(calling_ae_title), devices.worklist(called_ae_title)
+    if device is None or worklist is None:
+        return None
+    rules = MatchingRules(
+        fuzzy_names=negotiation[_FUZZY : _FUZZY + 1] == b"\x01",
+        timezone_adjusted=negotiation[_TIMEZONE : _TIMEZONE + 1] == b"\x01",
+        zone=zone,
+        empty_values=device.profile.empty_values,
+        whole_names=device.profile.whole_names,
+    )
+    return Caller(device, worklist, rules, view_of(devices, device, worklist, today))
+
 
 def _tell_nobody(step_id: int, reason: Exception) -> None:
     """For a worklist whose bad items nobody wants to know."""
@@ -43,15 +84,17 @@ class Worklist:
     ) -> None:
         """`unavailable` is what the reader raises when it cannot read now.
 
-        `left_out` is told the step and the reason when an item cannot be written; the others are answered.
+        `left_out` is told the step and the reason when an item cannot be read or written; the others are answered.
         """
+        reader.left_out = left_out
         self._reader = reader
         self._unavailable = unavailable
         self._left_out = left_out
         self._encoded = EncodedAnswers(ENCODED_BYTES_MAX)
         self._items: OrderedDict[int, WorklistItem] = OrderedDict()
+        self._lists = _Lists(LISTS_BYTES_MAX)
 
-    def answer(self, device: Device, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
+    def answer(self, caller: Caller, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
         """Pending for each match, then Success; a refusal (A900) or failure (A700) in its place.
 
         None says that nothing was found in the last few milliseconds, so that others have their turn.
@@ -61,39 +104,59 @@ class Worklist:
             yield FindAnswer(Status.OUT_OF_RESOURCES, None, "the identifier is longer than any worklist query")
             return
         try:
-            prepared = prepare_query(identifier, transfer_syntax)
+            prepared = prepare_query(identifier, transfer_syntax, caller.device.profile, caller.rules)
         except Refused as refused:
             first = refused.refusals[0]
             yield FindAnswer(Status.IDENTIFIER_DOES_NOT_MATCH, None, str(first), _offending(first.where))
             return
-        pending = Status.PENDING if prepared.supported else Status.PENDING_WITH_WARNING
+        profile, sent = caller.device.profile, 0
         try:
-            for encoded in self._matches(device, prepared):
-                yield FindAnswer(pending, encoded) if encoded is not None else None
+            for found in self._matches(caller.view, prepared):
+                if found is not None:
+                    if profile.answers_max and sent == profile.answers_max:
+                        yield _CUT[profile.when_more]
+                        return
+                    sent += 1
+                yield found
         except self._unavailable:
             yield FindAnswer(Status.OUT_OF_RESOURCES, None, "the worklist cannot be read now")
             return
-        yield FindAnswer(Status.SUCCESS)
+        yield _SUCCESS
 
-    def _matches(self, device: Device, prepared: PreparedQuery) -> Iterator[bytes | None]:
-        may_see = _visibility(device)
-        narrowing = visible(prepared.query.narrowing(), device)
-        refs = self._reader.candidates(narrowing)
+    def notes(self, caller: Caller, transfer_syntax: str, identifier: bytes) -> tuple[str, ...]:
+        """What was odd about an identifier, for the record of the query; holds no values."""
+        if len(identifier) > IDENTIFIER_BYTES_MAX:
+            return ()
+        try:
+            return prepare_query(identifier, transfer_syntax, caller.device.profile, caller.rules).identifier.notes
+        except Refused as refused:
+            return tuple(map(str, refused.refusals))
+
+    def _matches(self, view: View, prepared: PreparedQuery) -> Iterator[FindAnswer | None]:
+        asked = prepared.query.narrowing()
+        refs = self._reader.candidates(view.narrow(asked))
+        kept = self._lists.get(prepared, view, refs)
+        if kept is not None:
+            yield from kept
+            return
+        answers: list[FindAnswer] = []
+        whole = prepared.shape.cacheable
         for first in range(0, len(refs), CHUNK):
             chunk = refs[first : first + CHUNK]
             for item in self._current(chunk):
-                if item.status not in narrowing.statuses:
-                    continue  # it left the list while a slow device took the answers before it
                 try:
-                    if may_see(item) and prepared.query.matches(item.attributes, item.status):
-                        encoded = self._encode(item, prepared)
-                    else:
-                        continue
+                    if not (view.admits(item, asked) and prepared.query.matches(item.attributes, item.status)):
+                        continue  # or it left the list while a slow device took the answers before it
+                    found = FindAnswer(prepared.pending(item), self._encode(item, prepared))
                 except Exception as reason:
                     self._left_out(item.step_id, reason)  # design rule 4: one bad item spoils no answer
+                    whole = False
                     continue
-                yield encoded
+                answers.append(found)
+                yield found
             yield None
+        if whole:
+            self._lists.put(prepared, view, refs, answers)
 
     def _encode(self, item: WorklistItem, prepared: PreparedQuery) -> bytes:
         encoded = self._encoded.get(item.step_id, item.revision, prepared.shape)
@@ -122,21 +185,53 @@ class Worklist:
         return item
 
 
-def visible(narrowing: Narrowing, device: Device) -> Narrowing:
-    """The narrowing within what the device may see."""
-    if device.sees is Sees.ALL:
-        return narrowing
-    own = frozenset({device.ae_title})
-    if narrowing.station_ae_titles and not narrowing.station_ae_titles & own:
-        # The key names other stations only; a step may still be scheduled to both, which the matcher decides.
-        return narrowing
-    return replace(narrowing, station_ae_titles=own)
+_SUCCESS = FindAnswer(Status.SUCCESS)
+_CUT = {
+    WhenMore.FAILURE: FindAnswer(Status.OUT_OF_RESOURCES, None, "more items match than this device is answered"),
+    WhenMore.SUCCESS: _SUCCESS,
+}
 
 
-def _visibility(device: Device) -> Callable[[WorklistItem], bool]:
-    if device.sees is Sees.ALL:
-        return lambda _: True
-    return lambda item: device.ae_title in values(item.step, "ScheduledStationAETitle")
+class _Lists:
+    """Answers as they were last given, by query and view, while the same revisions of the same items may match.
+
+    Bounded by the bytes of their identifiers, the least lately used go first.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        # The query is kept with its answer: while it is, no other can have its id.
+        self._held: OrderedDict[
+            tuple[int, View], tuple[PreparedQuery, Sequence[tuple[int, int]], list[FindAnswer], int]
+        ] = OrderedDict()
+
+    def get(self, prepared: PreparedQuery, view: View, refs: Sequence[tuple[int, int]]) -> list[FindAnswer] | None:
+        """The answers for exactly these revisions; None where they have to be found."""
+        key = (id(prepared), view)
+        held = self._held.get(key)
+        if held is None or held[1] != refs:
+            return None
+        self._held.move_to_end(key)
+        return held[2]
+
+    def put(
+        self, prepared: PreparedQuery, view: View, refs: Sequence[tuple[int, int]], answers: list[FindAnswer]
+    ) -> None:
+        """Keep them in place of those for other revisions."""
+        key = (id(prepared), view)
+        before = self._held.pop(key, None)
+        if before is not None:
+            self._bytes -= before[3]
+        # A reference takes some 150 bytes of Python's, an answer some 200 besides its identifier.
+        size = 1_000 + 150 * len(refs) + sum(len(each.identifier or b"") + 200 for each in answers)
+        if size > self._bytes_max // 8:
+            return  # a query for everything must not push out everyone else's
+        self._held[key] = (prepared, refs, answers, size)
+        self._bytes += size
+        while self._bytes > self._bytes_max:
+            _, (*_, oldest) = self._held.popitem(last=False)
+            self._bytes -= oldest
 
 
 def _offending(where: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: the budgets of the gateway beside its peers, in one run of about five minutes.
+"""`python -m tests.benchmarks`: the budgets of the gateway beside its peers, in one run of about ten minutes.
 
 Prints the table and writes docs/benchmarks.md; `--quick` only shows within seconds that everything still runs, and
 writes nothing. None of this is a timed test: machines differ, ratios on one machine do much less.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.benchmarks import peers
 from tests.benchmarks.measure import fsyncs_per_second, machine, round_trips_per_second
-from tests.benchmarks.report import page, print_table
+from tests.benchmarks.report import Row, Section, page, print_table
 from tests.benchmarks.scenarios import FULL, QUICK, SCENARIOS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
@@ -33,17 +33,19 @@ def main() -> None:
         syncs = fsyncs_per_second(folder)
         with peers.echo() as port:
             trips = asyncio.run(round_trips_per_second(port))
-        rows = [row for scenario in SCENARIOS for row in scenario(folder, QUICK if quick else FULL, progress)]
+        found = [each for scenario in SCENARIOS for each in scenario(folder, QUICK if quick else FULL, progress)]
+    rows = [each for each in found if isinstance(each, Row)]
+    sections = [each for each in found if isinstance(each, Section)]
     facts = [
         *machine(),
         ("Disk", f"{syncs:,.0f} durable writes of 4 KiB a second (fsync)"),
         ("Loopback", f"{trips:,.0f} round trips a second of one byte between two processes, one after the other"),
     ]
-    print_table(rows, facts)
+    print_table(rows, sections, facts)
     if quick:
         print("Everything runs. This was too short to judge a budget by.")
     else:
-        PAGE.write_text(page(rows, facts), encoding="utf-8")
+        PAGE.write_text(page(rows, sections, facts), encoding="utf-8")
         print(f"Written to {PAGE.relative_to(PAGE.parents[1])}")
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import platform
+import re
+import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -82,8 +84,30 @@ class _Run:
 
     def rate(self) -> Rate:
         durations = sorted(self._durations)
-        percentile = durations[min(len(durations) - 1, int(len(durations) * 0.99))]
-        return Rate(len(durations) / self._elapsed, statistics.median(durations) * 1000, percentile * 1000)
+        return Rate(
+            len(durations) / self._elapsed, statistics.median(durations) * 1000, percentile(durations, 0.99) * 1000
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CPUSeconds:
+    """The time a process has had a core, in its own code and in the kernel for it."""
+
+    user: float
+    system: float
+
+
+def cpu_seconds(pid: int) -> CPUSeconds:
+    """As Linux counts it, in hundredths of a second."""
+    # The second field is the program's name in parentheses, which may hold spaces (proc(5)).
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    tick = os.sysconf("SC_CLK_TCK")
+    return CPUSeconds(int(fields[11]) / tick, int(fields[12]) / tick)
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value that this share of them does not exceed; they are sorted and not empty."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def resident_megabytes(pid: int) -> float:
@@ -129,7 +153,8 @@ def machine() -> list[tuple[str, str]]:
             "Libraries",
             ", ".join(f"{name} {version(name)}" for name in ("pynetdicom", "pydicom", "hl7apy", "sqlalchemy")),
         ),
-        ("DCMTK", _dcmtk_version()),
+        ("DCMTK", _version_of("wlmscpfs", r"wlmscpfs v(\S+)")),
+        ("Orthanc", _version_of("Orthanc", r"Orthanc (\S+)")),
     ]
 
 
@@ -141,9 +166,10 @@ def _cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def _dcmtk_version() -> str:
-    try:
-        said = subprocess.run(["wlmscpfs", "--version"], capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
+def _version_of(program: str, pattern: str) -> str:
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    if found is None:
         return "not installed"
-    return said.split("wlmscpfs ", 1)[-1].split(" ", 1)[0]
+    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(pattern, said)
+    return version[1] if version else "unknown"

@@ -1,10 +1,12 @@
-"""The peers to be measured against, each in a process of its own: wlmscpfs, stock pynetdicom, hl7apy.
+"""The peers to be measured against, each in a process of its own: wlmscpfs, Orthanc, stock pynetdicom, hl7apy.
 
 Each gets the kindest setting we know: pynetdicom answers from an index over prepared datasets, hl7apy only parses and
-acknowledges and keeps nothing, wlmscpfs is as Debian ships it.
+acknowledges and keeps nothing, wlmscpfs and Orthanc are as Debian ships them, over a folder of files.
 """
 
 import asyncio
+import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,14 +15,19 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
+import uvloop
 from pydicom.dataset import Dataset
 
 from gateway.testing import free_port
 from gateway.wire.mllp import wrap
-from tests.benchmarks.population import item, order
+from tests.benchmarks.population import item, numbers, order
 
 START_S = 60.0  # preparing 10,000 datasets takes a while
+STOP_S = 20.0
+RELEASE_RP = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
+ORTHANC_WORKLISTS = Path("/usr/share/orthanc/plugins/libModalityWorklists.so")
 
 
 @contextmanager
@@ -28,6 +35,46 @@ def wlmscpfs(folder: Path) -> Iterator[int]:
     """DCMTK's worklist server over the subfolders of `folder`, one per called AE title; its port."""
     port = free_port()
     with _running(["wlmscpfs", "--data-files-path", str(folder), "--disable-host-lookup", str(port)], port):
+        yield port
+
+
+def program(name: str) -> str | None:
+    """Where a peer's program is; None where it is not installed, Orthanc also where its worklist plug-in is not."""
+    if name == "Orthanc" and not ORTHANC_WORKLISTS.exists():
+        return None
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin")  # where Debian keeps servers
+
+
+@contextmanager
+def orthanc(files: Path, work: Path) -> Iterator[int]:
+    """Orthanc's worklist plug-in over the files in a folder; its port. `work` is a new folder for its own files."""
+    port = free_port()
+    settings = {
+        "StorageDirectory": str(work / "store"),
+        "IndexDirectory": str(work / "store"),
+        "Plugins": [str(ORTHANC_WORKLISTS)],
+        "Worklists": {"Enable": True, "Database": str(files), "FilterIssuerAet": False},
+        "HttpServerEnabled": False,
+        "DicomServerEnabled": True,
+        "DicomAet": "GATEWAY",
+        "DicomPort": port,
+        "DicomAlwaysAllowFindWorklist": True,
+        "DefaultEncoding": "Utf8",
+    }
+    (work / "store").mkdir(parents=True)
+    configuration = work / "orthanc.json"
+    configuration.write_text(json.dumps(settings), encoding="utf-8")
+    with _running([program("Orthanc") or "Orthanc", str(configuration)], port):
+        yield port
+
+
+@contextmanager
+def canned(accept: bytes, answer: bytes, folder: Path) -> Iterator[int]:
+    """A server that plays back an A-ASSOCIATE-AC and the answers to one C-FIND, whatever it is sent; its port."""
+    port = free_port()
+    for name, data in (("accept", accept), ("answer", answer)):
+        (folder / name).write_bytes(data)
+    with _running([sys.executable, "-m", "tests.benchmarks.peers", "canned", str(port), str(folder)], port):
         yield port
 
 
@@ -67,7 +114,11 @@ def _running(command: list[str], port: int) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _listens(port: int) -> bool:
@@ -82,7 +133,7 @@ def serve_worklist(port: int, items: int) -> None:
 
     by_station_and_day: dict[tuple[str, str], list[Dataset]] = defaultdict(list)
     everything: list[Dataset] = []
-    for number in range(items):
+    for number in numbers(items):
         dataset = item(order(number))
         step = dataset.ScheduledProcedureStepSequence[0]
         by_station_and_day[step.ScheduledStationAETitle, step.ScheduledProcedureStepStartDate].append(dataset)
@@ -119,6 +170,26 @@ async def serve_hl7(port: int) -> None:
     await server.serve_forever()
 
 
+class _Playback(asyncio.Protocol):
+    """The least that can be done for an association: look at the type of PDU, and write bytes."""
+
+    accept, answer = b"", b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+
+    def data_received(self, data: bytes) -> None:
+        # Each request of the load client fits into one segment, so it comes whole.
+        self._transport.write({1: self.accept, 4: self.answer, 5: RELEASE_RP}[data[0]])
+
+
+async def serve_canned(port: int, folder: Path) -> None:
+    """Until terminated."""
+    _Playback.accept, _Playback.answer = ((folder / name).read_bytes() for name in ("accept", "answer"))
+    server = await asyncio.get_running_loop().create_server(_Playback, "127.0.0.1", port, backlog=512)
+    await server.serve_forever()
+
+
 async def serve_echo(port: int) -> None:
     """Until terminated."""
 
@@ -137,5 +208,7 @@ if __name__ == "__main__":
             serve_worklist(int(port), int(items))
         case ["hl7", port]:
             asyncio.run(serve_hl7(int(port)))
+        case ["canned", port, folder]:
+            uvloop.run(serve_canned(int(port), Path(folder)))  # the event loop that the gateway runs on
         case ["echo", port]:
             asyncio.run(serve_echo(int(port)))

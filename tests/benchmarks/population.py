@@ -1,11 +1,13 @@
 """The same worklist for everybody: as orders for our store, as `.wl` files for wlmscpfs, as datasets for pynetdicom.
 
 Orders come in groups of ten that share station and day, so a query by both has ten matches however many items there
-are. A store is filled in this process: one order is read and mapped as any message is, then saved over and over with
-other identifiers. Over MLLP 100,000 orders would take most of the run.
+are. From 1,000 items on, 500 of them are one busy station's day, and nobody is scheduled to `NOBODYS_STATION`.
+
+A store is filled in this process: one order is read and mapped as any message is, then saved over and over with other
+identifiers. Over MLLP 100,000 orders would take most of the run.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -27,6 +29,11 @@ from gateway.workflow import intake
 GROUP = 10
 STATIONS = 40
 FIRST_DAY = datetime(2026, 7, 6, 7, 0)
+NOBODYS_STATION, BUSY_STATION = "STATION98", "STATION99"
+BUSY_ORDERS = 500
+BUSY_FIRST = 900_000_000
+"""The number of the busy station's first order."""
+
 ORDERS_PER_TRANSACTION = 500
 CODE = "UNLISTED"  # in no procedure catalogue, which would add times that depend on the start
 
@@ -40,8 +47,22 @@ TEMPLATE = ImagingOrder(
 )
 
 
+def others(size: int) -> int:
+    """How many orders of a worklist of this size come in groups of ten."""
+    return size - BUSY_ORDERS if size >= 2 * BUSY_ORDERS else size
+
+
+def numbers(size: int, held: int = 0) -> list[int]:
+    """The numbers of the orders that make a worklist of this size, without those of the smaller one already held."""
+    busy = range(BUSY_FIRST, BUSY_FIRST + BUSY_ORDERS) if others(held) == held and others(size) < size else ()
+    return [*busy, *range(others(held), others(size))]
+
+
 def order(number: int) -> ImagingOrder:
-    """The order with this number, counting from 0."""
+    """The order with this number, counting from 0; those of the busy station from `BUSY_FIRST`."""
+    if number >= BUSY_FIRST:
+        start = FIRST_DAY + timedelta(minutes=number - BUSY_FIRST)
+        return ImagingOrder(number, invented_person(number), start, BUSY_STATION, code=CODE)
     group, place = divmod(number, GROUP)
     start = FIRST_DAY + timedelta(days=group // STATIONS, minutes=30 * place)
     return ImagingOrder(number, invented_person(number), start, station_of(group), code=CODE)
@@ -57,7 +78,7 @@ def day_of(group: int) -> str:
     return f"{FIRST_DAY + timedelta(days=group // STATIONS):%Y%m%d}"
 
 
-def fill(config: Path, first: int, count: int) -> None:
+def fill(config: Path, numbers: Sequence[int]) -> None:
     """Add orders to a site's store, which nobody else may have open."""
     site = load_site(config)
     now = datetime.now(UTC)
@@ -72,14 +93,13 @@ def fill(config: Path, first: int, count: int) -> None:
         assert make_patient
         assert make_order
 
-        def save_all(unit: StoreUnit, numbers: range) -> None:
-            for number in numbers:
+        def save_all(unit: StoreUnit, chunk: Sequence[int]) -> None:
+            for number in chunk:
                 texts = _texts_of(order(number))
                 patient_id = unit.save_patient(make_patient(texts), now)
                 unit.save_order(replace(make_order(texts), patient_id=patient_id), "filled", now)
 
-        numbers = range(first, first + count)
-        for begin in range(0, count, ORDERS_PER_TRANSACTION):
+        for begin in range(0, len(numbers), ORDERS_PER_TRANSACTION):
             chunk = numbers[begin : begin + ORDERS_PER_TRANSACTION]
             store.write(lambda unit, chunk=chunk: save_all(unit, chunk)).result()
 
@@ -144,11 +164,11 @@ def item(of: ImagingOrder) -> Dataset:
     return found
 
 
-def write_worklist_files(folder: Path, first: int, count: int) -> None:
-    """Add orders to a folder that wlmscpfs serves."""
+def write_worklist_files(folder: Path, numbers: Sequence[int]) -> None:
+    """Add orders to a folder that wlmscpfs and Orthanc serve."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "lockfile").touch()
-    for number in range(first, first + count):
+    for number in numbers:
         write_worklist_file(folder / f"{number:09}.wl", item(order(number)))
 
 

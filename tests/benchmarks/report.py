@@ -1,5 +1,6 @@
 """The table: what was measured, beside which peer, and whether it keeps the budget; as text and as a page."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 HEADINGS = ("What", "Gateway", "Median, 99% within", "Peer", "Ratio", "Budget", "Kept")
+PAGE_WIDTH = 120
 UNATTENDED_WIDTH = 160  # where no terminal says how wide it is
 
 INTRODUCTION = """\
@@ -65,27 +67,37 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """As text, under the headings."""
         unit = "x" if self.theirs else f" {self.unit}"
-        bounds = [f"at least {_number(self.at_least)}{unit}"] if self.at_least is not None else []
-        bounds += [f"at most {_number(self.at_most)}{unit}"] if self.at_most is not None else []
+        bounds = [f"at least {number(self.at_least)}{unit}"] if self.at_least is not None else []
+        bounds += [f"at most {number(self.at_most)}{unit}"] if self.at_most is not None else []
         return (
             self.what,
-            f"{_number(self.ours)} {self.unit}",
+            f"{number(self.ours)} {self.unit}",
             self.times,
-            f"{self.peer}: {_number(self.theirs)} {self.unit}" if self.theirs else self.peer,
-            f"{_number(self.ratio)}x" if self.ratio is not None else "",
+            f"{self.peer}: {number(self.theirs)} {self.unit}" if self.theirs else self.peer,
+            f"{number(self.ratio)}x" if self.ratio is not None else "",
             ", ".join(bounds),
             {True: "yes", False: "NO", None: ""}[self.kept],
         )
 
 
-def _number(value: float) -> str:
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table of its own, with what it says in a few sentences. Nothing in it is judged."""
+
+    title: str
+    text: str
+    headings: tuple[str, ...]
+    lines: Sequence[tuple[str, ...]]
+
+
+def number(value: float) -> str:
     """Three digits are all that a shared machine can promise."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def print_table(rows: Sequence[Row], facts: Sequence[tuple[str, str]]) -> None:
+def print_table(rows: Sequence[Row], sections: Sequence[Section], facts: Sequence[tuple[str, str]]) -> None:
     """For the terminal."""
     console = Console()
     if not console.is_terminal:
@@ -94,16 +106,22 @@ def print_table(rows: Sequence[Row], facts: Sequence[tuple[str, str]]) -> None:
     for row in rows:
         table.add_row(*row.cells(), style="red" if row.kept is False else "")
     console.print(table)
+    for section in sections:
+        further = Table(*section.headings, title=section.title)
+        for line in section.lines:
+            further.add_row(*line)
+        console.print(further)
     for name, fact in facts:
         console.print(f"{name}: {fact}", highlight=False)
 
 
-def page(rows: Sequence[Row], facts: Sequence[tuple[str, str]]) -> str:
+def page(rows: Sequence[Row], sections: Sequence[Section], facts: Sequence[tuple[str, str]]) -> str:
     """`docs/benchmarks.md`."""
     return "\n".join([
         *INTRODUCTION.splitlines(),
         *_markdown_table(HEADINGS, [row.cells() for row in rows]),
         "",
+        *(line for section in sections for line in _section(section)),
         "## The machine",
         "",
         *_markdown_table(("What", "Which"), facts),
@@ -111,6 +129,17 @@ def page(rows: Sequence[Row], facts: Sequence[tuple[str, str]]) -> str:
         *EXPLANATION.splitlines(),
         "",
     ])  # fmt: skip
+
+
+def _section(section: Section) -> list[str]:
+    return [
+        f"## {section.title}",
+        "",
+        *textwrap.wrap(section.text, PAGE_WIDTH, break_on_hyphens=False),
+        "",
+        *_markdown_table(section.headings, section.lines),
+        "",
+    ]
 
 
 def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

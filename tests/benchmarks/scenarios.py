@@ -1,8 +1,7 @@
-"""What is measured: one function for each group of budgets, and each gives the rows of the table that it fills."""
+"""What is measured: one function for each group of budgets, and each gives the rows and sections that it fills."""
 
 import asyncio
 import random
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
@@ -11,119 +10,240 @@ from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
+import uvloop
+
 from gateway.edges.mllp import MLLPClient
-from gateway.testing import Acknowledgement, ServiceProcess, omi, site, worklist_identifier
-from gateway.testing.load import LoadAssociation, encode_association, encode_create, encode_find, encode_set, exchanged
+from gateway.testing import Acknowledgement, ServiceProcess, omi, site
+from gateway.testing.load import LoadAssociation, encode_create, encode_set, exchanged
 from gateway.testing.modality import final_state, performed_step
 from tests.benchmarks import peers, population
+from tests.benchmarks.crowd import crowd
 from tests.benchmarks.measure import Operation, Rate, rate_of, rates, resident_megabytes
-from tests.benchmarks.report import Row
+from tests.benchmarks.memory import kept
+from tests.benchmarks.profiled import where_the_time_goes
+from tests.benchmarks.questions import ASSOCIATE, HOST, asking_once, group_request, query_rates
+from tests.benchmarks.report import Row, Section, number
 
-HOST = "127.0.0.1"
 CLIENTS, SENDERS, MODALITIES = 4, 8, 8
-LONG_ANSWER = 500
 START_S_MAX = 60.0
-ASSOCIATE = encode_association("BENCHMARK")
 SUCCESS = 0x0000
 
+ALL_CLIENTS = (1, 4, 16)
+ALL_MATCHES = (0, population.GROUP, population.BUSY_ORDERS)
+NO_LIMIT = 4_096
+"""Associations from one address: here it stands for a whole department."""
+
 WLMSCPFS_BUDGET = {100: 3.0, 1_000: 20.0, 10_000: 200.0}
+PYNETDICOM_LONG_BUDGET = 30.0
 LARGEST_BUDGET = 0.8
 
 Progress = Callable[[str], None]
+Found = Row | Section
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is done: sizes of the worklist that peers bear as well; the largest, which is held against the rate at
-    the size `compared`; and seconds for each figure.
+    """How much is done.
+
+    `sizes` of the worklist that peers bear as well; the `largest`, which is held against the rate at the size
+    `compared`; `seconds` for each figure that stands beside a peer, `cell_seconds` for each of the matrix;
+    `crowd_seconds` of `devices` that ask every two seconds, once for each number of `workers`.
     """
 
     sizes: tuple[int, ...]
     largest: int
     compared: int
     seconds: float
+    cell_seconds: float
+    crowd_seconds: float
+    devices: int
+    workers: tuple[int, ...]
 
 
-FULL = Scale((100, 1_000, 10_000), 100_000, 1_000, 4.0)
-QUICK = Scale((50,), 200, 50, 0.2)
+FULL = Scale((100, 1_000, 10_000), 100_000, 1_000, 3.0, 1.0, 20.0, 500, (0, 2))
+QUICK = Scale((50,), 1_100, 50, 0.2, 0.05, 1.0, 20, (0,))
 
 
-def worklists(folder: Path, scale: Scale, progress: Progress) -> list[Row]:
-    """The common query at every size beside its peers; memory, start and performed steps with the largest."""
-    config = site(folder / "worklist")
+def department(folder: Path, **overrides: object) -> Path:
+    """A site whose listener takes all the load from one address."""
+    dicom = {"associations_max": NO_LIMIT, "associations_per_address_max": NO_LIMIT}
+    return site(folder, dicom=dicom, **overrides)
+
+
+def worklists(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
+    """The common queries at every size beside its peers; memory, start and performed steps with the largest."""
+    config = department(folder / "worklist")
     with ServiceProcess(config) as service:
-        rows = [Row("memory, idle", resident_megabytes(service.pid), "MB", at_most=150)]
+        found: list[Found] = [Row("memory, idle", resident_megabytes(service.pid), "MB", at_most=150)]
+    matrix = _Matrix(scale.cell_seconds)
     held = 0
     for size in scale.sizes:
-        progress(_what(size))
-        population.fill(config, held, size - held)
+        progress(f"{size:,} items")
+        population.fill(config, population.numbers(size, held))
         with ExitStack() as running:
             named = {"stock pynetdicom": running.enter_context(peers.pynetdicom_worklist(size))}
-            if shutil.which("wlmscpfs"):
-                population.write_worklist_files(folder / "files" / "GATEWAY", held, size - held)
-                named["wlmscpfs"] = running.enter_context(peers.wlmscpfs(folder / "files"))
+            named |= _file_servers(running, folder, size, held)
             service = running.enter_context(ServiceProcess(config))
-            ports = (service.dicom_port, *named.values())
-            ours, *theirs = asyncio.run(rates([_todays_lists(port, size) for port in ports], scale.seconds))
-        for name, measured in zip(named, theirs, strict=True):
-            budget = WLMSCPFS_BUDGET.get(size) if name == "wlmscpfs" else None
-            rows.append(_against(_what(size), ours, name, measured, budget))
+            for matches, many in _beside_peers(size):
+                progress(_what(size, matches, many))
+                ports = (service.dicom_port, *named.values())
+                ours, *theirs = uvloop.run(query_rates(ports, size, matches, CLIENTS, scale.seconds, many=many))
+                for name, measured in zip(named, theirs, strict=True):
+                    budget = _budget(name, size, matches, many)
+                    found.append(_against(_what(size, matches, many), ours, name, measured, budget))
+            progress(f"matrix, {size:,} items")
+            matrix.measure(service.dicom_port, size)
         held = size
-    return rows + _largest_worklist(folder, config, held, scale, progress)
+    return found + _largest_worklist(folder, config, held, scale, progress, matrix) + [matrix.section()]
 
 
-def _largest_worklist(folder: Path, config: Path, held: int, scale: Scale, progress: Progress) -> list[Row]:
+def _file_servers(running: ExitStack, folder: Path, size: int, held: int) -> dict[str, int]:
+    """The installed servers over a folder of worklist files, and the port of each."""
+    files = folder / "files" / "GATEWAY"
+    population.write_worklist_files(files, population.numbers(size, held))
+    named = {}
+    if peers.program("wlmscpfs"):
+        named["wlmscpfs"] = running.enter_context(peers.wlmscpfs(files.parent))
+    if peers.program("Orthanc"):
+        named["Orthanc"] = running.enter_context(peers.orthanc(files, folder / f"orthanc{size}"))
+    return named
+
+
+def _beside_peers(size: int) -> list[tuple[int, bool]]:
+    """(matches, many queries an association): with 10,000 items some peers need seconds for one answer."""
+    rows = [(population.GROUP, False)]
+    if size < 10_000:
+        rows += [(population.GROUP, True), (0, False)]
+    if population.others(size) < size:
+        rows.append((population.BUSY_ORDERS, False))
+    return rows
+
+
+def _budget(peer: str, size: int, matches: int, many: bool) -> float | None:
+    if many:
+        return None
+    if peer == "wlmscpfs" and matches == population.GROUP:
+        return WLMSCPFS_BUDGET.get(size)
+    return PYNETDICOM_LONG_BUDGET if peer == "stock pynetdicom" and matches == population.BUSY_ORDERS else None
+
+
+class _Matrix:
+    """Our own rate in every combination."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._lines: list[tuple[str, ...]] = []
+
+    def measure(self, port: int, size: int) -> None:
+        """Every combination for a worklist of this size."""
+        for matches in ALL_MATCHES:
+            if matches == population.BUSY_ORDERS and population.others(size) == size:
+                continue
+            cells = [
+                uvloop.run(query_rates([port], size, matches, clients, self._seconds, many=many))[0]
+                for many in (False, True)
+                for clients in ALL_CLIENTS
+            ]
+            self._lines.append((f"{size:,}", str(matches), *(_cell(measured) for measured in cells)))
+
+    def section(self) -> Section:
+        """All that was measured."""
+        return Section(
+            "Every combination",
+            "The gateway alone, one process: answers a second, and the time within which 99% of them came. `once` is "
+            "an association with one query, `again` one of many queries of an association that stays open.",
+            (
+                "Items", "Matches", *(f"once, {n} client{'s' if n > 1 else ''}" for n in ALL_CLIENTS),
+                *(f"again, {n} client{'s' if n > 1 else ''}" for n in ALL_CLIENTS),
+            ),
+            self._lines,
+        )  # fmt: skip
+
+
+def _cell(measured: Rate) -> str:
+    return f"{number(measured.per_s)} /s, {measured.p99_ms:.1f} ms"
+
+
+def _largest_worklist(
+    folder: Path, config: Path, held: int, scale: Scale, progress: Progress, matrix: _Matrix
+) -> list[Found]:
     size = scale.largest
-    compared = site(folder / "compared")
-    population.fill(compared, 0, scale.compared)
+    compared = department(folder / "compared")
+    population.fill(compared, population.numbers(scale.compared))
     progress(f"filling the store up to {size:,} items")
-    population.fill(config, held, size - held)
-    progress(_what(size))
-    start_s = asyncio.run(_first_answer_s(ServiceProcess(config)))
+    population.fill(config, population.numbers(size, held))
+    what = _what(size, population.GROUP, False)
+    progress(what)
+    start_s = uvloop.run(_first_answer_s(ServiceProcess(config)))
     with ServiceProcess(config) as service:
+        before = resident_megabytes(service.pid)
         with ServiceProcess(compared) as small:
-            contestants = [_todays_lists(service.dicom_port, size), _todays_lists(small.dicom_port, scale.compared)]
-            ours, own = asyncio.run(rates(contestants, scale.seconds))
+            ours, own = uvloop.run(_both_sizes(service.dicom_port, size, small.dicom_port, scale))
         progress("every item once")
-        anew = asyncio.run(_ask_for_everything(service.dicom_port, size))
+        anew = uvloop.run(_ask_for_everything(service.dicom_port, size))
         memory = resident_megabytes(service.pid)
+        progress(f"matrix, {size:,} items")
+        matrix.measure(service.dicom_port, size)
         progress("performed steps")
-        (pairs,) = asyncio.run(rates([_performing(service.dicom_port, size)], scale.seconds))
+        (pairs,) = uvloop.run(rates([_performing(service.dicom_port, size)], scale.seconds))
+    progress("memory of what is kept")
     return [
-        _against(_what(size), ours, f"gateway, {scale.compared:,} items", own, LARGEST_BUDGET),
+        _against(what, ours, f"gateway, {scale.compared:,} items", own, LARGEST_BUDGET),
         Row("the same, each list for the first time", anew.per_s, "/s", times=_times(anew)),
+        Row(f"memory, {size:,} items, none served", before, "MB"),
         Row(f"memory, {size:,} items served", memory, "MB", at_most=400),
+        *kept(config),
         Row(f"start to first answer, {size:,} items", start_s, "s", at_most=2),
         Row(f"performed steps, {MODALITIES} modalities", pairs.per_s, "/s", at_least=300, times=_times(pairs)),
     ]
 
 
-def long_answers(folder: Path, scale: Scale, progress: Progress) -> list[Row]:
-    """Answers of 500 matches, beside pynetdicom."""
-    what = f"associate, ask, release: {LONG_ANSWER} of {LONG_ANSWER} items"
-    progress(what)
-    config = site(folder / "long")
-    population.fill(config, 0, LONG_ANSWER)
-    with ServiceProcess(config) as service, peers.pynetdicom_worklist(LONG_ANSWER) as port:
-        contestants = [_long_lists(service.dicom_port), _long_lists(port)]
-        ours, theirs = asyncio.run(rates(contestants, scale.seconds))
-    return [_against(what, ours, "stock pynetdicom", theirs, 30.0)]
+async def _both_sizes(large_port: int, size: int, small_port: int, scale: Scale) -> list[Rate]:
+    """The same lists of today from both, in turns."""
+    today = min(population.STATIONS, population.others(scale.compared) // population.GROUP)
+    requests = [group_request(group) for group in range(today)]
+    assert size >= scale.compared
+    return await rates(
+        [
+            [asking_once(port, lambda: random.choice(requests), population.GROUP)] * CLIENTS
+            for port in (large_port, small_port)
+        ],
+        scale.seconds,
+    )
 
 
-def orders(folder: Path, scale: Scale, progress: Progress) -> list[Row]:
+def crowds(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
+    """A department at its worst hour, with and without further processes that answer."""
+    return [
+        row
+        for workers in scale.workers
+        for row in crowd(
+            department(folder / f"crowd{workers}", workers=workers), scale.devices, scale.crowd_seconds, progress
+        )
+    ]
+
+
+def profile(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
+    """Where the time of the common query goes, and how near that is to what asyncio can do at all."""
+    config = department(folder / "profile")
+    population.fill(config, population.numbers(scale.compared))
+    return where_the_time_goes(folder, config, scale.compared, scale.seconds, progress)
+
+
+def orders(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
     """Durable orders over MLLP, beside a server that only parses with hl7apy and acknowledges."""
-    rows = []
+    rows: list[Found] = []
     for senders, budget in ((SENDERS, 10.0), (1, 4.0)):
         what = f"orders, {senders} sender{'s' if senders > 1 else ''}"
         progress(what)
         with ServiceProcess(site(folder / f"orders{senders}")) as service, peers.hl7apy_receiver() as port:
-            ours, theirs = asyncio.run(_order_rates((service.hl7_port, port), senders, scale.seconds))
+            ours, theirs = uvloop.run(_order_rates((service.hl7_port, port), senders, scale.seconds))
         rows.append(_against(what, ours, "hl7apy, nothing kept", theirs, budget))
     return rows
 
 
-def _what(size: int) -> str:
-    return f"associate, ask, release: {population.GROUP} of {size:,} items"
+def _what(size: int, matches: int, many: bool) -> str:
+    return f"{'ask again' if many else 'associate, ask, release'}: {matches} of {size:,} items"
 
 
 def _against(what: str, ours: Rate, peer: str, theirs: Rate, at_least: float | None) -> Row:
@@ -134,38 +254,9 @@ def _times(measured: Rate) -> str:
     return f"median {measured.median_ms:.1f} ms, 99% {measured.p99_ms:.1f} ms"
 
 
-_STATION_AND_DAY = encode_find(
-    worklist_identifier({"ScheduledStationAETitle": "STATIONXX", "ScheduledProcedureStepStartDate": "19991231"})
-)
-_EVERYTHING = encode_find(worklist_identifier({"Modality": "CT"}))
-
-
-def _group_request(group: int) -> bytes:
-    station, day = population.station_of(group), population.day_of(group)
-    return exchanged(_STATION_AND_DAY, {"STATIONXX": station, "19991231": day})
-
-
-def _query(port: int, groups: Callable[[], int]) -> Operation:
-    """One association that asks for a group's station and day."""
-
-    async def ask() -> None:
-        request = _group_request(groups())
-        async with LoadAssociation(HOST, port, ASSOCIATE) as association:
-            matches = await association.find(request)
-        assert matches == population.GROUP, f"{matches} matches"
-
-    return ask
-
-
-def _todays_lists(port: int, size: int) -> list[Operation]:
-    """As modalities ask: each for its own station on the first day, which is today to them, over and over."""
-    today = min(population.STATIONS, size // population.GROUP)
-    return [_query(port, lambda: random.randrange(today))] * CLIENTS
-
-
 async def _first_answer_s(service: ServiceProcess) -> float:
     """From the start of the process to the first list answered. It is stopped afterwards."""
-    ask = _query(service.dicom_port, lambda: 0)
+    ask = asking_once(service.dicom_port, lambda: group_request(0), population.GROUP)
     began = time.perf_counter()
     service.launch()
     try:
@@ -182,18 +273,10 @@ async def _first_answer_s(service: ServiceProcess) -> float:
 
 async def _ask_for_everything(port: int, size: int) -> Rate:
     """Every group of the worklist once, by as many clients; the rate is that of lists nobody asked for before."""
-    groups = size // population.GROUP
+    groups = population.others(size) // population.GROUP
     each = iter(range(groups))
-    return await rate_of([_query(port, lambda: next(each))] * CLIENTS, groups)
-
-
-def _long_lists(port: int) -> list[Operation]:
-    async def ask() -> None:
-        async with LoadAssociation(HOST, port, ASSOCIATE) as association:
-            matches = await association.find(_EVERYTHING)
-        assert matches == LONG_ANSWER, f"{matches} matches"
-
-    return [ask] * CLIENTS
+    ask = asking_once(port, lambda: group_request(next(each)), population.GROUP)
+    return await rate_of([ask] * CLIENTS, groups)
 
 
 async def _order_rates(ports: Sequence[int], senders: int, seconds: float) -> list[Rate]:
@@ -226,7 +309,7 @@ def _performing(port: int, size: int) -> list[Operation]:
 
     async def perform() -> None:
         number = next(numbers)
-        order = population.order(number % size)
+        order = population.order(number % population.others(size))
         new_uid = {uid: f"2.25.9{number:09}"}
         texts = new_uid | {
             held.study_instance_uid: order.study_instance_uid,
@@ -242,4 +325,4 @@ def _performing(port: int, size: int) -> list[Operation]:
     return [perform] * MODALITIES
 
 
-SCENARIOS: Sequence[Callable[[Path, Scale, Progress], list[Row]]] = (orders, long_answers, worklists)
+SCENARIOS: Sequence[Callable[[Path, Scale, Progress], list[Found]]] = (orders, crowds, profile, worklists)

@@ -3,8 +3,6 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from population import day_of, fill, order, station_of
-
 from gateway.config import load_site
 from gateway.domain.attributes import ATTRIBUTES, Attributes, Level
 from gateway.domain.identifiers import Mint
@@ -13,6 +11,7 @@ from gateway.edges.store import Store
 from gateway.processing import feeds_of
 from gateway.testing import omi, site
 from gateway.workflow import intake
+from tests.benchmarks.population import BUSY_STATION, NOBODYS_STATION, day_of, fill, numbers, order, station_of
 
 COUNT = 20
 OF_THE_VISIT = {attribute.tag for attribute in ATTRIBUTES if attribute.level is Level.VISIT}  # filled orders have none
@@ -27,7 +26,7 @@ def held_items(config: Path) -> list[Attributes]:
 
 def test_a_filled_order_is_the_order_that_its_message_makes(tmp_path: Path) -> None:
     filled = site(tmp_path / "filled")
-    fill(filled, 0, COUNT)
+    fill(filled, range(COUNT))
 
     received = site(tmp_path / "received")
     settings = load_site(received)
@@ -46,3 +45,20 @@ def test_ten_orders_share_station_and_day() -> None:
         orders = [order(number) for number in range(group * 10, group * 10 + 10)]
         assert {one.station for one in orders} == {station_of(group)}
         assert {f"{one.start:%Y%m%d}" for one in orders} == {day_of(group)}
+
+
+def test_from_a_thousand_items_on_five_hundred_are_one_stations_day() -> None:
+    assert [order(number).station for number in numbers(100)].count(BUSY_STATION) == 0
+    for size in (1_000, 10_000):
+        orders = [order(number) for number in numbers(size)]
+        busy = [one for one in orders if one.station == BUSY_STATION]
+        assert (len(orders), len(busy)) == (size, 500)
+        assert {one.start.date() for one in busy} == {busy[0].start.date()}
+        assert NOBODYS_STATION not in {one.station for one in orders}
+
+
+def test_a_worklist_grows_by_what_it_lacks() -> None:
+    held: list[int] = []
+    for before, size in ((0, 100), (100, 1_000), (1_000, 10_000)):
+        held += numbers(size, before)
+        assert sorted(held) == sorted(numbers(size))

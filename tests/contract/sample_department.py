@@ -11,7 +11,7 @@ from gateway.domain.order import Order, Procedure, Step
 from gateway.domain.patient import Patient, Visit
 from gateway.domain.performed import MPPSState, PerformedStep
 from gateway.domain.worklist import SPSStatus
-from gateway.workflow.ports import MessageRecord
+from gateway.workflow.ports import MessageRecord, QueryRecord
 
 NOW = datetime(2026, 11, 23, 7, 30, tzinfo=UTC)
 LATER = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
@@ -68,6 +68,7 @@ def procedure(number: int = 1, steps: Sequence[Step] = ()) -> Procedure:
 
 def order(patient_id: int, number: int = 1, visit_id: int | None = None, **parts: Any) -> Order:
     """An order of one procedure with one step; `procedures`, or a step's `stations`, `start`, `modality`, `status`."""
+    site = parts.pop("site", "")
     procedures = parts.pop("procedures", None) or (procedure(number, (step(number, **parts),)),)
     return Order(
         None,
@@ -77,6 +78,19 @@ def order(patient_id: int, number: int = 1, visit_id: int | None = None, **parts
         Identifier(f"FI{number}", "HOSPITAL"),
         attributes(RequestingPhysician={"Alphabetic": "Example^Otto"}),
         tuple(procedures),
+        site,
+    )
+
+
+def query(number: int = 1, calling: str = "CT1", **more: Any) -> QueryRecord:
+    return QueryRecord(
+        at=more.pop("at", NOW),
+        calling_ae_title=calling,
+        called_ae_title="GATEWAY",
+        remote_host="192.0.2.30",
+        transfer_syntax="1.2.840.10008.1.2",
+        identifier=more.pop("identifier", b"identifier %d" % number),
+        **more,
     )
 
 

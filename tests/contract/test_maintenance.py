@@ -1,5 +1,6 @@
 """The database file is made private, recognised by its release, copied whole while in use, and put back safely."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -8,15 +9,16 @@ import threading
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sample_department import NOW, message, order, patient
+from sample_department import NOW, message, order, patient, query
 
 from gateway.domain.matching import Narrowing
 from gateway.edges import maintenance
-from gateway.edges.database import SchemaTooNew, SchemaTooOld, StoreError, StoreUnavailable, database_path
+from gateway.edges.database import SchemaTooNew, SchemaTooOld, StoreError, StoreUnavailable, connect_to, database_path
 from gateway.edges.schema import SCHEMA_REVISION, metadata
 from gateway.edges.store import Store
 
@@ -32,6 +34,33 @@ def _said_revision(url: str, revision: str) -> None:
     connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
     connection.commit()
     connection.close()
+
+
+def _first_schema(path: Path) -> sqlite3.Connection:
+    """A database as the first release made it, with a department's rows."""
+    path.touch(mode=0o600)
+    configuration = Config()
+    configuration.set_main_option("script_location", str(MIGRATIONS))
+    engine = connect_to(f"sqlite:///{path}", busy_timeout_s=5)
+    with engine.begin() as connection:
+        configuration.attributes["connection"] = connection
+        command.upgrade(configuration, "0001")
+    engine.dispose()
+    database = sqlite3.connect(path)
+    names = {1: {"Alphabetic": "Müller^Anna"}, 2: {"Alphabetic": "Doe^Jane", "Ideographic": "木^李"}}
+    for number, name in names.items():
+        attributes = json.dumps({"00100010": {"vr": "PN", "Value": [name]}})
+        database.execute("INSERT INTO patients VALUES (?, ?, NULL, ?, 'then', 'then')",
+                         (number, f"P{number}", attributes))  # fmt: skip
+    database.execute("INSERT INTO patients VALUES (3, 'P3', NULL, '{', 'then', 'then')")
+    database.executemany("INSERT INTO patient_names VALUES (?, ?)", [(1, "as it was folded then"), (3, "kept")])
+    database.execute("INSERT INTO orders VALUES (1, 1, NULL, 'PL1', '', NULL, '', '{}', 'then', 'then')")
+    database.execute("INSERT INTO requested_procedures VALUES (1, 1, '2.25.1', 'R1', 'A1', '', '{}', 0)")
+    database.execute(
+        "INSERT INTO steps VALUES (1, 1, 1, 1, 'S1', 'SCHEDULED', 1, '20261123083000', '', '', 'CT', '{}', 0, 4)"
+    )
+    database.commit()
+    return database
 
 
 # --- making
@@ -279,3 +308,45 @@ def test_copy_by_hand_of_a_closed_database_opens_too(url, tmp_path):
     shutil.copy(database_path(url), tmp_path / "by-hand.db")
     with Store(f"sqlite:///{tmp_path / 'by-hand.db'}") as store:
         assert store.site_namespace()
+
+
+def test_upgrade_of_the_first_schema_keeps_what_is_held_and_finds_patients_by_name_anew(tmp_path):
+    path = tmp_path / "old.db"
+    url = f"sqlite:///{path}"
+    _first_schema(path).close()
+    with pytest.raises(SchemaTooOld, match="gateway upgrade"):
+        Store(url)
+    copy = maintenance.upgrade(url, NOW)
+    assert copy is not None
+    assert maintenance.upgrade(url, NOW) is None
+    with Store(url) as store:
+        assert store.reader.candidates(Narrowing(patient_name_prefix="muller")) == [(1, 4)]
+        assert store.reader.candidates(Narrowing(patient_name_prefix="as it was")) == []
+        (item,) = store.reader.items([1])
+        assert item.site == ""
+        order = store.reader.order(1)
+        assert (order.site, order.placer.value) == ("", "PL1")
+        store.write(lambda unit: unit.add_queries([query()], 10)).result(timeout=10)
+        assert len(store.reader.queries("CT1")) == 1
+        with store._engine.connect() as connection:
+            names = connection.exec_driver_sql("SELECT folded FROM patient_names WHERE patient_id = 2").scalars()
+            assert {"doe^jane", "木^李"} <= set(names)
+            kept = connection.exec_driver_sql("SELECT folded FROM patient_names WHERE patient_id = 3").scalars()
+            assert list(kept) == ["kept"]
+            assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
+
+
+def test_an_upgrade_of_many_patients_reaches_the_last(tmp_path):
+    path = tmp_path / "old.db"
+    database = _first_schema(path)
+    name = json.dumps({"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Last^Person"}]}})
+    database.executemany(
+        "INSERT INTO patients VALUES (?, '', NULL, ?, 'then', 'then')", [(number, name) for number in range(10, 1310)]
+    )
+    database.commit()
+    database.close()
+    maintenance.upgrade(f"sqlite:///{path}", NOW)
+    database = sqlite3.connect(path)
+    found = database.execute("SELECT count(*) FROM patient_names WHERE folded = 'last^person'").fetchone()
+    database.close()
+    assert found == (1300,)

@@ -1,61 +1,40 @@
 """Worklist matching: the vectors of the worklist digest, each kind of matching, and narrowing that hides nothing."""
 
-import unicodedata
+import base64
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matching_items import ITEMS, attributes, start, within_step
 
 from gateway.domain.attributes import (
-    BY_KEYWORD,
+    ATTRIBUTES,
     SPS_SEQUENCE,
     TAG,
     Attributes,
+    Element,
+    Level,
+    Matching,
+    MatchKind,
     element,
-    person_name_value,
+    matching_kinds,
     text,
     values,
 )
-from gateway.domain.matching import Narrowing, Query, compile_query, fold_name, folded_groups, item_matcher, supported
+from gateway.domain.keys import unsupported_keys
+from gateway.domain.matching import LITERAL, MatchingRules, Narrowing, Query, compile_query, item_matcher
+from gateway.domain.mismatch import Mismatch
+from gateway.domain.names import name_index
 from gateway.domain.refusal import RefusalKind, Refused
 from gateway.domain.worklist import LISTED, SPSStatus, start_of
 
 
-def attributes(**said: Any) -> Attributes:
-    """Attributes by keyword: a value, a list of values, or None for a zero-length element; names as text."""
-    made: Attributes = {}
-    for keyword, value in said.items():
-        several = value if isinstance(value, list) else [] if value is None else [value]
-        if BY_KEYWORD[keyword].vr == "PN":
-            several = [person_name_value(name) for name in several]
-        made[TAG[keyword]] = element(keyword, *several)
-    return made
-
-
-def within_step(step: Attributes, **top: Any) -> Attributes:
-    return {**attributes(**top), SPS_SEQUENCE: element("ScheduledProcedureStepSequence", step)}
-
-
-def start(date: str | None, time: str | None, **more: Any) -> Attributes:
-    return attributes(ScheduledProcedureStepStartDate=date, ScheduledProcedureStepStartTime=time, **more)
-
-
-def item(ae: Any, modality: str, date: str, time: str, name: str, patient_id: str, accession: str | None) -> Attributes:
-    step = start(date, time, ScheduledStationAETitle=ae, Modality=modality, ScheduledPerformingPhysicianName=None)
-    return within_step(step, PatientName=name, PatientID=patient_id, AccessionNumber=accession)
-
-
-ITEMS = {
-    "S1": item("CT1", "CT", "20260705", "0930", "Doe^Jane", "100", "A1"),
-    "S2": item("CT1", "CT", "20260705", "1830", "Döring^Max", "101", "A2"),
-    "S3": item(["MR1", "MR2"], "MR", "20260706", "0700", "Yamada^Tarou=山田^太郎=やまだ^たろう", "102", "A3"),
-    "S4": item("US1", "US", "20260708", "0800", "Doe^John", "103", None),
-}
-
-
-def found(keys: Attributes) -> set[str]:
-    query = compile_query(keys)
+def found(keys: Attributes, rules: MatchingRules = LITERAL) -> set[str]:
+    query = compile_query(keys, rules)
     return {name for name, held in ITEMS.items() if query.matches(held)}
 
 
@@ -167,58 +146,6 @@ def test_all_problems_are_reported_at_once() -> None:
     assert len(refused.value.refusals) == 3
 
 
-NAME = "Döring^Max^Ludwig^^MD"
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        "Döring", "doring", "DÖRING^MAX", "d?ring", "D*", "*ring*", "^Max", "Döring^M*",
-        "Dör* ", "Doring^Max^Ludwig^^MD", "*Max*", "D*^M*^*", "Döring^", "döring^^^^MD", "Do\u0308ring", "D\ufffdring",
-    ],
-)  # fmt: skip
-def test_a_name_is_found(asked: str) -> None:
-    assert compile_query(attributes(PatientName=asked)).matches(attributes(PatientName=NAME))
-
-
-@pytest.mark.parametrize("asked", ["Dör", "Max", "Döring^Maxi", "D?ring?", "Döring^^^Dr", "Doe*", "=Döring"])
-def test_a_name_is_not_found(asked: str) -> None:
-    assert not compile_query(attributes(PatientName=asked)).matches(attributes(PatientName=NAME))
-
-
-@pytest.mark.parametrize(
-    ("asked", "expected"),
-    [
-        ("山田", True), ("やまだ^たろう", True), ("Yamada", True), ("=山田*", True), ("yamada=山田", True),
-        ("==やまだ", True), ("=やまだ", False), ("yamada=川田", False), ("=yamada", False), ("ﾔﾏﾀﾞ", False),
-    ],
-)  # fmt: skip
-def test_component_groups_of_a_name(asked: str, expected: bool) -> None:
-    assert compile_query(attributes(PatientName=asked)).matches(ITEMS["S3"]) is expected
-
-
-@pytest.mark.parametrize(
-    ("left", "right", "same"),
-    [
-        ("ÇELİK", "celik", True), ("Søren", "SOREN", True), ("Łukasz", "lukasz", True), ("Straße", "STRASSE", True),
-        ("Алёна", "АЛЕНА", True), ("Ñ", "n", True), ("ｶﾅ", "カナ", True), ("Ｄｏｅ", "doe", True), ("か", "が", False),
-        ("ΟΔΥΣΣΕΥΣ", "οδυσσευς", True), (" Doe ", "doe", True),
-    ],
-)  # fmt: skip
-def test_folding(left: str, right: str, same: bool) -> None:
-    assert (fold_name(left) == fold_name(right)) is same
-
-
-@given(st.text(max_size=12))
-def test_folding_twice_changes_nothing_more(name: str) -> None:
-    assert fold_name(fold_name(name)) == fold_name(name)
-
-
-@given(st.text(max_size=12))
-def test_folding_takes_either_normal_form(name: str) -> None:
-    assert fold_name(unicodedata.normalize("NFD", name)) == fold_name(unicodedata.normalize("NFC", name))
-
-
 @pytest.mark.parametrize(
     ("keys", "held", "expected"),
     [
@@ -265,28 +192,141 @@ def test_an_empty_item_asks_for_nothing() -> None:
     assert compile_query(keys).matches({})
 
 
-def test_private_keys_count_where_an_item_holds_the_attribute() -> None:
-    query = compile_query(
-        {"00090010": {"vr": "LO", "Value": ["ACME"]}, "00091001": {"vr": "UN", "InlineBinary": "WA=="}}
-    )
-    assert query.matches({"00091001": {"vr": "LO", "Value": ["X"]}})
-    assert not query.matches({"00091001": {"vr": "LO", "Value": ["Y"]}})
-    assert query.matches({})
+def private(block: str, creator: str | None, **held: Any) -> Attributes:
+    """Group 0009: the creator of a block, and elements of it by their last byte (`_01="X"`), a list being items."""
+    made: Attributes = {f"000900{block}": {"vr": "LO", "Value": [creator]}} if creator else {}
+    for name, value in held.items():
+        vr = "SQ" if isinstance(value, list) else "LO"
+        made[f"0009{block}{name[1:]}"] = {"vr": vr, "Value": value if isinstance(value, list) else [value]}
+    return made
+
+
+PRIVATE = private("10", "ACME", _01="X")
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        pytest.param(private("10", "ACME", _01="X"), True, id="same block"),
+        pytest.param(private("10", "ACME", _01="Y"), False, id="same block, other value"),
+        pytest.param(private("42", "ACME ", _01="X"), True, id="other block"),
+        pytest.param(private("42", "ACME", _01="Y"), False, id="other block, other value"),
+        pytest.param(private("10", "OTHER", _01="Y"), True, id="another's element"),
+        pytest.param(private("10", "OTHER", _01="Y") | private("11", "ACME", _01="X"), True, id="both, block moved"),
+        pytest.param(private("10", "OTHER", _01="X") | private("11", "ACME", _01="Y"), False, id="both, other value"),
+        pytest.param(private("10", None, _01="Y"), True, id="nobody's element"),
+        pytest.param(private("10", "ACME", _02="Y"), True, id="another element"),
+        pytest.param(private("10", "ACME", _01=""), False, id="held without a value"),
+        pytest.param({}, True, id="not held"),
+    ],
+)
+def test_private_keys_count_where_an_item_holds_the_attribute_of_that_creator(held: Attributes, expected: bool) -> None:
+    assert compile_query(PRIVATE).matches(held) is expected
+    assert (not compile_query(PRIVATE).explain(held)) is expected
+    step, step_query = within_step(held), compile_query(within_step(PRIVATE))
+    assert step_query.matches(step) is expected
+    nested_query = compile_query(private("10", "ACME", _05=[PRIVATE]))
+    assert nested_query.matches(private("77", "ACME", _05=[held])) is expected
+
+
+def test_a_private_key_of_unknown_vr_is_compared_as_the_text_it_most_often_is() -> None:
+    keys = private("10", "ACME") | {
+        "00091001": {"vr": "UN", "InlineBinary": base64.b64encode("Döring".encode()).decode()}
+    }
+    query = compile_query(keys | private("10", "ACME"))
+    assert query.matches(private("11", "ACME", _01="Döring"))
+    assert not query.matches(private("11", "ACME", _01="Doring"))
+
+
+def test_a_private_key_without_creator_means_the_same_tag() -> None:
+    query = compile_query(private("10", None, _01="X"))
+    assert query.matches(private("10", "ACME", _01="X"))
+    assert not query.matches(private("10", "ACME", _01="Y"))
 
 
 def test_step_attributes_on_top_are_no_worklist_keys() -> None:
-    assert found(attributes(Modality="XA")) == set(ITEMS)
-    assert not supported(attributes(Modality="XA"))
+    keys = attributes(Modality="XA", ScheduledStationAETitle=None)
+    assert found(keys) == set(ITEMS)
+    assert compile_query(keys).matches(attributes(Modality="CT"))
+    assert [key.place for key in unsupported_keys(keys)] == ["(0008,0060)", "(0040,0001)"]
+    assert compile_query(keys).notes == (
+        "(0008,0060) Modality is a key inside the Scheduled Procedure Step Sequence, and ignored where it is",
+    )
+    assert compile_query(within_step(attributes(PatientID="9"))).notes
 
 
 def test_support_is_by_the_table_and_the_place() -> None:
-    assert supported(
+    assert not unsupported_keys(
         within_step(start("20260705", None), PatientName="x", RequestedProcedureCodeSequence=code("A", "L"))
     )
-    assert supported({"00090010": {"vr": "LO", "Value": ["ACME"]}})
-    assert not supported({"00091001": {"vr": "LO"}})
-    assert not supported({"00181030": {"vr": "LO"}})
-    assert not supported(within_step(attributes(PatientID="1")))
+    assert not unsupported_keys({"00090010": {"vr": "LO", "Value": ["ACME"]}, "00080000": {"vr": "UL", "Value": [9]}})
+    assert not unsupported_keys({TAG[keyword]: {"vr": "SH"} for keyword in ("SpecificCharacterSet", "PatientID")})
+    assert [key.tag for key in unsupported_keys(PRIVATE)] == ["00091001"]
+    assert [key.tag for key in unsupported_keys({"00181030": {"vr": "LO"}})] == ["00181030"]
+    assert [key.place for key in unsupported_keys(within_step(attributes(PatientID="1")))] == [
+        "(0040,0100)[0]/(0010,0020)"
+    ]
+
+
+@pytest.mark.parametrize("wrap", [lambda held: held, within_step])
+def test_an_item_that_holds_an_unsupported_attribute_is_known(wrap: Any) -> None:
+    (key,) = unsupported_keys(wrap(PRIVATE))
+    assert key.held_by(wrap(private("33", "ACME", _01="Z")))
+    assert not key.held_by(wrap(private("10", "OTHER", _01="Z")))
+    assert not key.held_by(wrap({}))
+    assert not key.held_by({})
+
+
+@pytest.mark.parametrize("attribute", [row for row in ATTRIBUTES if row.level is not Level.IDENTIFIER])
+def test_every_key_of_the_table_is_compared_as_it_says(attribute: Any) -> None:
+    """A key with a value is met by that value and by no other, unless the table says that it excludes nothing."""
+    asked, other = {
+        "SQ": ([attributes(CodeValue="A")], [attributes(CodeValue="B")]),
+        "DA": (["20260705"], ["20260706"]), "TM": (["0930"], ["0931"]), "DT": (["20260705"], ["20260706"]),
+        "PN": ([{"Alphabetic": "Doe"}], [{"Alphabetic": "Roe"}]), "UI": (["1.2"], ["1.3"]), "US": ([1], [2]),
+        "DS": (["1"], ["2"]),
+    }.get(attribute.vr, (["A"], ["B"]))  # fmt: skip
+
+    def placed(of: list[Any]) -> Attributes:
+        held: Attributes = {attribute.tag: {"vr": attribute.vr, "Value": of}}
+        if attribute.tag == SPS_SEQUENCE:
+            return within_step(attributes(Modality="CT" if of is asked else "MR"))
+        if attribute.level is Level.STEP:
+            return within_step(held)
+        return attributes(PatientPrimaryLanguageCodeSequence=held) if attribute.level is Level.NESTED else held
+
+    query = compile_query(placed(asked))
+    kinds = matching_kinds(attribute)
+    assert query.matches(placed(asked))
+    assert query.matches(placed(other)) is (kinds in ((MatchKind.NONE,), (MatchKind.UNIVERSAL,)))
+    assert attribute.is_matched is not query.matches(placed(other))
+    assert not unsupported_keys(placed(asked))
+    if MatchKind.WILD_CARD in kinds:
+        wild = [{"Alphabetic": "D*"}] if attribute.vr == "PN" else ["A*"]
+        assert compile_query(placed(wild)).matches(placed(asked))
+        assert not compile_query(placed(wild)).matches(placed(other))
+    if MatchKind.RANGE in kinds:
+        span = {"DA": "20260705-20260705", "TM": "0930-0930", "DT": "20260705-20260705"}[attribute.vr]
+        assert compile_query(placed([span])).matches(placed(asked))
+        assert not compile_query(placed([span])).matches(placed(other))
+    if MatchKind.UID_LIST in kinds:
+        assert compile_query(placed(["9.9", *asked])).matches(placed(asked))
+
+
+def test_required_keys_are_those_of_the_two_standards() -> None:
+    assert {row.keyword for row in ATTRIBUTES if row.matching is Matching.REQUIRED} == {
+        "ScheduledProcedureStepSequence", "ScheduledStationAETitle", "ScheduledProcedureStepStartDate",
+        "ScheduledProcedureStepStartTime", "Modality", "ScheduledPerformingPhysicianName", "PatientName", "PatientID",
+        "AccessionNumber", "RequestedProcedureID",
+    }  # fmt: skip
+
+
+def test_identifier_attributes_are_never_matched() -> None:
+    for keyword in ("SpecificCharacterSet", "TimezoneOffsetFromUTC"):
+        said = {TAG[keyword]: {"vr": "SH", "Value": ["+0200"]}}
+        other = {TAG[keyword]: {"vr": "SH", "Value": ["+0900"]}}
+        assert compile_query(said).matches(other)
+        assert compile_query(within_step(said)).matches(within_step(other))
 
 
 def test_status_is_asked_of_the_step_itself() -> None:
@@ -313,6 +353,62 @@ def test_explanation_names_every_failed_key() -> None:
     assert compile_query({}).explain(ITEMS["S1"]) == ()
 
 
+PADDED = {TAG["PatientID"]: {"vr": "LO", "Value": ["0100 "]}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "rules", "of", "expected"),
+    [
+        (within_step(attributes(ScheduledStationAETitle="ct1")), LITERAL, "S1", "only the case differs"),
+        (PADDED, LITERAL, "S1", "only leading zeros differ"),
+        (attributes(PatientID="1-00"), LITERAL, "S1", "only blanks or punctuation differ"),
+        (attributes(AccessionNumber="a?"), LITERAL, "S1", "wild cards; the case counts"),
+        (attributes(AccessionNumber="A1"), LITERAL, "S4", "only an empty key matches"),
+        (attributes(PatientName="Jane^Doe"), LITERAL, "S1", "the other way round"),
+        (attributes(PatientName="Doe Jane"), LITERAL, "S1", "not parted by ^"),
+        (attributes(PatientName="Roe"), LITERAL, "S1", "component by component"),
+        (attributes(PatientName="Doe"), MatchingRules(whole_names=True), "S1", "asks for whole names"),
+        (attributes(PatientName="Smith"), MatchingRules(fuzzy_names=True), "S1", "nearly alike"),
+        (within_step(start("20260706", None)), LITERAL, "S1", "earlier than what was asked for"),
+        (within_step(start("20260701-20260704", None)), LITERAL, "S1", "later than the range, which includes both"),
+        (
+            within_step(start("20260705-20260706", "1000-0800")),
+            LITERAL,
+            "S1",
+            "date and time are one; the item is earl",
+        ),
+        (attributes(AccessionNumber='""'), MatchingRules(empty_values=True), "S1", "asks for items without a value"),
+        (
+            within_step(start("20260705", "0700-0800"), TimezoneOffsetFromUTC="+0000"),
+            MatchingRules(zone=ZoneInfo("Europe/Paris")),
+            "S2",
+            "on the clock of the query, which is at +0000; here it is 20260705 1830",
+        ),
+    ],
+)
+def test_an_explanation_hints_at_what_to_look_for(
+    keys: Attributes, rules: MatchingRules, of: str, expected: str
+) -> None:
+    (mismatch,) = compile_query(keys, rules).mismatches(ITEMS[of])
+    assert isinstance(mismatch, Mismatch)
+    assert expected in mismatch.hint
+    assert str(mismatch).endswith(f"({mismatch.hint})")
+
+
+def test_an_explanation_says_the_key_as_the_device_sent_it() -> None:
+    (mismatch,) = compile_query(PADDED).mismatches(ITEMS["S1"])
+    assert (mismatch.place, mismatch.keyword, mismatch.asked, mismatch.held) == (
+        "(0010,0020)", "PatientID", "0100 ", "100",
+    )  # fmt: skip
+
+
+def test_an_explanation_of_a_sequence_names_the_keys_that_no_item_meets_together() -> None:
+    held = attributes(RequestedProcedureCodeSequence=[code("A", "L1"), code("B", "L2")])
+    (reason,) = compile_query(attributes(RequestedProcedureCodeSequence=code("A", "L2"))).explain(held)
+    assert "CodeValue 'A', CodingSchemeDesignator 'L2'" in reason
+    assert "2 items" in reason
+
+
 def test_items_of_a_sequence_are_selected_by_value() -> None:
     selects = item_matcher(code("B", "L2"))
     assert selects is not None
@@ -320,26 +416,265 @@ def test_items_of_a_sequence_are_selected_by_value() -> None:
     assert item_matcher(attributes(CodeValue=None)) is None
 
 
+# --- empty values (PS3.4 C.2.2.2.7)
+
+EMPTY = MatchingRules(empty_values=True)
+
+
 @pytest.mark.parametrize(
-    ("asked", "held", "expected"),
+    ("keys", "held", "expected"),
     [
-        ("20260705", "20260705101500", True),
-        ("20260705-20260706", "20260706235959.999999", True),
-        ("20260705-", "20260704", False),
-        ("-2026", "20261231", True),
-        ("20260705100000+0000", "20260705120000+0200", True),
-        ("20260705100000+0000", "20260705100000+0200", False),
-        ("20260705100000", "20260705100000+0200", True),
+        (attributes(AccessionNumber='""'), {}, True),
+        (attributes(AccessionNumber='""'), attributes(AccessionNumber=None), True),
+        (attributes(AccessionNumber='""'), attributes(AccessionNumber=" "), True),
+        (attributes(AccessionNumber='""'), attributes(AccessionNumber="A1"), False),
+        (attributes(AccessionNumber='""'), attributes(AccessionNumber='""'), False),
+        (attributes(AccessionNumber=['""', "A1"]), attributes(AccessionNumber="A1"), True),
+        (attributes(AccessionNumber=['""', "A1"]), attributes(AccessionNumber="A2"), False),
+        (attributes(PatientName='""'), {}, True),
+        (attributes(PatientName='""'), attributes(PatientName="Doe"), False),
+        (attributes(PatientBirthDate='""'), attributes(PatientBirthDate=None), True),
+        (attributes(PatientBirthDate='""'), attributes(PatientBirthDate="19700101"), False),
+        (attributes(MedicalAlerts='""'), attributes(MedicalAlerts=["", "LATEX"]), False),
+        (within_step(attributes(ScheduledStationAETitle='""')), within_step(attributes(Modality="CT")), True),
+        (within_step(attributes(ScheduledStationAETitle='""')), ITEMS["S1"], False),
+        (within_step(start('""', "1000-1200")), within_step(start(None, "1100")), True),
+        (within_step(start('""', "1000-1200")), within_step(start("20260705", "1100")), False),
+        (attributes(RequestedProcedureCodeSequence=attributes(CodeValue='""')), {}, True),
+        (
+            attributes(RequestedProcedureCodeSequence=attributes(CodeValue='""')),
+            attributes(RequestedProcedureCodeSequence=attributes(CodeMeaning="Head")),
+            True,
+        ),
+        (
+            attributes(RequestedProcedureCodeSequence=attributes(CodeValue='""')),
+            attributes(RequestedProcedureCodeSequence=attributes(CodeValue="A")),
+            False,
+        ),
+        (attributes(RequestedProcedureCodeSequence=attributes(CodeValue='""', CodeMeaning="Head")), {}, False),
     ],
 )
-def test_date_times(asked: str, held: str, expected: bool) -> None:
-    query = compile_query({"00404005": {"vr": "DT", "Value": [asked]}})
-    assert query.matches({"00404005": {"vr": "DT", "Value": [held]}}) is expected
+def test_two_quotation_marks_ask_for_items_without_a_value(keys: Attributes, held: Attributes, expected: bool) -> None:
+    assert compile_query(keys, EMPTY).matches(held) is expected
 
 
-def test_a_date_time_that_is_none_is_refused() -> None:
+def test_two_quotation_marks_are_a_text_like_any_other_where_the_switch_is_off() -> None:
+    query = compile_query(attributes(AccessionNumber='""'))
+    assert query.matches(attributes(AccessionNumber='""'))
+    assert not query.matches({})
     with pytest.raises(Refused):
-        compile_query({"00404005": {"vr": "DT", "Value": ["noon"]}})
+        compile_query(attributes(PatientBirthDate='""'))
+
+
+# --- whole names
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [("Doe", False), ("Doe*", True), ("Doe^Jane", True), ("Doe^*", True), ("?oe", False), ("*Jane", True)],
+)
+@pytest.mark.parametrize("fuzzy", [False, True])
+def test_whole_names_have_no_component_that_the_key_leaves_out(asked: str, expected: bool, fuzzy: bool) -> None:
+    rules = MatchingRules(whole_names=True, fuzzy_names=fuzzy)
+    assert compile_query(attributes(PatientName=asked), rules).matches(ITEMS["S1"]) is expected
+    assert compile_query(attributes(PatientName="Doe"), rules).matches(attributes(PatientName="Doe^^^"))
+
+
+# --- fuzzy names: the rule itself is tested with the names
+
+
+def test_fuzzy_matching_is_for_every_person_name_and_nothing_else() -> None:
+    fuzzy = MatchingRules(fuzzy_names=True)
+    assert found(attributes(PatientName="Doering"), fuzzy) == {"S2"}
+    assert found(attributes(PatientName="Doering")) == set()
+    held = attributes(ReferringPhysicianName="Schmidt^Anna", PatientID="Schmidt")
+    assert compile_query(attributes(ReferringPhysicianName="Schmitt"), fuzzy).matches(held)
+    assert not compile_query(attributes(PatientID="Schmitt"), fuzzy).matches(held)
+
+
+# --- offsets from UTC
+
+BERLIN = ZoneInfo("Europe/Berlin")
+ZONED = MatchingRules(zone=BERLIN)
+
+
+@pytest.mark.parametrize(
+    ("offset", "date", "time", "held", "expected"),
+    [
+        pytest.param("+0000", "20260705", "0700-0800", ("20260705", "0930"), True, id="two hours earlier in UTC"),
+        pytest.param("+0000", "20260705", "0900-1000", ("20260705", "0930"), False, id="not by the wall"),
+        pytest.param("+0200", "20260705", "0930", ("20260705", "0930"), True, id="the same clock"),
+        pytest.param("+0000", "20260704", "2330", ("20260705", "0130"), True, id="midnight passes: the day before"),
+        pytest.param("+0000", "20260705", "2330", ("20260705", "0130"), False, id="not the day after"),
+        pytest.param("+0900", "20260706", "0130", ("20260705", "1830"), True, id="midnight passes: the day after"),
+        pytest.param("+0000", "20260704-20260705", "2300-0100", ("20260705", "0130"), True, id="one interval, moved"),
+        pytest.param("+0000", "20260704-20260705", "2300-0100", ("20260705", "0330"), False, id="behind it"),
+        pytest.param("+0000", "20260704-", "2330-", ("20260705", "0130"), True, id="open end"),
+        pytest.param("+0000", "-20260704", "-2330", ("20260705", "0130"), True, id="open start"),
+        pytest.param("+0000", None, "2330", ("20260705", "0130"), True, id="a time without a date"),
+        pytest.param("+0000", "20260705", None, ("20260705", "0130"), True, id="a date alone is the department's"),
+        pytest.param("+0000", "20260704", None, ("20260705", "0130"), False, id="and never moved"),
+        pytest.param("+0000", "20260704", "*", ("20260705", "0130"), False, id="a lone star is no time"),
+        pytest.param("+0000", "20260105", "0830", ("20260105", "0930"), True, id="one hour in winter"),
+        pytest.param("-0330", "20260705", "040000", ("20260705", "0930"), True, id="half hours"),
+        pytest.param("+0000", "20260329", "0130", ("20260329", "0230"), True, id="left out in spring: as before it"),
+        pytest.param("+0000", "20261025", "0030", ("20261025", "0230"), True, id="twice in autumn: the first"),
+        pytest.param("+0000", "20261025", "0130", ("20261025", "0230"), False, id="twice in autumn: not the second"),
+        pytest.param("+0000", "20261231", "225960", ("20261231", "235960"), True, id="a leap second stays one"),
+        pytest.param("+0000", "99991231", "235959", ("99991231", "235959"), False, id="the end of the calendar"),
+    ],
+)  # fmt: skip
+def test_a_start_time_is_on_the_clock_of_the_querys_offset(
+    offset: str, date: str | None, time: str | None, held: tuple[str, str], expected: bool
+) -> None:
+    keys = within_step(start(date, time), TimezoneOffsetFromUTC=offset)
+    for adjusted in (False, True):
+        query = compile_query(keys, MatchingRules(timezone_adjusted=adjusted, zone=BERLIN))
+        assert query.matches(within_step(start(*held))) is expected
+        assert query.notes == ()
+
+
+def test_an_items_own_offset_goes_before_the_departments_zone() -> None:
+    keys = within_step(start("20260705", "0930"), TimezoneOffsetFromUTC="+0000")
+    item_in_utc = within_step(start("20260705", "0930"), TimezoneOffsetFromUTC="+0000")
+    assert compile_query(keys, ZONED).matches(item_in_utc)
+    assert not compile_query(keys, ZONED).matches(within_step(start("20260705", "0930")))
+    broken = within_step(start("20260705", "1130"), TimezoneOffsetFromUTC="noon")
+    assert compile_query(keys, ZONED).matches(broken)
+
+
+def test_times_stay_where_nobody_knows_the_departments_zone() -> None:
+    keys = within_step(start("20260705", "0930"), TimezoneOffsetFromUTC="+0000")
+    assert compile_query(keys).matches(ITEMS["S1"])
+
+
+@pytest.mark.parametrize("said", ["-0000", "+1430", "-1230", "0200", "+02", "+0260", "Z", "+02:00", "+٠٢٠٠"])
+def test_an_impossible_offset_is_ignored_and_noted_without_its_value(said: str) -> None:
+    query = compile_query(within_step(start("20260705", "0930"), TimezoneOffsetFromUTC=said), ZONED)
+    assert query.matches(ITEMS["S1"])
+    assert len(query.notes) == 1
+    assert said not in query.notes[0]
+
+
+@pytest.mark.parametrize("said", [None, ""])
+def test_an_empty_offset_is_a_return_key(said: str | None) -> None:
+    query = compile_query(within_step(start("20260705", "0930"), TimezoneOffsetFromUTC=said), ZONED)
+    assert query.matches(ITEMS["S1"])
+    assert query.notes == ()
+
+
+_offsets = st.integers(-12 * 4, 14 * 4).map(lambda quarters: quarters * 15)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.datetimes(datetime(2026, 1, 2), datetime(2026, 12, 30)),
+    st.timedeltas(timedelta(days=-1), timedelta(days=2)),
+    _offsets,
+    st.none() | _offsets,
+    st.timedeltas(timedelta(), timedelta(days=2)),
+)
+def test_an_interval_with_an_offset_is_compared_in_utc(
+    held: datetime, before: timedelta, asked: int, own: int | None, length: timedelta
+) -> None:
+    held = held.replace(microsecond=0)
+    first = (held - before).replace(microsecond=0)
+    last = (first + length).replace(microsecond=0)
+    zone: tzinfo = BERLIN if own is None else timezone(timedelta(minutes=own))
+    there = timezone(timedelta(minutes=asked))
+    dates, times = f"{first:%Y%m%d}-{last:%Y%m%d}", f"{first:%H%M%S}-{last:%H%M%S}"
+    keys = within_step(start(dates, times), TimezoneOffsetFromUTC=_offset_text(asked))
+    said = {} if own is None else {"TimezoneOffsetFromUTC": _offset_text(own)}
+    item_held = within_step(start(f"{held:%Y%m%d}", f"{held:%H%M%S}"), **said)
+    query = compile_query(keys, ZONED)
+    moment = held.replace(tzinfo=zone).astimezone(UTC)
+    expected = first.replace(tzinfo=there) <= moment < last.replace(tzinfo=there) + timedelta(seconds=1)
+    assert query.matches(item_held) is expected
+    assert not expected or admits(query.narrowing(), item_held, SPSStatus.SCHEDULED)
+
+
+def _offset_text(minutes: int) -> str:
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}{abs(minutes) % 60:02}"
+
+
+# --- keys as devices send them
+
+
+@pytest.mark.parametrize(
+    ("keys", "held", "expected"),
+    [
+        pytest.param({"00100000": {"vr": "UL", "Value": [12]}}, {}, True, id="group length"),
+        pytest.param({"00091000": {"vr": "LO"}}, {}, True, id="zero length"),
+        pytest.param({TAG["PatientID"]: {"vr": "LO", "Value": [None]}}, {}, True, id="null"),
+        pytest.param({TAG["PatientName"]: {"vr": "PN", "Value": [{"Alphabetic": "* "}]}}, {}, True, id="padded star"),
+        pytest.param({TAG["PatientBirthDate"]: {"vr": "DA", "Value": ["* "]}}, {}, True, id="star for a date"),
+        pytest.param({TAG["PregnancyStatus"]: {"vr": "US", "Value": []}}, {}, True, id="empty number"),
+        pytest.param({TAG["StudyInstanceUID"]: {"vr": "UI", "Value": ["**"]}}, {}, True, id="stars for a UID"),
+        pytest.param({TAG["PatientID"]: {"vr": "LO", "Value": [" 100\0"]}}, ITEMS["S1"], True, id="padded"),
+        pytest.param({TAG["PatientID"]: {"vr": "LO", "Value": ["7", "100"]}}, ITEMS["S1"], True, id="several values"),
+        pytest.param({TAG["PatientComments"]: {"vr": "LT", "Value": [" x"]}}, attributes(PatientComments="x"), False,
+                     id="leading blanks count in a text"),
+        pytest.param({TAG["PatientComments"]: {"vr": "LT", "Value": ["x "]}}, attributes(PatientComments="x"), True,
+                     id="trailing ones do not"),
+        pytest.param({TAG["PatientWeight"]: {"vr": "DS", "Value": ["7*"]}}, attributes(PatientWeight="70"), False,
+                     id="no wild card in a number"),
+    ],
+)  # fmt: skip
+def test_odd_keys_mean_what_they_can(keys: Attributes, held: Attributes, expected: bool) -> None:
+    assert compile_query(keys).matches(held) is expected
+
+
+def unknown(data: bytes) -> Element:
+    return {"vr": "UN", "InlineBinary": base64.b64encode(data).decode()}
+
+
+@pytest.mark.parametrize(
+    ("keyword", "data", "held", "other"),
+    [
+        ("PregnancyStatus", b"\x04\x00", 4, 1),
+        ("PatientName", b"DOE^J* ", "Doe^Jane", "Roe^Jane"),
+        ("PatientBirthDate", b"19700101-19701231 ", "19700601", "19710101"),
+        ("StudyInstanceUID", b"1.2\\1.3\0", "1.3", "1.4"),
+        ("PatientID", b"10? ", "100", "200"),
+    ],
+)
+def test_a_known_key_of_unknown_vr_is_read_by_the_table(keyword: str, data: bytes, held: Any, other: Any) -> None:
+    query = compile_query({TAG[keyword]: unknown(data)})
+    assert query.matches(attributes(**{keyword: held}))
+    assert not query.matches(attributes(**{keyword: other}))
+
+
+# --- stored values that are broken
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["vr", "Value", "InlineBinary", "Alphabetic", "00080100"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_everything = within_step(
+    start("20260701-20260709", "0000-2359", ScheduledStationAETitle="CT1", ScheduledProcedureStepStatus="S*"),
+    PatientName="Doe*", PatientID="1*", PatientBirthDate="-20261231", PatientWeight="7", PregnancyStatus=1,
+    StudyInstanceUID="1.2", RequestedProcedureCodeSequence=attributes(CodeValue="A"), TimezoneOffsetFromUTC="+0000",
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.booleans())
+def test_a_broken_stored_value_breaks_no_answer(data: st.DataObject, fuzzy: bool) -> None:
+    rules = MatchingRules(fuzzy_names=fuzzy, zone=BERLIN)
+    for tag, key in {**_everything, **PRIVATE}.items():
+        query = compile_query(
+            {tag: key, TAG["TimezoneOffsetFromUTC"]: element("TimezoneOffsetFromUTC", "+0000")}, rules
+        )
+        held = {tag: data.draw(_json), "00090010": data.draw(_json)}
+        assert bool(query.explain(held)) is not query.matches(held)
+        inner = key["Value"][0] if tag == SPS_SEQUENCE else {}
+        for each in inner:
+            step = {SPS_SEQUENCE: {"vr": "SQ", "Value": [{**inner, each: data.draw(_json)}]}}
+            assert bool(query.explain(step)) is not query.matches(step)
 
 
 # Narrowing, as a store does it: by an index over these columns, each without the padding that means nothing.
@@ -348,7 +683,7 @@ def test_a_date_time_that_is_none_is_refused() -> None:
 def admits(narrowing: Narrowing, held: Attributes, status: SPSStatus) -> bool:
     step = held[SPS_SEQUENCE]["Value"][0]
     starts = start_of(step)
-    groups = [group for name in values(held, "PatientName")[:1] for group in folded_groups(name)]
+    groups = [group for name in values(held, "PatientName")[:1] for group in name_index(name)]
     exact = (
         (narrowing.modality, text(step, "Modality")),
         (narrowing.patient_id, text(held, "PatientID")),
@@ -375,14 +710,22 @@ def admits(narrowing: Narrowing, held: Attributes, status: SPSStatus) -> bool:
 
 
 _letters = st.sampled_from("aAäÄeéß *?^=\u0308が川\ufffd ")
-_names = st.text(_letters, max_size=6)
-_short = st.text(st.sampled_from("1A *?"), max_size=3)
+_names = st.text(_letters, max_size=6) | st.sampled_from(['""', "Müller^Anna", "Mueller", "Anna^Miller", "M*^An?a"])
+_short = st.text(st.sampled_from("1A *?"), max_size=3) | st.just('""')
 _dates = st.sampled_from(["20260704", "20260705", "2026.07.05", "20260706", "", "2026", "99991231"])
 _times = st.sampled_from(["0930", "093000", "093000.5", "18", "235960", "18:30", "", "noon", "~", "!"])
 _date_keys = st.sampled_from(
     ["", "*", "20260705", "20260704-20260705", "-20260705", "20260705-", "2026.07.05", "00010101-99991231"]
 )
-_time_keys = st.sampled_from(["", "0930", "0900-1830", "-0930", "0930-", "18", "2359", "235960"])
+_time_keys = st.sampled_from(["", "0930", "0900-1830", "-0930", "0930-", "18", "2359", "235960", '""'])
+_offset_keys = st.sampled_from(["+0000", "+1400", "-1200", "+0200", "noon"])
+_rules = st.builds(
+    MatchingRules,
+    fuzzy_names=st.booleans(),
+    zone=st.sampled_from([None, BERLIN, ZoneInfo("Pacific/Auckland")]),
+    empty_values=st.booleans(),
+    whole_names=st.booleans(),
+)
 
 
 def _several(strategy: st.SearchStrategy[str]) -> st.SearchStrategy[list[str]]:
@@ -391,7 +734,7 @@ def _several(strategy: st.SearchStrategy[str]) -> st.SearchStrategy[list[str]]:
 
 _TOP = {
     "PatientName": _names, "PatientID": _short, "AccessionNumber": _short, "RequestedProcedureID": _short,
-    "StudyInstanceUID": st.sampled_from(["1.2", "1.3", "*", ""]),
+    "StudyInstanceUID": st.sampled_from(["1.2", "1.3", "*", "", '""']),
 }  # fmt: skip
 _STEP = {
     "ScheduledStationAETitle": _short,
@@ -414,20 +757,22 @@ def _sets(
 
 
 _held = _sets(
-    _TOP,
+    {**_TOP, "TimezoneOffsetFromUTC": _offset_keys},
     {**_STEP, "ScheduledProcedureStepStartDate": _dates, "ScheduledProcedureStepStartTime": _times},
 )
 _asked = _sets(
-    _TOP,
+    {**_TOP, "TimezoneOffsetFromUTC": _offset_keys},
     {**_STEP, "ScheduledProcedureStepStartDate": _date_keys, "ScheduledProcedureStepStartTime": _time_keys},
 )
 
 
-@settings(max_examples=600, deadline=None)
-@given(_held, _asked, st.sampled_from(sorted(LISTED)))
-def test_narrowing_never_hides_a_match(held: Attributes, asked: Attributes, status: SPSStatus) -> None:
+@settings(max_examples=800, deadline=None)
+@given(_held, _asked, st.sampled_from(sorted(LISTED)), _rules)
+def test_narrowing_never_hides_a_match(
+    held: Attributes, asked: Attributes, status: SPSStatus, rules: MatchingRules
+) -> None:
     try:
-        query: Query = compile_query(asked)
+        query: Query = compile_query(asked, rules)
     except Refused:
         return
     matched = query.matches(held, status)
@@ -436,11 +781,37 @@ def test_narrowing_never_hides_a_match(held: Attributes, asked: Attributes, stat
 
 
 @settings(max_examples=300, deadline=None)
-@given(_names, st.text(_letters, min_size=1, max_size=6))
-def test_narrowing_by_name_never_hides_a_match(asked: str, name: str) -> None:
-    query = compile_query(attributes(PatientName=asked))
+@given(_names, st.text(_letters, min_size=1, max_size=6), _rules)
+def test_narrowing_by_name_never_hides_a_match(asked: str, name: str, rules: MatchingRules) -> None:
+    query = compile_query(attributes(PatientName=asked), rules)
     held = within_step({}, PatientName=name)
     assert not query.matches(held) or admits(query.narrowing(), held, SPSStatus.SCHEDULED)
+
+
+@settings(max_examples=300, deadline=None)
+@given(_held, _asked, st.sampled_from(sorted(LISTED)), _rules)
+def test_fuzzy_matching_finds_all_that_literal_matching_finds(
+    held: Attributes, asked: Attributes, status: SPSStatus, rules: MatchingRules
+) -> None:
+    try:
+        literal, fuzzy = (compile_query(asked, replace(rules, fuzzy_names=on)) for on in (False, True))
+    except Refused:
+        return
+    assert fuzzy.matches(held, status) >= literal.matches(held, status)
+
+
+def test_narrowing_leaves_room_for_every_clock_where_the_query_has_its_own() -> None:
+    keys = within_step(start("20260705-20260706", "1000-0800"), TimezoneOffsetFromUTC="+0900")
+    narrowing = compile_query(keys).narrowing()
+    assert (narrowing.start_from, narrowing.start_to) == ("20260703000000", "20260708999999")
+    day_alone = within_step(start("20260705", None), TimezoneOffsetFromUTC="+0900")
+    assert compile_query(day_alone).narrowing() == compile_query(within_step(start("20260705", None))).narrowing()
+
+
+def test_narrowing_of_a_fuzzy_name_goes_by_its_first_sound() -> None:
+    fuzzy = MatchingRules(fuzzy_names=True)
+    assert compile_query(attributes(PatientName="Döri*^Max"), fuzzy).narrowing().patient_name_prefix == "~M"
+    assert compile_query(attributes(PatientName="Döri*"), fuzzy).narrowing().patient_name_prefix == ""
 
 
 def test_narrowing_holds_what_the_keys_give() -> None:

@@ -2,20 +2,27 @@
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from gateway.cli import cli
 from gateway.config import load_site
 from gateway.domain.identifiers import Mint
 from gateway.edges.store import Store
-from gateway.processing import feeds_of, process_message
-from gateway.testing import ImagingOrder, bare_orm, invented_person, rad4_orm
+from gateway.processing import feeds_of, now, process_message
+from gateway.testing import ImagingOrder, bare_orm, invented_person, rad4_orm, worklist_identifier
+from gateway.wire.dicom_json import attributes_from_dataset, write_attributes
+from gateway.workflow.ports import QueryRecord
+
+IMPLICIT = "1.2.840.10008.1.2"
 
 AT = datetime(2026, 7, 5, 8, 0, tzinfo=UTC)
 TOMORROW = datetime.now().replace(hour=9, minute=30, second=0, microsecond=0) + timedelta(days=1)
@@ -39,6 +46,29 @@ def receive(config, *raw):
     with Store(site.store_url) as store:
         feed = feeds_of(site, Mint(store.site_namespace()))["ris"]
         return [asyncio.run(process_message(store, each, feed, "test")).disposition for each in raw]
+
+
+def asked(config, ae_title="CT1", status=0, matches=0, **keys):
+    """A device asked for its worklist; the query's number."""
+    site = load_site(config)
+    identifier = write_attributes(attributes_from_dataset(worklist_identifier(keys)), IMPLICIT, ("ISO_IR 192",))
+    record = QueryRecord(
+        now(), ae_title, "GATEWAY", "192.0.2.30", IMPLICIT, identifier, status, matches, 0.7, b"", ("odd padding",)
+    )
+    with Store(site.store_url) as store:
+        store.write(lambda unit: unit.add_queries([record], 100)).result(timeout=10)
+        return store.reader.queries(limit=1)[0].id
+
+
+def registered(config, text, **listener):
+    """The site's devices are these, and nobody else may call; `listener` is a second one."""
+    (config.parent / "devices.yaml").write_text(text)
+    settings = YAML(typ="safe").load(config.read_text())
+    settings["devices"]["unknown"] = "reject"
+    if listener:
+        settings["hl7"].append({"host": "127.0.0.1", "port": 2576, "mapping": "ihe-swf"} | listener)
+    with config.open("w") as file:
+        YAML().dump(settings, file)
 
 
 def order(number, start=TOMORROW, **changes):
@@ -234,6 +264,134 @@ def test_a_backup_comes_back(gateway, tmp_path):
     assert "kept as" in gateway("restore", copy, "--force").output
     assert len(json.loads(gateway("worklist", "list", "--json").output)) == 1
     assert "Nothing to do" in gateway("upgrade").output
+
+
+def test_why_names_the_key_that_excludes_the_item_and_its_values(gateway):
+    receive(gateway.config, message(1))
+    number = asked(gateway.config, ScheduledStationAETitle="CT2")
+    result = gateway("worklist", "why", "--as", "CT1", "--accession", "A000000001")
+    assert result.exit_code == 0, result.output
+    assert "A000000001" in result.output
+    assert "is not shown to CT1" in result.output
+    assert f"Query {number} of " in result.output
+    assert "asked for 'CT2', the item has 'CT1'" in result.output
+    asked(gateway.config, ScheduledStationAETitle="CT1")
+    explanation = json.loads(gateway("worklist", "why", "--as", "CT1", "--step", "S000000001", "--json").output)
+    assert [item["shown"] for item in explanation["items"]] == [True]
+    assert {finding["severity"] for finding in explanation["items"][0]["findings"]} == {"shown", "hidden", "note"}
+
+
+def test_why_of_an_order_that_was_refused_tells_its_message(gateway):
+    receive(gateway.config, bare_orm(order(1, code="NOSUCH")).message("M1", AT))
+    output = gateway("worklist", "why", "--as", "CT1", "--order", "P000000001").output
+    assert "Message 1 (ORM^O01)" in output
+    assert "procedures.csv" in output
+
+
+@pytest.mark.parametrize("words", [
+    (), ("--accession", "A1", "--patient", "P1"), ("--accession", "  "),
+])  # fmt: skip
+def test_why_wants_exactly_one_number(gateway, words):
+    receive(gateway.config, message(1))
+    assert gateway("worklist", "why", "--as", "CT1", *words).exit_code == 2
+
+
+def test_kept_queries_are_listed_with_their_keys(gateway):
+    receive(gateway.config, message(1))
+    asked(gateway.config, "CT1", Modality="CT", PatientName="Exämple*")
+    asked(gateway.config, "MR1", status=0xFE00, matches=3)
+    output = gateway("worklist", "queries").output
+    assert "Modality 'CT'" in output
+    assert "PatientName 'Exämple*'" in output
+    assert "cancelled by the device" in output
+    assert "odd padding" in output
+    (only,) = json.loads(gateway("worklist", "queries", "--as", "MR1", "--json").output)
+    assert (only["status"], only["matches"], only["number"]) == ("FE00", 3, 2)
+    assert len(json.loads(gateway("worklist", "queries", "--limit", "1", "--json").output)) == 1
+
+
+def test_a_kept_query_that_is_no_dataset_is_listed_all_the_same(gateway):
+    receive(gateway.config, message(1))
+    with Store(load_site(gateway.config).store_url) as store:
+        record = QueryRecord(now(), "CT1", "GATEWAY", "192.0.2.30", IMPLICIT, b"\x01\x02\x03", 0xA900)
+        store.write(lambda unit: unit.add_queries([record], 10)).result(timeout=10)
+    assert "not readable" in gateway("worklist", "queries").output
+    assert "A900" in gateway("worklist", "queries").output
+    result = gateway("worklist", "replay", 1)
+    assert result.exit_code == 1
+    assert "cannot be used" in result.output
+
+
+def test_replay_says_what_a_profile_would_change(gateway):
+    registered(gateway.config, "devices: [{ae_title: CT1}, {ae_title: CT2}]\n")
+    (gateway.config.parent / "profiles.yaml").write_text(
+        "profiles:\n  - {name: any-station, reason: asks with its own AE title, ignore: [ScheduledStationAETitle]}\n"
+    )
+    receive(gateway.config, message(1), message(2, station="CT2"))
+    number = asked(gateway.config, ScheduledStationAETitle="CT1", matches=1)
+    plain = gateway("worklist", "replay", number)
+    assert plain.exit_code == 0, plain.output
+    assert "1 item(s) now; 1 when CT1 asked at" in plain.output
+    changed = gateway("worklist", "replay", number, "--profile", "any-station")
+    assert "2 item(s) now" in changed.output
+    assert "1 item(s) appear with profile any-station" in changed.output
+    assert "0 item(s) disappear" in changed.output
+    told = json.loads(gateway("worklist", "replay", number, "--profile", "any-station", "--json").output)
+    assert [item["00080050"]["Value"] for item in told["appear"]] == [["A000000002"]]
+    missing = gateway("worklist", "replay", number, "--profile", "nosuch")
+    assert missing.exit_code == 1
+    assert "any-station" in missing.output
+    assert gateway("worklist", "replay", 99).exit_code == 1
+    assert gateway("worklist", "replay", number, "--as", "XX").exit_code == 1
+
+
+def test_the_list_as_a_device_sees_it_is_bounded_as_its_answers_are(gateway):
+    registered(
+        gateway.config,
+        "devices:\n  - {ae_title: CT1, sites: [NORTH], profile: few}\n  - {ae_title: CT2}\n",
+        name="north", site="NORTH",
+    )  # fmt: skip
+    (gateway.config.parent / "profiles.yaml").write_text("profiles: [{name: few, reason: small, answers_max: 1}]\n")
+    receive(gateway.config, message(1), message(2), message(3))
+    (item,) = [
+        each for each in json.loads(gateway("worklist", "list", "--json").output)
+        if each["00080050"]["Value"] == ["A000000001"]
+    ]  # fmt: skip
+    for number in (7, 8):
+        item |= {
+            "0020000D": {"vr": "UI", "Value": [f"1.2.3.4.{number}"]},
+            "00080050": {"vr": "SH", "Value": [f"NORTH{number}"]},
+            "00402016": {"vr": "LO", "Value": [f"P{number}"]},
+            "00402017": {"vr": "LO", "Value": [f"F{number}"]},
+        }
+        file = gateway.config.parent / f"north{number}.json"
+        file.write_text(json.dumps(item))
+        assert gateway("worklist", "import", file, "--site", "NORTH").exit_code == 0
+    unknown = gateway("worklist", "import", file, "--site", "NROTH")
+    assert unknown.exit_code == 1
+    assert "NORTH" in unknown.output
+    seen = gateway("worklist", "list", "--as", "CT1")
+    assert "NORTH7" in seen.output
+    assert "1 item(s)" in seen.output
+    assert "1 more match" in seen.output
+    assert "A000000001" not in seen.output
+    assert len(json.loads(gateway("worklist", "list", "--as", "CT2", "--json").output)) == 5
+    assert gateway("worklist", "list", "--called", "X").exit_code == 2
+
+
+def test_one_damaged_item_ends_no_listing_and_is_named_by_check(gateway):
+    receive(gateway.config, *(message(number) for number in range(1, 5)))
+    path = gateway.config.parent / "gateway.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE steps SET attributes = '{' WHERE id = 3")
+        connection.execute('UPDATE patients SET attributes = \'{"00100010": {"vr": "PN", "Value": 5}}\' WHERE id = 4')
+        connection.commit()
+    assert len(json.loads(gateway("worklist", "list", "--json").output)) == 3
+    result = gateway("check")
+    assert result.exit_code == 1
+    assert "worklist item #3" in result.output
+    assert "worklist item #4" in result.output
+    assert "2 listed item(s) cannot be read" in result.output
 
 
 def test_a_wheel_carries_everything_that_init_lays_out(tmp_path):

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import io
 import shutil
 import socket
-import struct
 import subprocess
 import threading
 import time
@@ -14,299 +12,28 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from pydicom.dataset import Dataset
+from dimse_peers import (
+    FIND,
+    MARK,
+    RELEASE_RP,
+    RELEASE_RQ,
+    WAIT_S,
+    CannedService,
+    RudePeer,
+    Serve,
+    associated,
+    identifier,
+    item,
+    keys,
+    message_pdus,
+    request_pdu,
+)
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE
-from pynetdicom import Association as PynetdicomAssociation
-from pynetdicom.dsutils import decode, encode
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RP, A_RELEASE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    MaximumLengthNotification,
-)
-from pynetdicom.presentation import build_context
+from pynetdicom.dsutils import encode
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
-from gateway.edges.dimse_server import (
-    REQUESTS_WAITING_MAX,
-    Association,
-    DIMSEServer,
-    FindAnswer,
-    Limits,
-    NAnswer,
-    Rejection,
-)
-from gateway.wire.upper_layer import CALLING_AE_TITLE_NOT_RECOGNISED, MODALITY_WORKLIST, MPPS, VERIFICATION, data_pdus
-
-WAIT_S = 10.0
-"""How long a test waits for what has to happen; far more than it takes."""
-
-MARK = "MARKED^NAME"
-"""A name that no event and no Error Comment may show."""
-
-
-def item(number: int) -> Dataset:
-    dataset = Dataset()
-    dataset.PatientName = MARK
-    dataset.PatientID = f"PID{number}"
-    step = Dataset()
-    step.ScheduledStationAETitle = "CT1"
-    step.Modality = "CT"
-    step.ScheduledProcedureStepID = f"SPS{number}"
-    dataset.ScheduledProcedureStepSequence = [step]
-    return dataset
-
-
-def identifier(number: int, transfer_syntax: str) -> bytes:
-    encoded = encode(item(number), transfer_syntax == ImplicitVRLittleEndian, True)
-    assert encoded is not None
-    return encoded
-
-
-class CannedService:
-    """Answers as told; what it was asked is kept."""
-
-    def __init__(self, matches: int = 3) -> None:
-        self.matches = matches
-        self.refused = CALLING_AE_TITLE_NOT_RECOGNISED
-        self.known = {"CT1", "CT2", "ECHOSCU", "FINDSCU"}
-        self.queries: list[Dataset] = []
-        self.changes: list[tuple[str, str | None, bytes]] = []
-        self.answer = NAnswer(0)
-        self.error: Exception | None = None
-        self.closed = threading.Event()
-        self.entered = threading.Event()
-        self.may_finish: asyncio.Event | None = None
-
-    def admit(self, association: Association) -> Rejection | None:
-        if self.error is not None and association.calling_ae_title == "CT2":
-            raise self.error
-        return None if association.calling_ae_title in self.known else self.refused
-
-    def find(self, association: Association, transfer_syntax: str, keys: bytes) -> Iterator[FindAnswer]:
-        self.queries.append(decode(io.BytesIO(keys), transfer_syntax == ImplicitVRLittleEndian, True))
-        encoded = [identifier(number, transfer_syntax) for number in range(min(self.matches, 10))]
-        try:
-            for number in range(self.matches):
-                if self.error is not None and number == 1:
-                    raise self.error
-                yield FindAnswer(0xFF00, encoded[number % 10])
-            yield FindAnswer(0)
-        finally:
-            self.closed.set()
-
-    async def create(
-        self, association: Association, transfer_syntax: str, sop_instance_uid: str | None, dataset: bytes
-    ) -> NAnswer:
-        return await self._change("create", sop_instance_uid, dataset)
-
-    async def set(
-        self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
-    ) -> NAnswer:
-        return await self._change("set", sop_instance_uid, dataset)
-
-    async def _change(self, operation: str, sop_instance_uid: str | None, dataset: bytes) -> NAnswer:
-        self.entered.set()
-        if self.may_finish is not None:
-            await self.may_finish.wait()
-        if self.error is not None:
-            raise self.error
-        self.changes.append((operation, sop_instance_uid, dataset))
-        return self.answer
-
-
-class Running:
-    """A server in a thread of its own, so that blocking users can talk to it."""
-
-    def __init__(
-        self, service: CannedService, limits: Limits, new_loop: Callable[[], asyncio.AbstractEventLoop]
-    ) -> None:
-        self.service = service
-        self.events: list[tuple[str, dict[str, object]]] = []
-        self._changed = threading.Condition()
-        self.loop = new_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
-        self._thread.start()
-        self._stopped = False
-        self.server = DIMSEServer("127.0.0.1", 0, service, limits, self._observe)
-        self.wait(self.server.start())
-
-    @property
-    def port(self) -> int:
-        return self.server.port
-
-    def wait(self, coroutine: object) -> object:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(WAIT_S)
-
-    def stop(self, grace_s: float = 0.0) -> None:
-        self._stopped = True
-        self.wait(self.server.stop(grace_s))
-
-    def end(self) -> None:
-        if not self._stopped:
-            self.stop()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(WAIT_S)
-        self.loop.close()
-
-    def _observe(self, event: str, /, **fields: object) -> None:
-        with self._changed:
-            self.events.append((event, fields))
-            self._changed.notify_all()
-
-    def seen(self, event: str, **fields: object) -> dict[str, object]:
-        """Wait until an event with these fields has been observed."""
-
-        def found() -> dict[str, object] | None:
-            for name, values in self.events:
-                if name == event and fields.items() <= values.items():
-                    return values
-            return None
-
-        with self._changed:
-            assert self._changed.wait_for(found, WAIT_S), f"no {event} {fields} in {self.events}"
-            values = found()
-        assert values is not None
-        return values
-
-
-Serve = Callable[..., Running]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start servers that are stopped at the end of the test."""
-    with contextlib.ExitStack() as stack:
-
-        def start(
-            service: CannedService | None = None,
-            limits: Limits | None = None,
-            new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
-        ) -> Running:
-            running = Running(service or CannedService(), limits or Limits(), new_loop)
-            stack.callback(running.end)
-            return running
-
-        yield start
-
-
-@contextlib.contextmanager
-def associated(
-    running: Running,
-    *contexts: str,
-    calling: str = "CT1",
-    syntaxes: object = ImplicitVRLittleEndian,
-    max_pdu: int = 16_382,
-) -> Iterator[PynetdicomAssociation]:
-    """An association of pynetdicom's, released at the end if it still stands."""
-    ae = AE(ae_title=calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = WAIT_S
-    for context in contexts or (VERIFICATION, MODALITY_WORKLIST, MPPS):
-        ae.add_requested_context(context, syntaxes)
-    association = ae.associate("127.0.0.1", running.port, ae_title="GATEWAY", max_pdu=max_pdu)
-    assert association.is_established
-    try:
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
-
-
-def keys() -> Dataset:
-    dataset = Dataset()
-    dataset.PatientName = "*"
-    dataset.PatientID = ""
-    return dataset
-
-
-class RudePeer:
-    """A blocking socket that sends whatever it is told."""
-
-    def __init__(self, port: int, receive_buffer: int | None = None) -> None:
-        self.socket = socket.socket()
-        if receive_buffer is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(WAIT_S)
-        self.socket.connect(("127.0.0.1", port))
-        self._received = b""
-
-    def __enter__(self) -> "RudePeer":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def pdu(self) -> bytes:
-        """The next PDU; b"" when the server has closed the connection."""
-        while len(self._received) < 6 or len(self._received) < 6 + self._length():
-            data = self.socket.recv(65_536)
-            if not data:
-                return b""
-            self._received += data
-        end = 6 + self._length()
-        pdu, self._received = self._received[:end], self._received[end:]
-        return pdu
-
-    def _length(self) -> int:
-        return int(struct.unpack_from(">I", self._received, 2)[0])
-
-    def associate(self, *contexts: str) -> bytes:
-        self.send(request_pdu(*contexts))
-        return self.pdu()
-
-    def statuses(self, count: int) -> list[tuple[int, int]]:
-        """Message ID and status of the next `count` responses that have no data set."""
-        found = []
-        for _ in range(count):
-            command = decode(io.BytesIO(self.pdu()[12:]), True, True)
-            found.append((command.MessageIDBeingRespondedTo, command.Status))
-        return found
-
-
-def request_pdu(*contexts: str, calling: str = "CT1") -> bytes:
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = "1.2.840.10008.3.1.1.1"
-    primitive.calling_ae_title, primitive.called_ae_title = calling, "GATEWAY"
-    proposed = []
-    for index, abstract_syntax in enumerate(contexts or (MODALITY_WORKLIST, MPPS)):
-        context = build_context(abstract_syntax, ImplicitVRLittleEndian)
-        context.context_id = 2 * index + 1
-        proposed.append(context)
-    primitive.presentation_context_definition_list = proposed
-    length = MaximumLengthNotification()
-    length.maximum_length_received = 16_382
-    implementation = ImplementationClassUIDNotification()
-    implementation.implementation_class_uid = "1.2.826.0.1"
-    primitive.user_information = [length, implementation]
-    return A_ASSOCIATE_RQ(primitive).encode()
-
-
-def message_pdus(
-    context_id: int, operation: int, sop_class: str, *, message_id: int = 1, dataset: bytes | None = b""
-) -> bytes:
-    def element(tag: int, value: bytes) -> bytes:
-        value += b"\0" * (len(value) % 2)
-        return struct.pack("<HHI", 0, tag, len(value)) + value
-
-    body = element(0x0002, sop_class.encode()) + element(0x0100, struct.pack("<H", operation))
-    body += element(0x0110, struct.pack("<H", message_id))
-    body += element(0x0800, b"\x01\x01" if dataset is None else b"\x00\x00")
-    if operation in (0x0120, 0x0140):
-        body += element(0x1000, b"1.2.3")
-    command = element(0, struct.pack("<I", len(body))) + body
-    pdus = data_pdus(context_id, command, is_command=True, max_length=0)
-    if dataset is not None:
-        pdus += data_pdus(context_id, dataset, is_command=False, max_length=0)
-    return pdus
-
-
-FIND = message_pdus(1, 0x0020, MODALITY_WORKLIST, dataset=encode(keys(), True, True))
-RELEASE_RQ = A_RELEASE_RQ().encode()
-RELEASE_RP = A_RELEASE_RP().encode()
-
+from gateway.edges.dimse_server import REQUESTS_WAITING_MAX, Association, FindAnswer, Limits, NAnswer
+from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, VERIFICATION, data_pdus
 
 # Users
 
@@ -444,15 +171,30 @@ def test_one_association_too_many_is_rejected_until_one_ends(serve: Serve, limit
             assert third.associate()[0] == 2
 
 
-def test_connections_that_ask_for_nothing_are_bounded(serve: Serve) -> None:
-    running = serve(limits=Limits(waiting_connections_max=2))
-    with RudePeer(running.port) as first, RudePeer(running.port) as second:
-        assert first.associate()[0] == 2
+@pytest.mark.parametrize("limits", [Limits(waiting_connections_max=2), Limits(waiting_per_address_max=2)])
+def test_the_connection_that_waited_longest_without_asking_gives_way(serve: Serve, limits: Limits) -> None:
+    running = serve(limits=limits)
+    with RudePeer(running.port) as served, RudePeer(running.port) as silent:
+        assert served.associate()[0] == 2
         with RudePeer(running.port) as third, RudePeer(running.port) as fourth:
             with contextlib.suppress(ConnectionResetError):
-                assert fourth.pdu() == b""
-            assert second.associate()[0] == 2
+                assert silent.pdu() == b""
             assert third.associate()[0] == 2
+            assert fourth.associate()[0] == 2
+            served.send(message_pdus(1, 0x0030, VERIFICATION, dataset=None))
+            assert served.statuses(1) == [(1, 0)]
+    assert running.seen("connections_shed")["connections"] == 1
+
+
+def test_an_address_that_fills_its_share_shuts_out_only_itself(serve: Serve) -> None:
+    running = serve(limits=Limits(waiting_per_address_max=2))
+    with RudePeer(running.port, address="127.0.0.2") as other, contextlib.ExitStack() as stack:
+        flood = [stack.enter_context(RudePeer(running.port)) for _ in range(5)]
+        for peer in flood[:3]:
+            with contextlib.suppress(ConnectionResetError):
+                assert peer.pdu() == b""
+        assert other.associate()[0] == 2
+        assert flood[-1].associate()[0] == 2
 
 
 def test_a_silent_peer_is_closed_and_blocks_nobody(serve: Serve) -> None:
@@ -761,6 +503,7 @@ def test_events_have_the_fields_that_the_module_promises(serve: Serve) -> None:
             "matches",
             "milliseconds",
             "error",
+            "where",
         },
         "association_closed": {"association", "calling_ae_title", "requests", "milliseconds"},
     }

@@ -14,11 +14,11 @@ PROGRAM_S_MAX = 60
 Findscu = Callable[..., list[Dataset]]
 
 
-def program(name: str) -> str:
+def program(name: str, package: str = "dcmtk") -> str:
     """The path of a program; the test is skipped where it is not installed."""
-    found = shutil.which(name)
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin")  # where Debian keeps servers
     if found is None:
-        pytest.skip(f"{name} is not installed (Debian package dcmtk)")
+        pytest.skip(f"{name} is not installed (Debian package {package})")
     return found
 
 
@@ -30,9 +30,14 @@ def run_program(name: str, *arguments: str | bytes) -> "subprocess.CompletedProc
 
 
 def find(
-    answers: Path, port: int, keys: Mapping[str, str | bytes], *options: str, called: str = "GATEWAY"
+    answers: Path,
+    port: int,
+    keys: Mapping[str, str | bytes],
+    *options: str,
+    called: str = "GATEWAY",
+    query_file: Path | None = None,
 ) -> list[Dataset]:
-    """findscu asks with these keys; the answers, by way of files in the new folder `answers`.
+    """findscu asks with these keys, in place of those of `query_file`; the answers, by way of the new folder `answers`.
 
     Paths are DCMTK's: `PatientName`, `ScheduledProcedureStepSequence[0].Modality`. Values are text in ASCII, or bytes.
     """
@@ -41,6 +46,7 @@ def find(
     for path, value in keys.items():
         said = value if isinstance(value, bytes) else value.encode("ascii")
         arguments += ["-k", path.encode() + b"=" + said]
-    done = run_program("findscu", *arguments, "127.0.0.1", str(port))
+    files = [str(query_file)] if query_file else []
+    done = run_program("findscu", *arguments, "127.0.0.1", str(port), *files)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     return [dcmread(file, force=True) for file in sorted(answers.glob("rsp*.dcm"))]

@@ -1,4 +1,5 @@
-"""The orders that the gateway of the interop tests was sent, by accession number, and a busy station's many.
+"""The orders that the gateway of the interop tests was sent, by accession number; a busy station's many; names in
+scripts.
 
 Nobody here has the name of an `invented_person`: tests add orders of theirs to the same worklist, in any order.
 """
@@ -52,3 +53,26 @@ MANY = tuple(
     )
     for number in range(120)
 )
+
+NAMES_STATION = "NAMES"
+LATIN, CYRILLIC, KANJI = (
+    ImagingOrder(501, Person("PATN01", "Döring^Käthe", date(1960, 2, 3), "F"), datetime(2026, 9, 2, 8, 0), "NAMES"),
+    ImagingOrder(502, Person("PATN02", "Соколова^Вера", date(1961, 2, 3), "F"), datetime(2026, 9, 2, 9, 0), "NAMES"),
+    ImagingOrder(
+        503,
+        Person(
+            "PATN03",
+            "Suzuki^Hanako^^^^^L^A~鈴木^花子^^^^^L^I~すずき^はなこ^^^^^L^P",
+            date(1962, 2, 3),
+            "F",
+        ),
+        datetime(2026, 9, 2, 10, 0),
+        "NAMES",
+    ),
+)
+SHOWN = {
+    LATIN.accession: "Döring^Käthe",
+    CYRILLIC.accession: "Соколова^Вера",
+    KANJI.accession: "Suzuki^Hanako=鈴木^花子=すずき^はなこ",
+}
+"""The name of each as DICOM has it, all its groups."""

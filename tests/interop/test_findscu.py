@@ -1,10 +1,11 @@
 """DCMTK's echoscu and findscu, the toolkit in many modalities, ask our worklist in every shape they know."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from dcmtk import Findscu, run_program
-from known_orders import MANY, MANY_STATION, ORDERS
+from known_orders import MANY, MANY_STATION, NAMES_STATION, ORDERS, SHOWN
 from pydicom.dataset import Dataset
 
 from gateway.testing import ServiceProcess
@@ -183,3 +184,80 @@ def test_a_device_that_calls_us_by_another_name_is_served(service: ServiceProces
     # Called AE titles are misconfigured more often than not; who may call is decided by the calling one.
     done = run_program("echoscu", "-aec", "SOMEBODYELSE", "127.0.0.1", str(service.dicom_port))
     assert done.returncode == 0, done.stderr
+
+
+def shown(answer: Dataset, file: Path) -> str:
+    """The patient's name in an answer as DCMTK decodes it.
+
+    Debian's DCMTK leaves decoding to the C library's iconv, which lacks ISO 2022 IR 87; pydicom reads that instead.
+    """
+    if "ISO 2022 IR 87" in answer.get("SpecificCharacterSet", ""):
+        return str(answer.PatientName)
+    done = run_program("dcmdump", "-q", "+U8", "--search", "PatientName", str(file))
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode().partition("[")[2].partition("]")[0]
+
+
+@pytest.mark.parametrize(
+    "character_set",
+    ["", "ISO_IR 100", "ISO_IR 144", "\\ISO 2022 IR 87", "GB18030", "ISO_IR 192"],
+    ids=["none", "Latin 1", "Cyrillic", "Japanese", "Chinese", "UTF-8"],
+)
+def test_dcmtk_shows_every_name_as_written_whatever_character_set_it_asked_in(
+    service: ServiceProcess, findscu: Findscu, tmp_path: Path, character_set: str
+) -> None:
+    keys = {
+        **RETURNED,
+        "SpecificCharacterSet": character_set,
+        f"{STEP}ScheduledStationAETitle": NAMES_STATION,
+    }
+    answers = findscu(service.dicom_port, keys)
+    files = sorted(tmp_path.rglob("rsp*.dcm"))
+    assert {str(a.AccessionNumber): shown(a, f) for a, f in zip(answers, files, strict=True)} == SHOWN
+
+
+ODD = f"""
+(0008,0000) UL 9
+(0008,0005) CS
+(0008,0050) SH
+(0009,0010) LO [SOME VENDOR]
+(0009,1001) UN 00\\01\\02
+(0010,0000) UL 9
+(0010,0010) PN [*]
+(0010,0020) LO [PATN0*  ]
+(0020,000d) UI
+(0040,0000) UL 9
+(0040,0100) SQ
+(fffe,e000) -
+(0008,0060) CS [*]
+(0040,0001) AE [ {NAMES_STATION} ]
+(0040,0002) DA [*]
+(0040,0006) PN [**]
+(fffe,e00d) -
+(fffe,e0dd) -
+(0088,0200) SQ
+(fffe,e0dd) -
+"""
+"""What devices send: group lengths, an empty character set, a private block, padded and star-only values, a sequence
+of no worklist."""
+
+
+@pytest.mark.parametrize("lengths", ["+e", "-e"], ids=["explicit lengths", "undefined lengths"])
+@pytest.mark.parametrize("proposal", ["-xi", "-xe", "-xd"], ids=["implicit", "explicit", "deflated"])
+def test_a_query_file_of_odd_elements_is_answered(
+    service: ServiceProcess, findscu: Findscu, tmp_path: Path, lengths: str, proposal: str
+) -> None:
+    text, query = tmp_path / "odd.dump", tmp_path / "odd.dcm"
+    text.write_text(ODD, encoding="ascii")
+    # Group lengths stay, corrected; findscu sends them on.
+    made = run_program("dump2dcm", "-q", "+Fu", "+g=", lengths, str(text), str(query))
+    assert made.returncode == 0, made.stderr
+    answers = findscu(service.dicom_port, {}, proposal, query_file=query)
+    assert {str(answer.AccessionNumber) for answer in answers} == set(SHOWN)
+    assert {str(answer.PatientName) for answer in answers} == set(SHOWN.values())
+
+
+def test_a_device_that_aborts_after_its_answer_is_forgotten(service: ServiceProcess, findscu: Findscu) -> None:
+    keys = {**RETURNED, f"{STEP}ScheduledStationAETitle": NAMES_STATION}
+    assert len(findscu(service.dicom_port, keys, "--abort")) == len(SHOWN)
+    assert len(findscu(service.dicom_port, keys)) == len(SHOWN)

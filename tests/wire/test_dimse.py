@@ -16,6 +16,8 @@ from pynetdicom.pdu import P_DATA_TF
 
 from gateway.wire.dimse import (
     COMMAND_BYTES_MAX,
+    SMALL_DATASET_BYTES,
+    ByteBudget,
     Command,
     DIMSEViolation,
     FindAnswer,
@@ -71,7 +73,7 @@ def request(primitive_class: type, message_class: type, dataset: bytes | None, *
 
 
 def assembled(pdvs: list[PDV]) -> Message:
-    assembler = MessageAssembler({1}, DATASET_BYTES_MAX)
+    assembler = MessageAssembler({1}, DATASET_BYTES_MAX, ByteBudget(0))
     (message,) = filter(None, map(assembler.receive, pdvs))
     return message
 
@@ -136,7 +138,7 @@ def test_every_small_enough_fragmentation_gives_the_same_message() -> None:
 
 
 def test_two_messages_in_a_row_are_told_apart() -> None:
-    assembler = MessageAssembler({1}, DATASET_BYTES_MAX)
+    assembler = MessageAssembler({1}, DATASET_BYTES_MAX, ByteBudget(0))
     echo = command_set(Operation.C_ECHO, has_dataset=False)
     assert assembler.receive(PDV(1, True, True, echo)) is not None
     assert assembler.receive(PDV(1, True, True, command_set(Operation.C_FIND))) is None
@@ -161,11 +163,32 @@ COMMAND_PDV = PDV(1, True, True, command_set(Operation.C_FIND))
     ],
 )
 def test_fragments_that_are_out_of_order_or_too_many_are_a_violation(pdvs: list[PDV]) -> None:
-    assembler = MessageAssembler({1, 5}, DATASET_BYTES_MAX)
+    assembler = MessageAssembler({1, 5}, DATASET_BYTES_MAX, ByteBudget(0))
     for pdv in pdvs[:-1]:
         assert assembler.receive(pdv) is None
     with pytest.raises(DIMSEViolation):
         assembler.receive(pdvs[-1])
+
+
+def test_large_data_sets_share_one_budget_and_small_ones_need_none() -> None:
+    budget = ByteBudget(100_000)
+    large, other, small = (MessageAssembler({1}, 1_000_000, budget) for _ in range(3))
+    for assembler in (large, other, small):
+        assert assembler.receive(COMMAND_PDV) is None
+    for _ in range(10):
+        assert large.receive(PDV(1, False, False, b"\0" * 10_000)) is None
+    assert budget.held == 100_000 - SMALL_DATASET_BYTES
+    assert other.receive(PDV(1, False, False, b"\0" * 32_768)) is None
+    assert budget.held == 100_000
+    with pytest.raises(DIMSEViolation):
+        other.receive(PDV(1, False, False, b"\0"))
+    assert small.receive(PDV(1, False, False, b"\0" * SMALL_DATASET_BYTES)) is None
+    assert small.receive(PDV(1, False, True, b"")) is not None
+    assert large.receive(PDV(1, False, True, b"end")) is not None
+    assert budget.held == 16_384
+    other.drop()
+    assert budget.held == 0
+    assert not any(assembler.is_receiving for assembler in (large, other, small))
 
 
 @pytest.mark.parametrize(

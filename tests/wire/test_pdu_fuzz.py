@@ -20,7 +20,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context
 
-from gateway.wire.dimse import DIMSEViolation, MessageAssembler
+from gateway.wire.dimse import ByteBudget, DIMSEViolation, MessageAssembler
 from gateway.wire.upper_layer import (
     MODALITY_WORKLIST,
     MPPS,
@@ -101,7 +101,7 @@ def serve(chunks: list[bytes]) -> Acceptor:
         for output in acceptor.receive_data(chunk):
             match output:
                 case AssociationRequested(request):
-                    assembler = MessageAssembler(request.contexts, DATASET_BYTES_MAX)
+                    assembler = MessageAssembler(request.contexts, DATASET_BYTES_MAX, ByteBudget(DATASET_BYTES_MAX))
                     acceptor.accept()
                 case DataReceived(pdvs) if assembler is not None:
                     try:

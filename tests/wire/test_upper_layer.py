@@ -40,6 +40,7 @@ from gateway.wire.upper_layer import (
     PROTOCOL_VERSION_NOT_SUPPORTED,
     REQUEST_BYTES_MAX,
     TRANSITIONS,
+    USER_ITEMS_MAX,
     VERIFICATION,
     Aborted,
     AbortReason,
@@ -86,6 +87,22 @@ def request_pdu(contexts: object = WORKLIST_ONLY, *user_items: object, max_lengt
     version.implementation_version_name = "SCANNER_7"
     primitive.user_information = [length, implementation, version, *user_items]
     return A_ASSOCIATE_RQ(primitive).encode()
+
+
+def extension(offered: bytes) -> SOPClassExtendedNegotiation:
+    """Extended negotiation for the worklist."""
+    item = SOPClassExtendedNegotiation()
+    item.sop_class_uid = MODALITY_WORKLIST
+    item.service_class_application_information = offered
+    return item
+
+
+def with_user_item(sub_item: bytes) -> bytes:
+    """A request with one more sub-item in its user information, which comes last."""
+    user_item = REQUEST.index(b"\x50\x00", 74)
+    user_length = struct.unpack_from(">H", REQUEST, user_item + 2)[0] + len(sub_item)
+    body = REQUEST[6:user_item] + b"\x50\x00" + struct.pack(">H", user_length) + REQUEST[user_item + 4 :] + sub_item
+    return b"\x01\x00" + struct.pack(">I", len(body)) + body
 
 
 def abort_pdu() -> bytes:
@@ -330,17 +347,39 @@ def test_the_answer_says_who_we_are_and_how_long_a_pdu_may_be() -> None:
 
 
 @pytest.mark.parametrize(
-    ("offered", "answered"), [(b"\1\1\1", b"\1\1\0"), (b"\1\1\1\1", b"\1\1\0\0"), (b"\1\1\0\0\7\7", b"\1\1\0\0")]
+    ("offered", "answered"),
+    [
+        (b"\1\1\1", b"\1\1\1"),
+        (b"\1\1\0", b"\1\1\0"),
+        (b"\1\1\1\1", b"\1\1\1\1"),
+        (b"\1\1\0\1", b"\1\1\0\1"),
+        (b"\1\1\1\0", b"\1\1\1\0"),
+        (b"\1\1\0\0\7\7", b"\1\1\0\0"),
+        (b"\1\1\1\1\1\1\1", b"\1\1\1\1"),
+        (b"\0\7\xff\2", b"\1\1\0\0"),  # only a 1 asks for something
+    ],
 )
-def test_fuzzy_names_and_time_zones_are_refused_in_as_many_bytes(offered: bytes, answered: bytes) -> None:
-    item = SOPClassExtendedNegotiation()
-    item.sop_class_uid = MODALITY_WORKLIST
-    item.service_class_application_information = offered
-    request, answer = accepted(request_pdu(WORKLIST_ONLY, item))
+def test_fuzzy_names_and_time_zones_are_promised_as_they_were_asked(offered: bytes, answered: bytes) -> None:
+    request, answer = accepted(request_pdu(WORKLIST_ONLY, extension(offered)))
     assert request.worklist_negotiation == offered
     assert answer.user_information is not None
     (item_back,) = answer.user_information.ext_neg
     assert (item_back.uid, item_back.app_info) == (MODALITY_WORKLIST, answered)
+
+
+@pytest.mark.parametrize("offered", [b"", b"\1", b"\1\1"])
+def test_extended_negotiation_that_is_too_short_is_let_in_and_not_answered(offered: bytes) -> None:
+    sub_item = b"\x56\x00" + struct.pack(">HH", 2 + 22 + len(offered), 22) + MODALITY_WORKLIST.encode() + offered
+    request, answer = accepted(with_user_item(sub_item))
+    assert request.worklist_negotiation == offered
+    assert answer.user_information is not None
+    assert answer.user_information.ext_neg == []
+
+
+def test_extended_negotiation_for_a_worklist_that_was_not_accepted_is_not_answered() -> None:
+    _, answer = accepted(request_pdu([(MODALITY_WORKLIST, ["1.2.840.10008.1.2.2"])], extension(b"\1\1\1")))
+    assert answer.user_information is not None
+    assert answer.user_information.ext_neg == []
 
 
 def test_extended_negotiation_of_another_class_is_not_answered() -> None:
@@ -395,12 +434,77 @@ def test_a_user_identity_is_neither_answered_nor_kept(identity_type: int) -> Non
     assert _read_request_cached.cache_info().currsize == kept
 
 
+def test_a_requester_whose_contexts_are_all_refused_is_let_in_and_released() -> None:
+    ct_image_storage = "1.2.840.10008.5.1.4.1.1.2"
+    acceptor, _ = requested(request_pdu([(ct_image_storage, BOTH)]))
+    (sent,) = acceptor.accept()
+    assert isinstance(sent, SendBytes)
+    answer = A_ASSOCIATE_AC()
+    answer.decode(sent.data)
+    assert [(each.context_id, each.result) for each in answer.presentation_context] == [(1, 3)]
+    assert acceptor.receive_data(RELEASE_RQ) == [Signal.RELEASE_REQUESTED]
+    assert acceptor.respond_release()[0] == SendBytes(RELEASE_RP)
+
+
+def test_a_context_for_each_transfer_syntax_is_answered_with_that_syntax() -> None:
+    each = [(MODALITY_WORKLIST, [IMPLICIT_VR_LITTLE_ENDIAN]), (MODALITY_WORKLIST, [EXPLICIT_VR_LITTLE_ENDIAN])]
+    request, answer = accepted(request_pdu(each))
+    assert [context.transfer_syntax for context in request.contexts.values()] == BOTH
+    assert [context.result for context in answer.presentation_context] == [0, 0]
+
+
+def test_many_transfer_syntaxes_in_one_context_are_read_to_the_end() -> None:
+    unread = [f"1.2.840.10008.1.2.4.{number}" for number in range(50, 90)]
+    request, _ = accepted(request_pdu([(MODALITY_WORKLIST, [*unread, IMPLICIT_VR_LITTLE_ENDIAN])]))
+    assert request.contexts[1].transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
+
+
+def test_as_many_contexts_as_there_can_be_are_answered_each() -> None:
+    contexts = [(MODALITY_WORKLIST if number % 2 else MPPS, BOTH) for number in range(128)]
+    request, answer = accepted(request_pdu(contexts))
+    assert list(request.contexts) == list(range(1, 256, 2))
+    assert [(each.context_id, each.result) for each in answer.presentation_context] == [
+        (context_id, 0) for context_id in range(1, 256, 2)
+    ]
+
+
+@pytest.mark.parametrize("padding", [b"\0", b" ", b"\0\0\0"])
+def test_uids_padded_as_in_data_sets_are_read(padding: bytes) -> None:
+    start, end = 74 + 4 + 21, REQUEST.index(b"\x50\x00", 74)  # the only presentation context
+    uid = MODALITY_WORKLIST.encode() + padding
+    syntax = IMPLICIT_VR_LITTLE_ENDIAN.encode() + padding
+    sub_items = b"\x30\x00" + struct.pack(">H", len(uid)) + uid + b"\x40\x00" + struct.pack(">H", len(syntax)) + syntax
+    context = b"\x20\x00" + struct.pack(">H", 4 + len(sub_items)) + b"\x01\0\0\0" + sub_items
+    body = REQUEST[6:start] + context + REQUEST[end:]
+    request, _ = accepted(b"\x01\x00" + struct.pack(">I", len(body)) + body)
+    assert request.contexts == {1: Context(1, MODALITY_WORKLIST, IMPLICIT_VR_LITTLE_ENDIAN)}
+
+
+def test_a_context_that_offers_no_transfer_syntax_is_refused_alone() -> None:
+    body = REQUEST[6:] + b"\x20\x00" + struct.pack(">H", 4) + b"\x07\0\0\0"
+    request, answer = accepted(b"\x01\x00" + struct.pack(">I", len(body)) + body)
+    assert set(request.contexts) == {1}
+    assert [(each.context_id, each.result) for each in answer.presentation_context] == [(1, 0), (7, 3)]
+
+
+@pytest.mark.parametrize("context", [b"", b"\x03", b"\x03\0\0\0\x30\0", b"\x03\0\0\0\x30\0\0\xff1.2"])
+def test_a_context_that_ends_too_soon_is_answered_with_abort(context: bytes) -> None:
+    body = REQUEST[6:] + b"\x20\x00" + struct.pack(">H", len(context)) + context
+    _, outputs = requested(b"\x01\x00" + struct.pack(">I", len(body)) + body)
+    assert sent_abort(outputs) == (AbortSource.SERVICE_PROVIDER, AbortReason.INVALID_PDU_PARAMETER)
+
+
+@pytest.mark.parametrize(("number", "is_read"), [(USER_ITEMS_MAX - 3, True), (USER_ITEMS_MAX - 2, False)])
+def test_more_user_information_than_any_requester_has_is_not_read(number: int, is_read: bool) -> None:
+    role = b"\x54\x00" + struct.pack(">HH", 2 + 22 + 2, 22) + MODALITY_WORKLIST.encode() + b"\1\0"
+    _, outputs = requested(with_user_item(role * number))
+    assert any(isinstance(output, AssociationRequested) for output in outputs) is is_read
+
+
 def test_items_of_unknown_type_are_skipped() -> None:
     unknown = b"\xe7\x00\x00\x03abc"
-    user_item = REQUEST.index(b"\x50\x00", 74)
-    before, after = REQUEST[6:user_item], REQUEST[user_item + 4 :]
-    user_length = struct.unpack_from(">H", REQUEST, user_item + 2)[0] + len(unknown)
-    body = before + unknown + b"\x50\x00" + struct.pack(">H", user_length) + after + unknown
+    pdu = with_user_item(unknown)
+    body = pdu[6:74] + unknown + pdu[74:]
     request, _ = accepted(b"\x01\x00" + struct.pack(">I", len(body)) + body)
     assert request.implementation_version == "SCANNER_7"
 

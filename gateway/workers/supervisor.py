@@ -1,0 +1,272 @@
+"""The workers of a running gateway, from the main process: started, given their site, answered, restarted, ended."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import structlog
+
+from gateway.config import Site
+from gateway.edges.dimse_server import LISTEN_BACKLOG
+from gateway.edges.metrics import Metrics
+from gateway.listening import Report
+from gateway.workers.channel import Channel
+from gateway.workers.messages import (
+    Answered,
+    Listens,
+    Reported,
+    Serve,
+    Stop,
+    Told,
+    decode_from_worker,
+    encode_from_main,
+)
+from gateway.workflow.ports import QueryRecord
+
+START_S = 60.0
+"""For a worker to listen; two seconds on an idle machine, most of them for Python's imports."""
+
+STOP_EXTRA_S = 2.0
+"""Beyond the grace of requests in progress, before a worker is killed."""
+
+PAUSES_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Before the first restart, the second and so on: one death is an accident, several are a cause to be looked for."""
+
+STEADY_S = 60.0
+"""A worker that served so long starts the pauses from the first again."""
+
+_log = structlog.get_logger()
+
+
+class Workers:
+    """The workers of one service. For the event loop's thread alone."""
+
+    def __init__(self, site: Site, report: Report, keep: Callable[[QueryRecord], None], metrics: Metrics) -> None:
+        """`report` runs what modalities report, `keep` takes the records of queries."""
+        self._of_start = site
+        self._site = site
+        self._report = report
+        self._keep = keep
+        self._metrics = metrics
+        self._addresses: list[_Address] = []
+        self._seats: dict[int, _Worker] = {}
+        self._keepers: list[asyncio.Task[None]] = []
+        self._stopping = asyncio.Event()
+
+    @property
+    def associations(self) -> int:
+        """How many are open now, in all workers together."""
+        return sum(worker.associations for worker in self._seats.values())
+
+    @property
+    def unready(self) -> str:
+        """Why nobody answers DICOM now; '' while some worker does."""
+        some = any(worker.listens for worker in self._seats.values())
+        return "" if some else "no worker answers DICOM"
+
+    async def start(self) -> None:
+        """Start all; returns when every one listens. Raises OSError where the address is taken, or one cannot start."""
+        dicom, count = self._of_start.settings.dicom, self._of_start.settings.workers
+        self._addresses = await _addresses(dicom.host, dicom.port)
+        for address in self._addresses:
+            _check_free(address)
+        # All of them are bound and listen before the first worker starts: from here on nobody finds the port free.
+        sockets = [self._listen() for _ in range(count)]
+        started: list[asyncio.Future[None]] = []
+        for number, of_one in enumerate(sockets, 1):
+            first = asyncio.get_running_loop().create_future()
+            started.append(first)
+            self._keepers.append(asyncio.create_task(self._keep_running(number, of_one, first)))
+        try:
+            async with asyncio.timeout(START_S):
+                await asyncio.gather(*started)
+        except TimeoutError:
+            raise OSError("a worker did not listen in time") from None
+
+    def serve(self, site: Site) -> None:
+        """Every worker answers by this site from now on, except for what needs a restart."""
+        self._site = site
+        for worker in self._seats.values():
+            worker.serve(self._for_worker())
+
+    async def stop(self, grace_s: float) -> None:
+        """Have every worker finish what is in progress, then end; kill those that do not."""
+        self._stopping.set()
+        for worker in self._seats.values():
+            worker.stop()
+        _, late = await asyncio.wait(self._keepers, timeout=grace_s + STOP_EXTRA_S) if self._keepers else ((), ())
+        for worker in self._seats.values():
+            worker.kill()
+        if late:
+            _log.warning("workers_killed", workers=len(late))
+            await asyncio.wait(late)
+
+    def _listen(self) -> list[socket.socket]:
+        return [_listening(address) for address in self._addresses]
+
+    def _for_worker(self) -> Serve:
+        """The site without what a worker does not read, and with what the running service still has of old."""
+        first, now = self._of_start, self._site
+        settings = now.settings.model_copy(update={"dicom": first.settings.dicom})
+        return Serve(replace(now, settings=settings, store_url=first.store_url, mappings={}), first.settings.workers)
+
+    async def _keep_running(self, number: int, sockets: Sequence[socket.socket], first: "asyncio.Future[None]") -> None:
+        """Run this worker, and another in its place when it dies, until the service stops."""
+        loop = asyncio.get_running_loop()
+        deaths = 0
+        while True:
+            worker = self._seats[number] = _Worker(number, self._report, self._told, first)
+            began = loop.time()
+            try:
+                code: int | None = await worker.run(sockets, self._for_worker())
+            except OSError as error:  # the system has no room for a process now
+                _log.error("worker_cannot_start", exc_info=error)
+                code = None
+            if self._stopping.is_set():
+                return
+            if not first.done():
+                first.set_exception(OSError(f"worker {number} ended before it listened; see the log"))
+                return
+            deaths = 1 if loop.time() - began > STEADY_S else deaths + 1
+            pause = PAUSES_S[min(deaths, len(PAUSES_S)) - 1]
+            _log.error("worker_died", worker=number, exit_code=code, restart_in_s=pause)
+            await self._pause(pause)
+            while not (again := self._listen_again()) and not self._stopping.is_set():
+                await self._pause(PAUSES_S[-1])
+            if self._stopping.is_set():
+                return
+            sockets = again
+            self._metrics.worker_restarts.inc()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not when the service stops."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    def _listen_again(self) -> list[socket.socket]:
+        try:
+            return self._listen()
+        except OSError as error:  # another program took the port while nobody listened
+            _log.error("worker_cannot_listen", exc_info=error)
+            return []
+
+    def _told(self, told: Told) -> None:
+        self._metrics.tally.add(told.tally)
+        for record in told.queries:
+            self._keep(record)
+
+
+class _Worker:
+    """One worker process and the channel to it."""
+
+    def __init__(
+        self, number: int, report: Report, told: Callable[[Told], None], first: "asyncio.Future[None]"
+    ) -> None:
+        self._number = number
+        self.associations = 0
+        self.listens = False
+        self._report = report
+        self._told = told
+        self._first = first
+        self._channel = Channel(self._receive, self._lost)
+        self._process: asyncio.subprocess.Process | None = None
+        self._reports: set[asyncio.Task[None]] = set()
+        self._gone = asyncio.Event()
+
+    async def run(self, sockets: Sequence[socket.socket], serve: Serve) -> int:
+        """Start the process and wait for its end; its exit code. The sockets are its own then, and end with it."""
+        ours, its = socket.socketpair()
+        descriptors = [each.fileno() for each in (its, *sockets)]
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "gateway.workers", *map(str, (self._number, *descriptors)),
+                pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL,
+            )  # fmt: skip
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            for each in (its, *sockets):
+                each.close()
+        await self._channel.open(ours)
+        self.serve(serve)
+        code = await self._process.wait()
+        await self._gone.wait()  # what it said last is read
+        return code
+
+    def serve(self, serve: Serve) -> None:
+        """Give it the site."""
+        self._channel.send(encode_from_main(serve))
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._channel.send(encode_from_main(Stop()))
+
+    def kill(self) -> None:
+        """End it now, if it has not ended."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    def _receive(self, body: bytes) -> None:
+        match decode_from_worker(body):
+            case Listens():
+                self.listens = True
+                _log.info("worker_listens", worker=self._number)
+                if not self._first.done():
+                    self._first.set_result(None)
+            case Reported() as reported:
+                task = asyncio.create_task(self._answer(reported))
+                self._reports.add(task)
+                task.add_done_callback(self._reports.discard)
+            case Told() as told:
+                self.associations = told.associations
+                self._told(told)
+
+    async def _answer(self, reported: Reported) -> None:
+        answer = await self._report(reported.operation, reported.request)
+        self._channel.send(encode_from_main(Answered(reported.number, answer)))
+
+    def _lost(self) -> None:
+        """Nothing more comes: it ends, or said what is no message and has to."""
+        self.associations = 0
+        self.listens = False
+        self._gone.set()
+        asyncio.get_running_loop().call_later(STOP_EXTRA_S, self.kill)
+
+
+_Address = tuple[socket.AddressFamily, tuple[str, int]]
+
+
+async def _addresses(host: str, port: int) -> list[_Address]:
+    """Every address of the configured host, as the event loop itself would listen on."""
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    return list(dict.fromkeys((socket.AddressFamily(family), (str(to[0]), int(to[1]))) for family, *_, to in found))
+
+
+def _check_free(address: _Address) -> None:
+    """Raises OSError where somebody listens there, who would otherwise just share the port with us unnoticed."""
+    _listening(address, shared=False).close()
+
+
+def _listening(address: _Address, *, shared: bool = True) -> socket.socket:
+    family, where = address
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(where)
+        listening.listen(LISTEN_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening

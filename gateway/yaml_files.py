@@ -1,0 +1,149 @@
+"""YAML files read into strict models: every problem with its file, place, line and hint, all at once.
+
+Unknown keys are errors, and `${NAME}` takes a value from the environment. Nothing here knows what is configured.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from gateway.domain.problem import Problem
+
+AEText = Annotated[str, StringConstraints(min_length=1, max_length=16, strip_whitespace=True, pattern=r"^[ -\[\]-~]+$")]
+
+
+class Strict(BaseModel):
+    """A part of a file: unknown keys are refused, and what was read does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_strict(path: Path, model: type[Model], problems: list[Problem]) -> Model | None:
+    """The file as this model, or None with its problems noted."""
+    tree = load_yaml(path, problems)
+    if tree is None:
+        return None
+    try:
+        return model.model_validate(_expanded(plain(tree), path, problems))
+    except ValidationError as error:
+        for detail in error.errors(include_input=False, include_url=False, include_context=False):
+            where = tuple(str(part) for part in detail["loc"])
+            problems.append(
+                Problem(
+                    path.name,
+                    ".".join(where),
+                    _plain_words(detail["msg"]),
+                    _hint(model, where, detail["type"]),
+                    line_of(tree, where),
+                )
+            )
+        return None
+
+
+_IN_OUR_WORDS = {
+    "Extra inputs are not permitted": "unknown key",
+    "Input should be a valid string": "should be text; put it into quotes",
+}
+
+
+def _plain_words(message: str) -> str:
+    return _IN_OUR_WORDS.get(message, message.removeprefix("Value error, "))
+
+
+def _hint(model: type[BaseModel], where: tuple[str, ...], kind: str) -> str:
+    """For an unknown key: the keys there are at this place."""
+    if kind != "extra_forbidden":
+        return ""
+    place: Any = model
+    for part in where[:-1]:
+        if part.isdigit():
+            continue
+        annotation = place.model_fields[part].annotation
+        place = annotation if isinstance(annotation, type) else annotation.__args__[0]
+    return "known keys: " + ", ".join(place.model_fields)
+
+
+def load_yaml(path: Path, problems: list[Problem]) -> Any:
+    try:
+        return YAML(typ="rt").load(path.read_text(encoding="utf-8")) or CommentedMap()
+    except FileNotFoundError:
+        problems.append(Problem(path.name, "", "the file does not exist", "run `gateway init DIR` for an example"))
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(Problem(path.name, "", f"cannot be read: {type(error).__name__}"))
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        problems.append(Problem(path.name, "", f"is not YAML: {error.problem}", line=line))
+    except YAMLError:
+        problems.append(Problem(path.name, "", "is not YAML"))
+    return None
+
+
+def plain(tree: Any) -> Any:
+    """The YAML tree as plain dicts and lists."""
+    if isinstance(tree, CommentedMap):
+        return {str(key): plain(value) for key, value in tree.items()}
+    if isinstance(tree, CommentedSeq):
+        return [plain(value) for value in tree]
+    return tree
+
+
+def line_of(tree: Any, where: Sequence[str]) -> int | None:
+    """The 1-based line of the deepest part of this path that the file has."""
+    line = None
+    for part in where:
+        if isinstance(tree, CommentedMap) and part in tree:
+            line, tree = tree.lc.key(part)[0] + 1, tree[part]
+        elif isinstance(tree, CommentedSeq) and part.isdigit() and int(part) < len(tree):
+            line, tree = tree.lc.item(int(part))[0] + 1, tree[int(part)]
+        else:
+            break
+    return line
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def _expanded(tree: Any, path: Path, problems: list[Problem]) -> Any:
+    """`${NAME}` in any text replaced from the environment; a variable that is not set is a problem."""
+
+    def replace(match: re.Match[str]) -> str:
+        value = os.environ.get(match[1])
+        if value is None:
+            problems.append(Problem(path.name, f"${{{match[1]}}}", "the environment variable is not set"))
+        return value or ""
+
+    if isinstance(tree, dict):
+        return {key: _expanded(value, path, problems) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_expanded(value, path, problems) for value in tree]
+    return _VARIABLE.sub(replace, tree) if isinstance(tree, str) else tree
+
+
+def described(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """(key, type, default, meaning) of every setting of a model, for the reference pages."""
+    for name, item in model.model_fields.items():
+        annotation: Any = item.annotation
+        parts = [part for part in getattr(annotation, "__args__", ()) if isinstance(part, type)]
+        inner = next((part for part in parts if issubclass(part, BaseModel | StrEnum)), annotation)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            several = getattr(annotation, "__origin__", None) is tuple
+            yield from described(inner, f"{prefix}{name}{'[]' if several else ''}.")
+            continue
+        default = "" if item.is_required() else repr(item.default)
+        if isinstance(inner, type) and issubclass(inner, StrEnum):
+            kind = f"Literal[{', '.join(repr(choice.value) for choice in inner)}]"
+            default = "" if item.default is None or item.is_required() else repr(item.default.value)
+        else:
+            kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+        yield prefix + name, kind, default, item.description or ""
