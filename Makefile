@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY) ## make the virtual environment with the tested versions
 
 peers: ## install the real peers the tests talk to (Debian packages, as root); says what it cannot
-	@sh tests/install_peers.sh dcmtk orthanc libgdcm-tools
+	@sh tests/install_peers.sh dcmtk orthanc python3-gdcm
 
 demo: $(READY) ## a department's day in under a minute, over real HL7, DICOM and SQLite
 	@$(BIN)/gateway demo
@@ -45,8 +45,9 @@ check: $(READY) ## formatting, lint, types, layers (no tests)
 bench: $(READY) peers ## the benchmark table, side by side with the peers; writes docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
 
-docs: $(READY) ## rewrite the reference pages that are generated from the code's tables
+docs: $(READY) ## rewrite the pages that are generated from the code's tables and the test cases
 	$(BIN)/python -m gateway.reference docs/reference
+	$(BIN)/python -m tests.cases.worklist --docs docs/worklist-conformance-suite.md
 
 format: $(READY) ## format and fix what can be fixed
 	$(BIN)/ruff format .

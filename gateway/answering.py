@@ -4,13 +4,16 @@ What the DICOM listener asks of the read side. It holds nothing but caches and w
 process that listens has one of its own.
 """
 
+import time
 from collections.abc import Callable, Iterator
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from datetime import time as clock
 
 from gateway.config import Site
 from gateway.edges.dimse_server import Association, Rejection
 from gateway.processing import now
-from gateway.wire.dimse import FindAnswer, Status
+from gateway.wire.dimse import FindAnswer, FindPart, Status
 from gateway.wire.upper_layer import CALLED_AE_TITLE_NOT_RECOGNISED, CALLING_AE_TITLE_NOT_RECOGNISED
 from gateway.workflow.ports import QueryRecord
 from gateway.workflow.query import Caller, Worklist, caller_of
@@ -29,9 +32,9 @@ class Answering:
         self.site = site
         self._worklist = worklist
         self._keep = keep
-        # Looked up once for a registry and a day: (calling, called, negotiation) -> caller.
+        # Looked up once for a site and a day: (calling, called, negotiation) -> caller.
         self._callers: dict[tuple[str, str, bytes], Caller | None] = {}
-        self._callers_of: tuple[Site, date] | None = None
+        self._looked_up_for, self._day = site, _Day.now(site)
 
     def admit(self, association: Association) -> Rejection | None:
         """Who may call, and what may be called (PS3.8 9.3.4): the device registry decides."""
@@ -42,7 +45,7 @@ class Answering:
             return CALLING_AE_TITLE_NOT_RECOGNISED
         return None
 
-    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
+    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindPart]:
         """C-FIND on the worklist (RAD-5), by the registry as it is now."""
         caller = self.caller(association)
         if caller is None:
@@ -79,16 +82,33 @@ class Answering:
 
     def caller(self, association: Association) -> Caller | None:
         """Who calls; None where a reload took the device or the worklist away since it was admitted."""
-        site, today = self.site, self.site.wall_clock(now()).date()
-        if (
-            self._callers_of is None
-            or self._callers_of[0] is not site
-            or self._callers_of[1] != today
-            or len(self._callers) >= CALLERS_MAX
-        ):
-            self._callers_of = (site, today)
+        site = self.site
+        if self._looked_up_for is not site or not self._day.holds(time.time()):
+            self._looked_up_for, self._day = site, _Day.now(site)
             self._callers.clear()
         key = (association.calling_ae_title, association.called_ae_title, association.worklist_negotiation)
         if key not in self._callers:
-            self._callers[key] = caller_of(site.devices, *key, site.zone, today)
+            if len(self._callers) >= CALLERS_MAX:
+                self._callers.clear()
+            self._callers[key] = caller_of(site.devices, *key, site.zone, self._day.date)
         return self._callers[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Day:
+    """One day of the department's wall clock, and the seconds of the epoch it lasts from and to."""
+
+    date: date
+    begins: float
+    ends: float
+
+    def holds(self, at: float) -> bool:
+        """Whether it is this day then."""
+        return self.begins <= at < self.ends
+
+    @classmethod
+    def now(cls, site: Site) -> "_Day":
+        """Today."""
+        today = site.wall_clock(now()).date()
+        midnights = (datetime.combine(day, clock.min, site.zone) for day in (today, today + timedelta(days=1)))
+        return cls(today, *(midnight.timestamp() for midnight in midnights))

@@ -16,7 +16,7 @@ from gateway.domain.performed import Operation
 from gateway.edges.database import StoreUnavailable
 from gateway.edges.dimse_server import Association, DIMSEServer, Limits, Rejection
 from gateway.edges.metrics import Tally
-from gateway.wire.dimse import FindAnswer, NAnswer
+from gateway.wire.dimse import FindPart, NAnswer
 from gateway.workflow.perform import PerformRequest
 from gateway.workflow.ports import QueryRecord, Reader
 from gateway.workflow.query import Worklist
@@ -81,17 +81,17 @@ class Listening:
         _log.error("item_left_out", step=step_id, exc_info=reason)
 
     def _observe(self, event: str, /, **fields: Any) -> None:
-        if event == "association_rejected":
-            self.tally.rejected += 1
-        elif event == "association_aborted":
-            self.tally.aborted += 1
-        elif event == "request_done":
+        if event in ("association_opened", "association_closed"):
+            return  # a request's line tells who asked; that the association began and ended well is nobody's news
+        if event == "request_done":
             self.tally.request_done(
                 fields["operation"], fields["status"], fields["matches"], fields["milliseconds"] / 1000
             )
-        # A request's line tells who asked; that the association began and ended well is nobody's news.
-        tell = _log.debug if event in ("association_opened", "association_closed") else _log.info
-        tell(event, **fields)
+        elif event == "association_rejected":
+            self.tally.rejected += 1
+        elif event == "association_aborted":
+            self.tally.aborted += 1
+        _log.info(event, **fields)
 
 
 def limits_of(dicom: DICOMSettings, processes: int) -> Limits:
@@ -124,7 +124,7 @@ class _Handlers:
         """Who may call, and what may be called."""
         return self._answering.admit(association)
 
-    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
+    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindPart]:
         """C-FIND on the worklist (RAD-5)."""
         return self._answering.find(association, transfer_syntax, identifier)
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,15 +20,20 @@ STOP_GRACE_S = 5.0
 SWITCH_INTERVAL_S = 0.0005
 """How long a busy writer thread may keep the event loop waiting (design D3b, measured)."""
 
-GC_THRESHOLD = 20_000
-"""New objects between two looks of the cycle collector: a message makes some 3,000 and nearly all die by themselves."""
+GC_THRESHOLDS = (20_000, 5, 1_000_000)
+"""When the cycle collector looks at new objects, at those that outlived one look, and at all. A message makes some
+3,000 and nearly all die by themselves. Kept items are half a million objects without a cycle among them: a look at all
+of them stops the event loop for 100 ms and more, so that is done once in `LOOK_AT_ALL_S`."""
+
+LOOK_AT_ALL_S = 86_400.0
+"""How long a cycle of objects that nobody uses may be kept at most."""
 
 
 def run(main: Coroutine[None, None, None], **fields: Any) -> None:
     """Run `main` until it returns, and write what was logged, with these fields. Raises what it raises."""
     let_go = logs.configure(**fields)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    gc.set_threshold(*GC_THRESHOLDS)
     try:
         uvloop.run(_telling(main, let_go))
     finally:
@@ -40,14 +46,18 @@ def settled() -> None:
 
 
 async def _telling(main: Coroutine[None, None, None], let_go: Callable[[], None]) -> None:
-    writing = asyncio.create_task(_write_logs(let_go))
+    housekeeping = asyncio.create_task(_keep_house(let_go))
     try:
         await main
     finally:
-        writing.cancel()
+        housekeeping.cancel()
 
 
-async def _write_logs(let_go: Callable[[], None]) -> None:
+async def _keep_house(let_go: Callable[[], None]) -> None:
+    look_at = time.monotonic() + LOOK_AT_ALL_S
     while True:
         let_go()
+        if time.monotonic() >= look_at:
+            gc.collect()
+            look_at += LOOK_AT_ALL_S
         await asyncio.sleep(LOG_WRITE_S)

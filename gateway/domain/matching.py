@@ -17,7 +17,7 @@ What the standard leaves to the implementation, and the conformance statement ha
 - A key of the table in the wrong place (Modality beside the step sequence) is no key; `Query.notes` says so.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta, tzinfo
 from typing import Any, TypeAlias
@@ -75,7 +75,8 @@ class Narrowing:
     """Index bounds for the store: each may hide only items that the matcher would refuse as well.
 
     Starts are 14 digits of wall clock, inclusive; '' or empty means unbounded. `patient_name_prefix` is what one of
-    the entries of `names.name_index` begins with.
+    the entries of `names.name_index` begins with. `specific` bounds nothing: it says whether the query names a start
+    date, a patient or an order, also where no index serves (`*Doe`).
     """
 
     station_ae_titles: frozenset[str] = frozenset()
@@ -90,6 +91,7 @@ class Narrowing:
     sps_id: str = ""
     sites: frozenset[str] = frozenset()
     statuses: frozenset[SPSStatus] = LISTED
+    specific: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,15 @@ _ONE_VALUED = frozenset(
     for keyword in (
         "Modality", "PatientID", "PatientName", "AccessionNumber", "RequestedProcedureID", "StudyInstanceUID",
         "ScheduledProcedureStepID", "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime",
+    )
+)  # fmt: skip
+# A query with one of these asks for somebody or some day, and not for whatever there is.
+_SPECIFIC = frozenset(
+    TAG[keyword]
+    for keyword in (
+        "PatientName", "PatientID", "OtherPatientIDsSequence", "AdmissionID", "AccessionNumber",
+        "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest", "RequestedProcedureID",
+        "StudyInstanceUID", "ScheduledProcedureStepID", "ScheduledProcedureStepStartDate",
     )
 )  # fmt: skip
 _DATE, _TIME = TAG["ScheduledProcedureStepStartDate"], TAG["ScheduledProcedureStepStartTime"]
@@ -377,7 +388,19 @@ def compile_query(keys: Attributes, rules: MatchingRules = LITERAL) -> Query:
             parts.append(key)
     if asking.zoned is not None:
         parts.append(asking.zoned)
-    return Query(tuple(parts), status, _narrowing_of(keys, status, asking), tuple(asking.notes))
+    narrowing = replace(_narrowing_of(keys, status, asking), specific=not _SPECIFIC.isdisjoint(_tags(parts)))
+    return Query(tuple(parts), status, narrowing, tuple(asking.notes))
+
+
+def _tags(keys: Iterable[_Key]) -> Iterator[str]:
+    """What is asked for on top and of the step."""
+    for key in keys:
+        if isinstance(key, _ZonedStart) or (isinstance(key, _SequenceKey) and key.tag == SPS_SEQUENCE):
+            yield from _tags(key.keys)
+        elif isinstance(key, _StartKey):
+            yield _DATE
+        else:
+            yield key.tag
 
 
 def item_matcher(keys: Attributes, rules: MatchingRules = LITERAL) -> Callable[[Attributes], bool] | None:
@@ -504,8 +527,8 @@ def _text_test(wanted: str, vr: str) -> _Accepts:
     strip = strip_of(vr)
     if not is_pattern(wanted):
         return lambda held: held == wanted or strip(text_of(held), " \0") == wanted
-    matched = glob(wanted).fullmatch
-    return lambda held: matched(strip(text_of(held), " \0")) is not None
+    met = glob(wanted)
+    return lambda held: met(strip(text_of(held), " \0"))
 
 
 def _number_test(wanted: str) -> _Accepts:

@@ -41,10 +41,10 @@ def hint(vr: str, asked: Sequence[str], held: Sequence[str], *, fuzzy: bool, who
         return _moment_hint(vr, asked[0], held[0]) if len(asked) == 1 else ""
     for told, same in (
         (f"only the case differs, and it counts in a value of type {vr}", str.casefold),
-        ("only leading zeros differ, and they count", lambda text: text.strip().lstrip("0")),
         ("only blanks or punctuation differ, and they count", _letters_and_digits),
+        ("only leading zeros differ, and they count", lambda text: text.strip().lstrip("0")),
     ):
-        if any(same(one) and same(one) == same(other) for one, other in pairs):
+        if any(same(one) and same(one) == same(other) for one, other in pairs if not is_pattern(one)):
             return told
     if any(map(is_pattern, asked)):
         return "UIDs have no wild cards" if vr == "UI" else "* and ? are wild cards; the case counts"

@@ -167,16 +167,13 @@ def _literal_test(components: Sequence[str], closed: bool) -> _GroupTest:
         else:
             if not (closed and any(held[count:])):
                 return True
-        return across is not None and across.fullmatch(group.folded.rstrip("^ ")) is not None
+        return across is not None and across(group.folded.rstrip("^ "))
 
     return met
 
 
 def _component_test(wanted: str) -> _ComponentTest:
-    if not is_pattern(wanted):
-        return wanted.__eq__
-    matched = glob(wanted).fullmatch
-    return lambda held: matched(held) is not None
+    return glob(wanted) if is_pattern(wanted) else wanted.__eq__
 
 
 def _fuzzy_test(components: Sequence[str], closed: bool) -> _GroupTest:
@@ -199,7 +196,7 @@ def _likeness(wanted: str) -> _ComponentTest:
             part if is_pattern(part) else _spelling(part) for part in _BETWEEN_WILD_CARDS.split(wanted) if part
         )
         as_spelled = glob(spelled)
-        return lambda held: bool(as_held.fullmatch(held)) or bool(as_spelled.fullmatch(_held_sound(held)[0]))
+        return lambda held: as_held(held) or as_spelled(_held_sound(held)[0])
     spelling = _spelling(wanted)
     if not spelling:
         return lambda held: held == wanted

@@ -42,7 +42,7 @@ class View:
         if self.modalities is not None and len(self.modalities) == 1 and not narrowing.modality:
             narrowed = replace(narrowed, modality=next(iter(self.modalities)))
         if self._windowed(narrowing):
-            narrowed = replace(narrowed, start_from=f"{self.days[0]}000000", start_to=f"{self.days[1]}235959")
+            narrowed = replace(narrowed, start_from=f"{self.days[0]}000000", start_to=f"{self.days[1]}999999")
         return narrowed
 
     def admits(self, item: WorklistItem, asked: Narrowing) -> bool:
@@ -80,16 +80,7 @@ class View:
         return tuple(found)
 
     def _windowed(self, asked: Narrowing) -> bool:
-        return self.days != _EVER and not (
-            asked.start_from
-            or asked.start_to
-            or asked.patient_id
-            or asked.patient_name_prefix
-            or asked.accession_number
-            or asked.requested_procedure_id
-            or asked.study_instance_uids
-            or asked.sps_id
-        )
+        return self.days != _EVER and not asked.specific
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ A character that could not be decoded (U+FFFD) is `?`: the device meant one, and
 """
 
 import re
+from collections.abc import Callable
 
 _WILD = re.compile(r"[*?\ufffd]")
 _STARS = re.compile(r"\*+")
@@ -19,8 +20,26 @@ def before_wild_card(text: str) -> str:
     return _WILD.split(text, maxsplit=1)[0]
 
 
-def glob(wanted: str) -> re.Pattern[str]:
-    """The pattern that a whole text has to fulfil. Atomic groups keep a key of many stars linear in each star."""
+def glob(wanted: str) -> Callable[[str], bool]:
+    """Whether a whole text fulfils a pattern. Atomic groups keep a key of many stars linear in each star.
+
+    Compiled when a text is met that may be long enough: a key as long as a dataset allows would take seconds.
+    """
+    least = len(wanted) - wanted.count("*")
+    fullmatch: Callable[[str], object] | None = None
+
+    def met(text: str) -> bool:
+        nonlocal fullmatch
+        if len(text) < least:
+            return False
+        if fullmatch is None:
+            fullmatch = _compiled(wanted).fullmatch
+        return fullmatch(text) is not None
+
+    return met
+
+
+def _compiled(wanted: str) -> re.Pattern[str]:
     parts = [
         "".join("." if letter in "?\ufffd" else re.escape(letter) for letter in part) for part in _STARS.split(wanted)
     ]

@@ -103,6 +103,9 @@ class Queries(Protocol):
     def row(self, prepared: Prepared, **values: Any) -> Row | None:
         """The first row, if any."""
 
+    def state(self) -> object:
+        """Equal to an earlier one only if nobody has committed anything since; None where that cannot be told."""
+
 
 class Connection:
     """One driver connection in autocommit mode; whoever wants a transaction begins and ends it.
@@ -135,6 +138,17 @@ class Connection:
         """The first row, if any."""
         found = self.rows(prepared, **values)
         return found[0] if found else None
+
+    def state(self) -> None:
+        """Never told: what this connection itself changes does not count in the database's own version."""
+
+    def version(self) -> int:
+        """A number that every commit of another connection changes, as this one counts it."""
+        try:
+            version: int = self._driver.execute("PRAGMA data_version").fetchone()[0]
+        except _DRIVER_ERRORS as error:
+            raise self._noted(error) from error
+        return version
 
     def run(self, prepared: Prepared, **values: Any) -> int:
         """How many rows were changed."""
@@ -191,17 +205,31 @@ class RenewingConnection:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._held: Connection | None = None
+        self._made = 0
 
     def rows(self, prepared: Prepared, **values: Any) -> list[Row]:
         """As `Connection.rows`."""
-        held = self._held
-        if held is None:
-            held = self._held = Connection(self._engine)
+        held = self._connected()
         try:
             return held.rows(prepared, **values)
         except StoreError:
             self.close()
             raise
+
+    def state(self) -> object:
+        """The database's version, as this connection counts it."""
+        held = self._connected()
+        try:
+            return self._made, held.version()
+        except StoreError:
+            self.close()
+            raise
+
+    def _connected(self) -> Connection:
+        if self._held is None:
+            self._held = Connection(self._engine)
+            self._made += 1
+        return self._held
 
     def row(self, prepared: Prepared, **values: Any) -> Row | None:
         """As `Connection.row`."""

@@ -22,6 +22,8 @@ from gateway.wire.dimse import (
     ByteBudget,
     DIMSEViolation,
     FindAnswer,
+    FindAnswers,
+    FindPart,
     FindResponder,
     Message,
     NAnswer,
@@ -297,7 +299,7 @@ class _Find:
         self.final: FindAnswer | None = None
         self._responder = responder
         self._internal_error = internal_error
-        self._answers: Iterator[FindAnswer | None] = iter(())
+        self._answers: Iterator[FindPart] = iter(())
 
     def start(self, service: DIMSEService, association: Association, transfer_syntax: str) -> None:
         """Ask the service."""
@@ -329,7 +331,12 @@ class _Find:
         pending, now = self._responder.pending, time.perf_counter
         size, until = 0, now() + SLICE_S
         for answer in self._answers:
-            if answer is not None:
+            if isinstance(answer, FindAnswers):
+                encoded = self._responder.several(answer)
+                pdus.append(encoded)
+                self.count += len(answer)
+                size += len(encoded)
+            elif answer is not None:
                 if not answer.is_pending:
                     self.final = answer
                     return

@@ -28,6 +28,7 @@ An `association` number is given to every connection, so it also names one that 
 """
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections import Counter, OrderedDict
@@ -77,6 +78,7 @@ INTERNAL_ERROR = Rejection(2, 1, 1)
 """Transient, no reason given: our own fault at admission, and trying again may help."""
 
 _ABORT_REASONS = {reason.value: reason.name.replace("_", " ").lower() for reason in AbortReason}
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux; it holds until the system thinks otherwise
 _NEVER = float("inf")
 
 
@@ -443,8 +445,22 @@ class _Connection(asyncio.Protocol):
             self._pdu_due = self._loop.time() + self._limits.pdu_s
         if self._assembler is None or not self._assembler.is_receiving:
             self._message_due = _NEVER
-        elif self._message_due == _NEVER:
+            return
+        if self._message_due == _NEVER:
             self._message_due = self._loop.time() + self._limits.message_s
+        self._acknowledge_at_once()
+
+    def _acknowledge_at_once(self) -> None:
+        """Tell the peer's system now that the beginning of a message has come.
+
+        Many requesters write command and data set apart and leave Nagle's algorithm on: their system holds the second
+        back until the first is acknowledged, and ours would take 40 ms for that (measured: 47 ms a query before).
+        """
+        if _QUICK_ACK is not None and self._transport is not None:
+            connection = self._transport.get_extra_info("socket")
+            if connection is not None:
+                with contextlib.suppress(OSError):  # the connection may be gone already
+                    connection.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
 
     def look(self, now: float) -> None:
         """End what is overdue."""

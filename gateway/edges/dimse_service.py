@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway.wire.dimse import FindAnswer, NAnswer
+from gateway.wire.dimse import FindPart, NAnswer
 from gateway.wire.upper_layer import Rejection
 
 
@@ -72,7 +72,7 @@ class DIMSEService(Protocol):
     def admit(self, association: Association) -> Rejection | None:
         """Why this caller may not in; None lets it in. Called on the event loop: no waiting."""
 
-    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
+    def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindPart]:
         """Pending answers with identifiers in that transfer syntax, then one answer with the final status.
 
         Pulled on the event loop as the peer reads; closed early on C-CANCEL and when the association ends.

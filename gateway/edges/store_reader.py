@@ -45,6 +45,9 @@ TROUBLED_AMONG = 20_000
 
 _TROUBLED = ("refused", "unreadable", "held", "ignored")
 
+FOUND_MAX, FOUND_REFS_MAX = 1_024, 1_024
+"""Lists of ids and revisions kept until anything is committed, and the longest that is: 100 MB if all were as long."""
+
 _SHORT_NAME = 3  # letters below which a name says less than a day
 _START_LAST = "99999999999999"  # after every start: 14 digits
 
@@ -128,6 +131,9 @@ class StoreReader:
     def __init__(self, connection: Queries, left_out: Callable[[int, Exception], None] = _tell_nobody) -> None:
         self._connection = connection
         self.left_out = left_out
+        # What was found while the database was in this state; devices ask the same, over and over.
+        self._state: object = None
+        self._found: dict[Narrowing, Sequence[tuple[int, int]]] = {}
 
     # -- worklist answers
 
@@ -138,10 +144,20 @@ class StoreReader:
         """
         if not narrowing.statuses:
             return ()
-        shape, values = shape_of(narrowing)
-        found = self._connection.rows(statements.candidates(shape), **values)
+        state = self._connection.state()
+        if state is None or state != self._state or len(self._found) >= FOUND_MAX:
+            self._state = state
+            self._found.clear()
+        known = self._found.get(narrowing)
+        if known is not None:
+            return known
+        shape, values = _shape_kept(narrowing)
+        rows = self._connection.rows(statements.candidates(shape), **values)
         # A step with two of the stations asked for, or two names in the range, is found twice.
-        return list(dict.fromkeys(found))
+        found = list(dict.fromkeys(rows))
+        if state is not None and len(found) <= FOUND_REFS_MAX:
+            self._found[narrowing] = found
+        return found
 
     def items(self, step_ids: Iterable[int]) -> Sequence[WorklistItem]:
         """Those steps as they are now, in the order asked; a step that went away meanwhile is left out.
@@ -484,6 +500,11 @@ def _chunks(values: Sequence[int], length: int) -> Iterator[list[int]]:
     rest = iter(values)
     while chunk := list(islice(rest, length)):
         yield chunk
+
+
+@lru_cache(maxsize=2_048)  # a device's bounds are the same each time, for a day
+def _shape_kept(narrowing: Narrowing) -> tuple[Shape, dict[str, Any]]:
+    return shape_of(narrowing)
 
 
 def shape_of(narrowing: Narrowing) -> tuple[Shape, dict[str, Any]]:

@@ -9,10 +9,11 @@ the text. Tests hold both directions against pynetdicom's message classes.
 """
 
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
+from typing import TypeAlias
 
 from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, PDV, data_pdus, fragment_bytes, pdv_header
 
@@ -399,6 +400,44 @@ def n_response(message: Message, answer: NAnswer, max_length: int) -> bytes:
     return pdus
 
 
+class FindAnswers:
+    """Pending answers of one status that are given together, and again to whoever asks the same.
+
+    What follows their command is put together once for a presentation context and length of PDUs.
+    """
+
+    __slots__ = ("_made_for", "_tails", "identifiers", "status")
+
+    def __init__(self, status: int, identifiers: Sequence[bytes]) -> None:
+        self.status = status
+        self.identifiers = tuple(identifiers)
+        self._made_for = (0, 0)
+        self._tails: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self.identifiers)
+
+    def __iter__(self) -> Iterator[FindAnswer]:
+        return (FindAnswer(self.status, identifier) for identifier in self.identifiers)
+
+    def after(self, command: bytes, context_id: int, max_length: int) -> bytes:
+        """The PDUs of all answers, each after this command."""
+        if self._made_for != (context_id, max_length):
+            self._tails = [
+                b"",
+                *(
+                    data_pdus(context_id, identifier, is_command=False, max_length=max_length)
+                    for identifier in self.identifiers
+                ),
+            ]
+            self._made_for = (context_id, max_length)
+        return command.join(self._tails)
+
+
+FindPart: TypeAlias = FindAnswer | FindAnswers | None
+"""What answers to a C-FIND come as. None: nothing was found for some milliseconds, let others have their turn."""
+
+
 class FindResponder:
     """Writes the responses to one C-FIND. Pending is the hot path: its command is encoded once for all matches."""
 
@@ -418,6 +457,13 @@ class FindResponder:
         if length <= self._room:
             return b"".join((command, pdv_header(self._context_id, length, is_command=False), identifier))
         return command + data_pdus(self._context_id, identifier, is_command=False, max_length=self._max_length)
+
+    def several(self, answers: FindAnswers) -> bytes:
+        """The PDUs of these matches."""
+        command = self._pending.get(answers.status)
+        if command is None:
+            command = self._pending[answers.status] = self._plain(answers.status)
+        return answers.after(command, self._context_id, self._max_length)
 
     def final(self, answer: FindAnswer) -> bytes:
         """The PDUs of the last response, which never has an identifier (PS3.4 K.4.1.3)."""

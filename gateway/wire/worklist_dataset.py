@@ -76,12 +76,16 @@ def read_identifier(data: bytes, transfer_syntax: str, assumed_terms: Terms = ()
 
 @dataclass(frozen=True, slots=True)
 class PreparedQuery:
-    """A request read and compiled: what matches, what an answer looks like, which keys only some items support."""
+    """A request read and compiled: what matches, what an answer looks like, which keys only some items support.
+
+    `bytes_held` is what it takes in memory, for those who keep it.
+    """
 
     identifier: Identifier
     query: Query
     shape: "AnswerShape"
     unsupported: tuple[UnsupportedKey, ...] = ()
+    bytes_held: int = 0
 
     def pending(self, item: WorklistItem) -> Status:
         """The status of this item's answer (PS3.4 table K.4-1).
@@ -93,9 +97,13 @@ class PreparedQuery:
         return Status.PENDING_WITH_WARNING
 
 
-# Devices poll with the same bytes for hours; a department's devices have a few shapes of query each.
-_PREPARED_MAX = 512
-_PREPARED_BYTES_MAX = 4096  # longer identifiers are prepared afresh each time, which bounds what is kept to 2 MB
+# Devices poll with the same bytes for hours, each with a few shapes of its own.
+_PREPARED_MAX = 1_024
+# A real query has 300 to 1,000 bytes. Of longer ones fewer are kept, which bounds all to 200 MB at the very worst.
+_PREPARED_BYTES_MAX = 1_024
+_LONG_PREPARED_MAX = 8
+
+_BYTES_HELD_PER_BYTE = 64  # measured: an object or two of Python's for each element; of hostile ones twice as much
 
 
 def prepare_query(
@@ -105,7 +113,7 @@ def prepare_query(
 
     Raises Refused (UNUSABLE_QUERY) with every problem of its keys.
     """
-    prepare = _prepare_kept if len(data) <= _PREPARED_BYTES_MAX else _prepare
+    prepare = _prepare_kept if len(data) <= _PREPARED_BYTES_MAX else _prepare_long
     return prepare(data, transfer_syntax, profile, rules)
 
 
@@ -116,10 +124,12 @@ def _prepare(data: bytes, transfer_syntax: str, profile: Profile, rules: Matchin
     query = compile_query(_forced(asked, profile.force), rules)
     identifier = replace(identifier, notes=(*identifier.notes, *query.notes))
     shape = answer_shape(asked, transfer_syntax, identifier.terms, profile, rules)
-    return PreparedQuery(identifier, query, shape, unsupported_keys(identifier.keys))
+    unsupported = unsupported_keys(identifier.keys)
+    return PreparedQuery(identifier, query, shape, unsupported, _BYTES_HELD_PER_BYTE * len(data))
 
 
 _prepare_kept = lru_cache(maxsize=_PREPARED_MAX)(_prepare)
+_prepare_long = lru_cache(maxsize=_LONG_PREPARED_MAX)(_prepare)
 
 
 def _held_tag(attributes: Attributes, tag: str, creator: str) -> str:

@@ -116,6 +116,7 @@ class Worker:
                     waiting.set_result(answer)
             case Serve() if self._listening is not None:
                 self._listening.serve(message.site)
+                _log.info("reloaded")
             case Serve():
                 self._starting = asyncio.create_task(self._start(message))
             case Stop():

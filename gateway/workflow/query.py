@@ -6,16 +6,17 @@ so a slow peer holds no transaction. Where they are those of the last time, so i
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, tzinfo
+from itertools import islice
 
 from gateway.domain.devices import CalledWorklist, Device, Devices, WhenMore
-from gateway.domain.matching import MatchingRules
+from gateway.domain.matching import MatchingRules, Narrowing
 from gateway.domain.refusal import Refused
 from gateway.domain.visibility import View, view_of
 from gateway.domain.worklist import WorklistItem
-from gateway.wire.dimse import FindAnswer, Status
+from gateway.wire.dimse import FindAnswer, FindAnswers, FindPart, Status
 from gateway.wire.worklist_dataset import EncodedAnswers, PreparedQuery, encode_answer, prepare_query
 from gateway.workflow.ports import Reader
 
@@ -28,11 +29,18 @@ ITEMS_MAX = 4_096
 CHUNK = 32
 """Items read and looked at between two turns of the event loop: a few milliseconds when none of them is kept."""
 
-IDENTIFIER_BYTES_MAX = 65_536
-"""A query that asks for every attribute of the worklist by name has 4 KB."""
+LIGHT_QUERY_BYTES = 262_144
+"""What a prepared query of 4 KB takes. One that takes more is asked of one item between two turns: it may have
+thousands of keys."""
 
-LISTS_BYTES_MAX = 32 * 1_048_576
-"""Complete answers kept as they were given: the lists of today of some thousand devices."""
+IDENTIFIER_BYTES_MAX = 16_384
+"""A query that asks for every attribute of the worklist by name has 4 KB; one of this size takes 0.1 s to prepare."""
+
+TOGETHER_BYTES_MAX = 49_152
+"""Answers kept together leave together: less than a socket's buffer, so that memory stays flat for a slow peer."""
+
+LISTS_BYTES_MAX = 64 * 1_048_576
+"""Complete answers kept as they were given, with their queries: the lists of today of some 800 devices."""
 
 _FUZZY, _TIMEZONE = 2, 3  # places in the extended negotiation of the worklist (PS3.4 table K.5-1, from 0)
 
@@ -94,7 +102,7 @@ class Worklist:
         self._items: OrderedDict[int, WorklistItem] = OrderedDict()
         self._lists = _Lists(LISTS_BYTES_MAX)
 
-    def answer(self, caller: Caller, transfer_syntax: str, identifier: bytes) -> Iterator[FindAnswer | None]:
+    def answer(self, caller: Caller, transfer_syntax: str, identifier: bytes) -> Iterator[FindPart]:
         """Pending for each match, then Success; a refusal (A900) or failure (A700) in its place.
 
         None says that nothing was found in the last few milliseconds, so that others have their turn.
@@ -112,11 +120,13 @@ class Worklist:
         profile, sent = caller.device.profile, 0
         try:
             for found in self._matches(caller.view, prepared):
-                if found is not None:
-                    if profile.answers_max and sent == profile.answers_max:
-                        yield _CUT[profile.when_more]
-                        return
-                    sent += 1
+                more = 0 if found is None else len(found) if isinstance(found, FindAnswers) else 1
+                if profile.answers_max and sent + more > profile.answers_max:
+                    if isinstance(found, FindAnswers):
+                        yield from islice(found, profile.answers_max - sent)
+                    yield _CUT[profile.when_more]
+                    return
+                sent += more
                 yield found
         except self._unavailable:
             yield FindAnswer(Status.OUT_OF_RESOURCES, None, "the worklist cannot be read now")
@@ -132,17 +142,19 @@ class Worklist:
         except Refused as refused:
             return tuple(map(str, refused.refusals))
 
-    def _matches(self, view: View, prepared: PreparedQuery) -> Iterator[FindAnswer | None]:
+    def _matches(self, view: View, prepared: PreparedQuery) -> Iterator[FindPart]:
         asked = prepared.query.narrowing()
-        refs = self._reader.candidates(view.narrow(asked))
-        kept = self._lists.get(prepared, view, refs)
-        if kept is not None:
-            yield from kept
+        kept = self._lists.get(prepared, view)
+        narrowed = kept.narrowed if kept is not None else view.narrow(asked)
+        refs = self._reader.candidates(narrowed)
+        if kept is not None and kept.refs == refs:
+            yield from kept.answers
             return
         answers: list[FindAnswer] = []
         whole = prepared.shape.cacheable
-        for first in range(0, len(refs), CHUNK):
-            chunk = refs[first : first + CHUNK]
+        length = CHUNK if prepared.bytes_held <= LIGHT_QUERY_BYTES else 1
+        for first in range(0, len(refs), length):
+            chunk = refs[first : first + length]
             for item in self._current(chunk):
                 try:
                     if not (view.admits(item, asked) and prepared.query.matches(item.attributes, item.status)):
@@ -156,7 +168,7 @@ class Worklist:
                 yield found
             yield None
         if whole:
-            self._lists.put(prepared, view, refs, answers)
+            self._lists.put(_Kept(prepared, view, narrowed, refs, _together(answers)))
 
     def _encode(self, item: WorklistItem, prepared: PreparedQuery) -> bytes:
         encoded = self._encoded.get(item.step_id, item.revision, prepared.shape)
@@ -192,45 +204,73 @@ _CUT = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """One query as one view of it was last answered, and the revisions of the items that was found among."""
+
+    prepared: PreparedQuery
+    view: View
+    narrowed: Narrowing
+    refs: Sequence[tuple[int, int]]
+    answers: Sequence[FindAnswers]
+
+    @property
+    def size(self) -> int:
+        """In bytes, rather too many: a reference takes 150 of Python's, an answer its bytes twice and 400 besides."""
+        identifiers = (identifier for together in self.answers for identifier in together.identifiers)
+        answers = sum(2 * len(identifier) + 400 for identifier in identifiers)
+        return 1_000 + self.prepared.bytes_held + 150 * len(self.refs) + answers
+
+
+def _together(answers: Iterable[FindAnswer]) -> Sequence[FindAnswers]:
+    """Answers of one status that follow each other, up to as many bytes as are sent between two turns for others."""
+    found: list[FindAnswers] = []
+    status, identifiers, size = 0, list[bytes](), 0
+    for answer in answers:
+        identifier = answer.identifier or b""
+        if identifiers and (answer.status != status or size + len(identifier) > TOGETHER_BYTES_MAX):
+            found.append(FindAnswers(status, identifiers))
+            identifiers, size = [], 0
+        status = answer.status
+        identifiers.append(identifier)
+        size += len(identifier)
+    return [*found, FindAnswers(status, identifiers)] if identifiers else found
+
+
 class _Lists:
     """Answers as they were last given, by query and view, while the same revisions of the same items may match.
 
-    Bounded by the bytes of their identifiers, the least lately used go first.
+    Bounded by their bytes and those of their queries; the least lately used go first.
     """
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
         # The query is kept with its answer: while it is, no other can have its id.
-        self._held: OrderedDict[
-            tuple[int, View], tuple[PreparedQuery, Sequence[tuple[int, int]], list[FindAnswer], int]
-        ] = OrderedDict()
+        self._held: OrderedDict[tuple[int, View], tuple[_Kept, int]] = OrderedDict()
 
-    def get(self, prepared: PreparedQuery, view: View, refs: Sequence[tuple[int, int]]) -> list[FindAnswer] | None:
-        """The answers for exactly these revisions; None where they have to be found."""
+    def get(self, prepared: PreparedQuery, view: View) -> _Kept | None:
+        """How this query was last answered to this view."""
         key = (id(prepared), view)
         held = self._held.get(key)
-        if held is None or held[1] != refs:
+        if held is None:
             return None
         self._held.move_to_end(key)
-        return held[2]
+        return held[0]
 
-    def put(
-        self, prepared: PreparedQuery, view: View, refs: Sequence[tuple[int, int]], answers: list[FindAnswer]
-    ) -> None:
-        """Keep them in place of those for other revisions."""
-        key = (id(prepared), view)
+    def put(self, kept: _Kept) -> None:
+        """Keep it in place of the one before."""
+        key = (id(kept.prepared), kept.view)
         before = self._held.pop(key, None)
         if before is not None:
-            self._bytes -= before[3]
-        # A reference takes some 150 bytes of Python's, an answer some 200 besides its identifier.
-        size = 1_000 + 150 * len(refs) + sum(len(each.identifier or b"") + 200 for each in answers)
+            self._bytes -= before[1]
+        size = kept.size
         if size > self._bytes_max // 8:
             return  # a query for everything must not push out everyone else's
-        self._held[key] = (prepared, refs, answers, size)
+        self._held[key] = (kept, size)
         self._bytes += size
         while self._bytes > self._bytes_max:
-            _, (*_, oldest) = self._held.popitem(last=False)
+            _, (_, oldest) = self._held.popitem(last=False)
             self._bytes -= oldest
 
 

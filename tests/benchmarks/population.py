@@ -97,7 +97,7 @@ def fill(config: Path, numbers: Sequence[int]) -> None:
             for number in chunk:
                 texts = _texts_of(order(number))
                 patient_id = unit.save_patient(make_patient(texts), now)
-                unit.save_order(replace(make_order(texts), patient_id=patient_id), "filled", now)
+                unit.save_order(replace(make_order(texts), patient_id=patient_id, site=feed.site), "filled", now)
 
         for begin in range(0, len(numbers), ORDERS_PER_TRANSACTION):
             chunk = numbers[begin : begin + ORDERS_PER_TRANSACTION]

@@ -92,6 +92,8 @@ BY_MODULE: Sequence[tuple[str, str]] = (
     ("workflow", MATCH),
     ("answering", CALLER),
     ("listening", CALLER),
+    ("config", CALLER),
+    ("processing", CALLER),
 )
 ELSEWHERE = "elsewhere"
 

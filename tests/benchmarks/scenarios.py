@@ -1,6 +1,7 @@
 """What is measured: one function for each group of budgets, and each gives the rows and sections that it fills."""
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from gateway.edges.mllp import MLLPClient
-from gateway.testing import Acknowledgement, ServiceProcess, omi, site
+from gateway.testing import Acknowledgement, ServiceProcess, free_port, omi, site
 from gateway.testing.load import LoadAssociation, encode_create, encode_set, exchanged
 from gateway.testing.modality import final_state, performed_step
 from tests.benchmarks import peers, population
@@ -30,6 +31,18 @@ SUCCESS = 0x0000
 
 ALL_CLIENTS = (1, 4, 16)
 ALL_MATCHES = (0, population.GROUP, population.BUSY_ORDERS)
+DEVICES = 500
+PROFILE = {
+    "name": "benchmark",
+    "reason": "Every rule at once that leaves the lists as they are.",
+    "ignore": ["PatientName"],
+    "force": {"Modality": "CT"},
+    "fill": {"ReferringPhysicianName": "UNKNOWN", "PatientSex": "O"},
+    "answers_max": 1_000,
+    "date_window": {"days_before": 1, "days_after": 2},
+    "character_sets": {"declared": ["ISO_IR 100", "ISO_IR 192"]},
+    "whole_names": True,
+}
 NO_LIMIT = 4_096
 """Associations from one address: here it stands for a whole department."""
 
@@ -60,14 +73,26 @@ class Scale:
     workers: tuple[int, ...]
 
 
-FULL = Scale((100, 1_000, 10_000), 100_000, 1_000, 3.0, 1.0, 20.0, 500, (0, 2))
+FULL = Scale((100, 1_000, 10_000), 100_000, 1_000, 3.0, 1.0, 20.0, DEVICES, (0, 2))
 QUICK = Scale((50,), 1_100, 50, 0.2, 0.05, 1.0, 20, (0,))
 
 
 def department(folder: Path, **overrides: object) -> Path:
-    """A site whose listener takes all the load from one address."""
-    dicom = {"associations_max": NO_LIMIT, "associations_per_address_max": NO_LIMIT}
-    return site(folder, dicom=dicom, **overrides)
+    """A site whose listener takes all the load from one address, with every rule for devices switched on."""
+    folder.mkdir(parents=True)
+    titles = ["BENCHMARK", *(f"DEVICE{number}" for number in range(DEVICES))]
+    devices = [{"ae_title": title, "group": "CT", "sites": ["NORTH"], "profile": PROFILE["name"]} for title in titles]
+    for name, content in (("devices", devices), ("profiles", [PROFILE])):
+        (folder / f"{name}.yaml").write_text(json.dumps({name: content}), encoding="utf-8")  # JSON is YAML
+    listener = {"name": "ris", "host": HOST, "port": free_port(), "mapping": "ihe-swf", "site": "NORTH"}
+    return site(
+        folder,
+        dicom={"associations_max": NO_LIMIT, "associations_per_address_max": NO_LIMIT},
+        hl7=[listener],
+        devices={"file": "devices.yaml", "profiles": "profiles.yaml", "unknown": "reject"},
+        worklists=[{"ae_title": "GATEWAY", "sites": ["NORTH"], "modalities": ["CT", "MR"]}],
+        **overrides,
+    )
 
 
 def worklists(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
@@ -236,7 +261,7 @@ def orders(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
     for senders, budget in ((SENDERS, 10.0), (1, 4.0)):
         what = f"orders, {senders} sender{'s' if senders > 1 else ''}"
         progress(what)
-        with ServiceProcess(site(folder / f"orders{senders}")) as service, peers.hl7apy_receiver() as port:
+        with ServiceProcess(department(folder / f"orders{senders}")) as service, peers.hl7apy_receiver() as port:
             ours, theirs = uvloop.run(_order_rates((service.hl7_port, port), senders, scale.seconds))
         rows.append(_against(what, ours, "hl7apy, nothing kept", theirs, budget))
     return rows

@@ -362,7 +362,9 @@ PADDED = {TAG["PatientID"]: {"vr": "LO", "Value": ["0100 "]}}
         (within_step(attributes(ScheduledStationAETitle="ct1")), LITERAL, "S1", "only the case differs"),
         (PADDED, LITERAL, "S1", "only leading zeros differ"),
         (attributes(PatientID="1-00"), LITERAL, "S1", "only blanks or punctuation differ"),
+        (attributes(PatientID="1 00"), LITERAL, "S1", "only blanks or punctuation differ"),
         (attributes(AccessionNumber="a?"), LITERAL, "S1", "wild cards; the case counts"),
+        (attributes(AccessionNumber="A?1"), LITERAL, "S1", "wild cards; the case counts"),
         (attributes(AccessionNumber="A1"), LITERAL, "S4", "only an empty key matches"),
         (attributes(PatientName="Jane^Doe"), LITERAL, "S1", "the other way round"),
         (attributes(PatientName="Doe Jane"), LITERAL, "S1", "not parted by ^"),
@@ -828,4 +830,5 @@ def test_narrowing_holds_what_the_keys_give() -> None:
         patient_name_prefix="dori",
         accession_number="A1",
         study_instance_uids=frozenset({"1.2", "1.3"}),
+        specific=True,
     )

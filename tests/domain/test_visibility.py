@@ -7,7 +7,7 @@ import pytest
 
 from gateway.domain.attributes import SPS_SEQUENCE, TAG, element
 from gateway.domain.devices import CalledWorklist, DateWindow, Device, Devices, Leaves, Profile, Sees
-from gateway.domain.matching import Narrowing
+from gateway.domain.matching import MatchingRules, Narrowing, compile_query
 from gateway.domain.visibility import view_of
 from gateway.domain.worklist import LISTED, SPSStatus, WorklistItem
 
@@ -120,16 +120,40 @@ def test_a_query_for_everything_shows_the_days_of_the_window(day, expected):
 @pytest.mark.parametrize(
     "asked",
     [
-        Narrowing(start_from="20250101000000"),
-        Narrowing(patient_id="100"),
-        Narrowing(patient_name_prefix="doe"),
-        Narrowing(accession_number="A1"),
+        ("PatientID", "100"),
+        ("PatientID", "1*"),
+        ("PatientName", "Doe*"),
+        ("PatientName", "*oe^J*"),
+        ("AccessionNumber", "A1"),
+        ("FillerOrderNumberImagingServiceRequest", "F1"),
+        ("ScheduledProcedureStepID", "S*"),
+        ("ScheduledProcedureStepStartDate", "20250101"),
+        ("ScheduledProcedureStepStartDate", "00010101-99991231"),
     ],
 )
-def test_whoever_is_asked_for_by_date_or_by_name_is_found_on_any_day(asked):
+@pytest.mark.parametrize("fuzzy", [False, True])
+def test_whoever_is_asked_for_by_date_name_or_number_is_found_on_any_day(asked, fuzzy):
+    key = {TAG[asked[0]]: element(*asked)}
+    keys = {SPS_SEQUENCE: {"vr": "SQ", "Value": [key]}} if asked[0].startswith("ScheduledProcedureStep") else key
+    asked = compile_query(keys, MatchingRules(fuzzy_names=fuzzy)).narrowing()
     windowed = view(Device("CT1", profile=WINDOW))
     assert shown(windowed, item("CT1", day="20250101"), asked)
     assert windowed.narrow(asked).start_from == asked.start_from
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("Modality", "CT"), ("ScheduledStationAETitle", "CT1"), ("ScheduledProcedureStepID", "*")]
+)
+def test_a_query_that_names_nobody_and_no_day_is_kept_to_the_days_of_the_window(keyword, value):
+    keys = {TAG["PatientName"]: element("PatientName", "*"), TAG["PatientID"]: element("PatientID")}
+    step = {TAG[keyword]: element(keyword, value)}
+    asked = compile_query(keys | {SPS_SEQUENCE: {"vr": "SQ", "Value": [step]}}).narrowing()
+    assert not shown(view(Device("CT1", profile=WINDOW)), item("CT1", day="20250101"), asked)
+
+
+def test_the_days_of_the_window_end_with_the_last_leap_second():
+    until = view(Device("CT1", profile=WINDOW)).narrow(ANYTHING).start_to
+    assert until >= "20260707235960"
 
 
 def test_a_query_that_names_other_stations_does_not_widen_the_view():

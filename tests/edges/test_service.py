@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from ruamel.yaml import YAML
 
+from gateway.edges.store import read_only
 from gateway.testing import (
     ImagingOrder,
     Person,
@@ -195,6 +196,33 @@ def test_on_a_full_disk_nothing_is_acknowledged_queries_go_on_and_it_recovers(se
     assert ris.send(rad4_orm(order(2000))).code == "AA"
     assert scanner.worklist(AccessionNumber="A000002000")
     scanner.complete(scanner.start(item))
+
+
+def test_a_reload_takes_new_rules_and_says_which_settings_need_a_restart(service):
+    settings = YAML(typ="safe").load(service.config.read_text())
+    before = service.config.read_text()
+    changed = settings | {"workers": 3, "queries": {"per_device": 5}, "expiry": {"after_days": 9}}
+    with service.config.open("w") as file:
+        YAML().dump(changed, file)
+    try:
+        os.kill(service.pid, signal.SIGHUP)
+        _until(lambda: "reload_needs_restart" in service.output.read_text(), service)
+        (line,) = [line for line in service.output.read_text().splitlines() if "reload_needs_restart" in line]
+        assert json.loads(line)["settings"] == ["expiry", "workers"]
+    finally:
+        service.config.write_text(before)
+
+
+def test_a_query_is_kept_with_its_outcome(service):
+    modality(service, "US1").worklist(PatientID="NOBODY")
+    kept = read_only(f"sqlite:///{service.config.with_name('gateway.db')}")
+
+    def mine():
+        return [query.record for query in kept.queries("US1") if b"NOBODY" in query.record.identifier]
+
+    _until(mine, service)
+    (record,) = mine()
+    assert (record.status, record.matches, record.called_ae_title) == (0, 0, "GATEWAY")
 
 
 def test_it_ends_cleanly_on_sigterm(tmp_path):

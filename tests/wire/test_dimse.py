@@ -21,6 +21,7 @@ from gateway.wire.dimse import (
     Command,
     DIMSEViolation,
     FindAnswer,
+    FindAnswers,
     FindResponder,
     Message,
     MessageAssembler,
@@ -271,6 +272,22 @@ def test_a_pending_response_carries_its_identifier(status: Status, max_length: i
     assert command.AffectedSOPClassUID == MODALITY_WORKLIST
     assert command.CommandDataSetType != 0x0101
     assert dataset == identifier
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.PENDING_WITH_WARNING])
+def test_answers_kept_together_are_what_they_are_one_by_one_whoever_asks(status: Status) -> None:
+    identifiers = [bytes([number]) * number for number in range(1, 60, 7)]
+    kept = FindAnswers(status, identifiers)
+    asked = [
+        (Message(context_id, Command(Operation.C_FIND, message_id, True, MODALITY_WORKLIST), b""), max_length)
+        for context_id in (1, 3)
+        for message_id in (1, 2, 65_535)
+        for max_length in (0, 30, 16_382)
+    ]
+    for message, max_length in asked * 2:
+        responder = FindResponder(message, max_length)
+        one_by_one = b"".join(responder.pending(identifier, status) for identifier in identifiers)
+        assert responder.several(kept) == one_by_one
 
 
 def test_the_final_response_names_offending_elements_and_has_no_identifier() -> None:

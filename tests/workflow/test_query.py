@@ -1,5 +1,6 @@
 """The worklist's answers: turns for others, what left the list meanwhile, one bad item among good ones."""
 
+import gc
 from datetime import date
 
 import pytest
@@ -8,7 +9,9 @@ from gateway.domain.attributes import SPS_SEQUENCE, TAG, element
 from gateway.domain.devices import PLAIN, Device, Devices, Profile, Sees, WhenMore
 from gateway.domain.worklist import SPSStatus, WorklistItem
 from gateway.wire.dicom_json import write_attributes
-from gateway.wire.dimse import Status
+from gateway.wire.dimse import FindAnswers, Status
+from gateway.wire.worklist_dataset import PreparedQuery
+from gateway.workflow import query
 from gateway.workflow.query import CHUNK, IDENTIFIER_BYTES_MAX, Worklist, caller_of
 
 SYNTAX = "1.2.840.10008.1.2.1"
@@ -62,6 +65,15 @@ CT1 = caller()
 EVERYBODY = identifier(PatientName="", PatientWeight="")
 
 
+def each(parts):
+    """The answers one by one, kept lists taken apart."""
+    for part in parts:
+        if isinstance(part, FindAnswers):
+            yield from part
+        elif part is not None:
+            yield part
+
+
 def answers(shelf, data=EVERYBODY, asker=CT1, **more):
     told = list(Worklist(shelf, AwayError, **more).answer(asker, SYNTAX, data))
     return [answer for answer in told if answer is not None]
@@ -77,6 +89,13 @@ def test_a_query_that_finds_nothing_gives_others_their_turn_all_the_time():
     told = list(Worklist(shelf, AwayError).answer(CT1, SYNTAX, nobody))
     assert told[:-1] == [None] * 10
     assert told[-1].status == Status.SUCCESS
+
+
+def test_a_query_of_thousands_of_keys_gives_others_their_turn_after_each_item():
+    shelf = Shelf(*(item(number) for number in range(5)))
+    wanted = "\\".join(f"N{number}" for number in range(1_000))
+    told = list(Worklist(shelf, AwayError).answer(CT1, SYNTAX, identifier(AccessionNumber=wanted)))
+    assert told[:-1] == [None] * 5
 
 
 def test_what_leaves_the_list_during_an_answer_is_not_sent():
@@ -136,33 +155,33 @@ def test_an_answer_is_cut_before_the_item_that_is_too_many(held, when_more, expe
     worklist = Worklist(Shelf(*(item(number) for number in range(held))), AwayError)
     asker = caller(Profile(answers_max=2, when_more=when_more))
     for _ in range(asked):  # also from the list kept
-        told = [answer.status for answer in worklist.answer(asker, SYNTAX, EVERYBODY) if answer is not None]
+        told = [answer.status for answer in each(worklist.answer(asker, SYNTAX, EVERYBODY))]
     assert told == expected
 
 
 def test_a_list_that_did_not_change_is_answered_without_looking_at_its_items():
     shelf = Shelf(item(1), item(2))
     worklist = Worklist(shelf, AwayError)
-    first = [answer for answer in worklist.answer(CT1, SYNTAX, EVERYBODY) if answer is not None]
+    first = list(each(worklist.answer(CT1, SYNTAX, EVERYBODY)))
     worklist._items.clear()  # what is read again would show
     shelf.read.clear()
-    assert list(worklist.answer(CT1, SYNTAX, EVERYBODY)) == first
+    assert list(each(worklist.answer(CT1, SYNTAX, EVERYBODY))) == first
     assert shelf.read == []
 
 
 def test_a_list_with_a_new_item_is_answered_with_it():
     shelf = Shelf(item(1))
     worklist = Worklist(shelf, AwayError)
-    assert [answer.status for answer in worklist.answer(CT1, SYNTAX, EVERYBODY) if answer].count(Status.PENDING) == 1
+    assert [answer.status for answer in each(worklist.answer(CT1, SYNTAX, EVERYBODY))].count(Status.PENDING) == 1
     shelf.held[2] = item(2)
-    assert [answer.status for answer in worklist.answer(CT1, SYNTAX, EVERYBODY) if answer].count(Status.PENDING) == 2
+    assert [answer.status for answer in each(worklist.answer(CT1, SYNTAX, EVERYBODY))].count(Status.PENDING) == 2
 
 
 def test_two_views_of_one_query_are_two_lists():
     worklist = Worklist(Shelf(item(1), item(2, "MR1")), AwayError)
     own = caller(Profile(sees=Sees.OWN))
     for asker, expected in ((CT1, 2), (own, 1), (CT1, 2), (own, 1)):
-        told = [answer.status for answer in worklist.answer(asker, SYNTAX, EVERYBODY) if answer]
+        told = [answer.status for answer in each(worklist.answer(asker, SYNTAX, EVERYBODY))]
         assert told.count(Status.PENDING) == expected
 
 
@@ -184,3 +203,29 @@ def test_an_unknown_caller_or_worklist_is_nobody():
 def test_the_rules_are_those_negotiated(offered, fuzzy, timezone):
     rules = caller(negotiation=offered).rules
     assert (rules.fuzzy_names, rules.timezone_adjusted) == (fuzzy, timezone)
+
+
+def test_a_kept_list_is_told_in_portions_of_one_status(monkeypatch):
+    monkeypatch.setattr(query, "TOGETHER_BYTES_MAX", 200)
+    shelf = Shelf(*(item(number) for number in range(1, 12)))
+    worklist = Worklist(shelf, AwayError)
+    alone = list(each(worklist.answer(CT1, SYNTAX, EVERYBODY)))
+    portions = [part for part in worklist.answer(CT1, SYNTAX, EVERYBODY) if isinstance(part, FindAnswers)]
+    assert len(portions) > 1
+    assert all(sum(map(len, portion.identifiers)) <= 200 for portion in portions)
+    assert [*each(portions), alone[-1]] == alone
+
+
+def test_queries_that_are_asked_once_are_not_kept_for_ever(monkeypatch):
+    monkeypatch.setattr(query, "LISTS_BYTES_MAX", 1_000_000)
+    worklist = Worklist(Shelf(), AwayError)
+
+    def kept():
+        gc.collect()
+        return sum(type(each) is PreparedQuery for each in gc.get_objects())
+
+    before = kept()
+    for number in range(100):
+        wanted = "\\".join(f"{number}-{other}" for other in range(300))
+        list(worklist.answer(CT1, SYNTAX, identifier(AccessionNumber=wanted)))
+    assert kept() - before < 20

@@ -182,5 +182,3 @@ def _at(answer: Dataset, path: tuple[int, ...]) -> Element | None:
     if element is None or len(path) == 1:
         return element
     return next((found for each in element.items if (found := _at(each, path[1:])) is not None), None)
-
-

@@ -56,7 +56,7 @@ def every_key_cases(items: Mapping[str, Item]) -> Iterator[Case]:
             clause="Table K.6-1",
             keys=_keys(path, Element(element.vr, tuple(wanted)), narrowed=never),
             syntax=EXPLICIT,
-            needs=() if path in REQUIRED else ("optional matching keys",),
+            needs=_needs_for_matching(path),
             finds=frozenset(full if never else (n for n, i in items.items() if _holds(i.attributes, path, wanted))),
         )
     for path, element in paths:
@@ -68,6 +68,13 @@ def every_key_cases(items: Mapping[str, Item]) -> Iterator[Case]:
             finds=frozenset(full),
             returns={name: _returned(item.attributes, path) for name, item in full.items()},
         )
+
+
+def _needs_for_matching(path: Sequence[int]) -> tuple[str, ...]:
+    if path in REQUIRED:
+        return ()
+    inside = path[path[0] == STEP : -1]
+    return ("optional matching keys", "keys inside optional sequences") if inside else ("optional matching keys",)
 
 
 def _keys(path: Sequence[int], element: Element, *, narrowed: bool) -> Dataset:

@@ -9,7 +9,16 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from .datasets import STEP, STUDY_INSTANCE_UID, Dataset, dataset_of, encode, overlaid, tag_of
+from .datasets import (
+    CHARACTER_SET,
+    STUDY_INSTANCE_UID,
+    Dataset,
+    Element,
+    dataset_of,
+    encode,
+    overlaid,
+    tag_of,
+)
 
 HERE = Path(__file__).parent
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
@@ -165,8 +174,7 @@ def _case(topic: str, written: Mapping[str, Any]) -> Case:
             cancel_after=written.get("cancel after", 0),
             finds=_finds(name, written),
             pending=_per_item(written.get("pending", PENDING)),
-            statuses=_texts(str(written.get("status", SUCCESS)) if not isinstance(written.get("status"), list)
-                            else written["status"]),
+            statuses=_texts(written.get("status", SUCCESS)),
             offending=tag_of(written["offending"]) if "offending" in written else None,
             returns=_returns(written.get("returns", {})),
             absent=tuple(_path(each) for each in written.get("absent", ())),
@@ -181,15 +189,11 @@ def _case(topic: str, written: Mapping[str, Any]) -> Case:
 
 def _identified(keys: Dataset) -> Dataset:
     """With Study Instance UID as a return key, by which the answers are recognised."""
-    from .datasets import Element
-
     return keys if STUDY_INSTANCE_UID in keys else {**keys, STUDY_INSTANCE_UID: Element("UI")}
 
 
 def with_charset(keys: Dataset, terms: tuple[str, ...]) -> Dataset:
     """With Specific Character Set, where there is one to declare."""
-    from .datasets import CHARACTER_SET, Element
-
     return {**keys, CHARACTER_SET: Element("CS", terms)} if terms else keys
 
 
@@ -243,9 +247,3 @@ def servers() -> Mapping[str, Server]:
         )
         for name, written in _yaml(HERE / "differences.yaml").items()
     }
-
-
-def step_of(dataset: Dataset) -> Dataset:
-    """The first item of the Scheduled Procedure Step Sequence; empty where there is none."""
-    element = dataset.get(STEP)
-    return element.items[0] if element and element.items else {}
