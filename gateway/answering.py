@@ -12,6 +12,7 @@ from datetime import time as clock
 
 from gateway.config import Site
 from gateway.edges.dimse_server import Association, Rejection
+from gateway.edges.dimse_service import EndedFind
 from gateway.processing import now
 from gateway.wire.dimse import FindAnswer, FindPart, Status
 from gateway.wire.upper_layer import CALLED_AE_TITLE_NOT_RECOGNISED, CALLING_AE_TITLE_NOT_RECOGNISED
@@ -21,7 +22,7 @@ from gateway.workflow.query import Caller, Worklist, caller_of
 CALLERS_MAX = 4_096
 """Callers kept as looked up; an AE title that is accepted without being known may be anything."""
 
-_GONE = FindAnswer(Status.UNABLE_TO_PROCESS, None, "this AE title was taken out of the device registry")
+_GONE = FindAnswer(Status.UNABLE_TO_PROCESS, None, "this AE title, or the worklist it called, is gone")
 
 
 class Answering:
@@ -52,29 +53,23 @@ class Answering:
             return iter((_GONE,))
         return self._worklist.answer(caller, transfer_syntax, identifier)
 
-    def found(
-        self,
-        association: Association,
-        transfer_syntax: str,
-        identifier: bytes,
-        status: int,
-        matches: int,
-        milliseconds: float,
-    ) -> None:
+    def found(self, association: Association, ended: EndedFind) -> None:
         """Keep the query for whoever asks why a patient is not on the list."""
         caller = self.caller(association)
-        notes = self._worklist.notes(caller, transfer_syntax, identifier) if caller is not None else ()
+        notes: tuple[str, ...] = ()
+        if caller is not None:
+            notes = self._worklist.notes(caller, ended.transfer_syntax, ended.identifier)
         self._keep(
             QueryRecord(
                 now(),
                 association.calling_ae_title,
                 association.called_ae_title,
                 association.remote_host,
-                transfer_syntax,
-                identifier,
-                status,
-                matches,
-                milliseconds,
+                ended.transfer_syntax,
+                ended.identifier,
+                ended.status,
+                ended.matches,
+                ended.milliseconds,
                 association.worklist_negotiation,
                 notes,
             )

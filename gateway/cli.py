@@ -7,6 +7,7 @@ the right to see it, so it may name patients; logs never do.
 import asyncio
 import sys
 from collections.abc import Iterable
+from datetime import tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -212,14 +213,15 @@ def messages_list(
     """The newest messages first."""
     if disposition and disposition not in DISPOSITIONS:
         raise typer.BadParameter(f"one of {', '.join(DISPOSITIONS)}", param_hint="--disposition")
+    zone = site_of(config).zone
     rows = store_of(config).reader.list_messages(limit, listener, disposition, key)
     if json_output:
-        print_json([_shown(stored) for stored in rows])
+        print_json([_shown(stored, zone) for stored in rows])
         return
     print_table(
         ("No.", "Received", "Listener", "Type", "Control ID", "Outcome", "Why"),
         (
-            (row.id, moment(row.record.received_at), row.record.listener, row.record.message_type,
+            (row.id, moment(row.record.received_at, zone), row.record.listener, row.record.message_type,
              row.record.control_id, row.record.disposition, next(iter(row.record.reasons.splitlines()), ""))
             for row in rows
         ),
@@ -232,7 +234,7 @@ def messages_show(number: int, config: ConfigOption = CONFIG, json_output: JSONO
     stored = store_of(config).reader.message(number)
     if stored is None:
         fail(f"there is no message {number}")
-    shown = _shown(stored)
+    shown = _shown(stored, site_of(config).zone)
     if json_output:
         print_json(shown)
         return
@@ -242,12 +244,12 @@ def messages_show(number: int, config: ConfigOption = CONFIG, json_output: JSONO
             out.print(f"{'' if position else name:>10}  {line}", markup=False, highlight=False)
 
 
-def _shown(stored: "StoredMessage") -> dict[str, object]:
+def _shown(stored: "StoredMessage", zone: tzinfo) -> dict[str, object]:
     """An archived message as people read it."""
     record = stored.record
     return {
         "number": stored.id,
-        "received": moment(record.received_at),
+        "received": moment(record.received_at, zone),
         "listener": record.listener,
         "peer": record.peer,
         "sender": record.sender,

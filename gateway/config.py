@@ -83,7 +83,9 @@ class DevicesSettings(Strict):
 
     file: str = Field("", description="the registry, such as devices.yaml; empty: there is none")
     profiles: str = Field("", description="the profiles its entries name, such as profiles.yaml; empty: there are none")
-    unknown: Literal["accept", "reject"] | None = Field(None, description="default: accept on loopback, else reject")
+    unknown: Literal["accept", "reject"] | None = Field(
+        None, description="default: accept on loopback if no listener names a site, else reject"
+    )
 
 
 class WorklistSettings(Strict):
@@ -223,7 +225,15 @@ def _devices(base: Path, settings: Settings, problems: list[Problem]) -> Devices
     places = settings.devices
     profiles = read_strict(base / places.profiles, ProfilesFile, problems) if places.profiles else None
     entries = read_strict(base / places.file, DevicesFile, problems) if places.file else None
-    unknown = places.unknown or ("accept" if settings.dicom.host in LOOPBACK else "reject")
+    sites = frozenset(listener.site for listener in settings.hl7 if listener.site)
+    unknown = places.unknown or ("accept" if settings.dicom.host in LOOPBACK and not sites else "reject")
+    if sites and unknown == "accept":
+        problems.append(
+            Problem(
+                "gateway.yaml", "devices.unknown", "an unknown caller would see the orders of every site",
+                "write reject, and give each device its sites in the registry",
+            )
+        )  # fmt: skip
     worklists = tuple(
         CalledWorklist(
             each.ae_title, each.description, frozenset(each.sites), frozenset(each.groups), frozenset(each.modalities)
@@ -235,7 +245,7 @@ def _devices(base: Path, settings: Settings, problems: list[Problem]) -> Devices
         profiles or ProfilesFile(),
         worklists,
         accept_unknown=unknown == "accept",
-        sites=frozenset(listener.site for listener in settings.hl7 if listener.site),
+        sites=sites,
         places=(places.file, places.profiles),
         problems=problems,
     )

@@ -7,7 +7,7 @@ import atexit
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -32,7 +32,7 @@ CONFIG = Path("gateway.yaml")
 
 
 def fail(text: str) -> NoReturn:
-    err.print(text, style="red", markup=False, highlight=False)
+    err.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(1)
 
 
@@ -76,5 +76,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     out.print(table)
 
 
-def moment(at: datetime) -> str:
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def moment(at: datetime, zone: tzinfo) -> str:
+    """By the department's clock, as `gateway worklist why` tells times."""
+    return at.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")

@@ -15,6 +15,7 @@ from gateway.config import DICOMSettings, Site
 from gateway.domain.performed import Operation
 from gateway.edges.database import StoreUnavailable
 from gateway.edges.dimse_server import Association, DIMSEServer, Limits, Rejection
+from gateway.edges.dimse_service import EndedFind
 from gateway.edges.metrics import Tally
 from gateway.wire.dimse import FindPart, NAnswer
 from gateway.workflow.perform import PerformRequest
@@ -128,17 +129,9 @@ class _Handlers:
         """C-FIND on the worklist (RAD-5)."""
         return self._answering.find(association, transfer_syntax, identifier)
 
-    def found(
-        self,
-        association: Association,
-        transfer_syntax: str,
-        identifier: bytes,
-        status: int,
-        matches: int,
-        milliseconds: float,
-    ) -> None:
+    def found(self, association: Association, ended: EndedFind) -> None:
         """A C-FIND is over."""
-        self._answering.found(association, transfer_syntax, identifier, status, matches, milliseconds)
+        self._answering.found(association, ended)
 
     async def create(
         self, association: Association, transfer_syntax: str, sop_instance_uid: str | None, dataset: bytes

@@ -10,7 +10,7 @@ import importlib
 import signal
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
 from types import ModuleType
@@ -20,7 +20,7 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
 
-from gateway.config import ConfigError, Site, load_site
+from gateway.config import LOOPBACK, ConfigError, Site, load_site
 from gateway.domain.devices import Device
 from gateway.domain.identifiers import Mint
 from gateway.domain.performed import Operation
@@ -67,6 +67,7 @@ class Service:
         self._feeds = feeds_of(site, self._mint)
         self._queries = QueryLog(self.store, site.settings.queries.per_device, self._registered)
         self._serving = False
+        self._reloading = asyncio.Lock()  # the last one asked for must be the last one that is served
         self._listeners: list[MLLPListener] = []
         self._dicom: Listening | Workers
         if site.settings.workers:
@@ -128,6 +129,10 @@ class Service:
 
     async def reload(self) -> None:
         """Read the site again: all but what needs a restart changes together, on every process, or not at all."""
+        async with self._reloading:
+            await self._reload()
+
+    async def _reload(self) -> None:
         try:
             site = await asyncio.to_thread(load_site, self.site.file)
         except ConfigError as error:
@@ -137,11 +142,17 @@ class Service:
         except Exception as error:
             _log.error("reload_failed", exc_info=error)
             return
-        moved = [name for name in NEEDS_RESTART if getattr(site.settings, name) != getattr(self.site.settings, name)]
+        running = {name: getattr(self.site.settings, name) for name in NEEDS_RESTART}
+        moved = [name for name, value in running.items() if getattr(site.settings, name) != value]
         if _addresses(site) != _addresses(self.site):
             moved.append("hl7")
         if moved:
             _log.warning("reload_needs_restart", settings=moved)
+        # Some of these are looked up at every query: half a time zone would be worse than the old one.
+        settings, devices = site.settings.model_copy(update=running), site.devices
+        if not settings.devices.unknown and settings.dicom.host not in LOOPBACK:
+            devices = replace(devices, accept_unknown=False)  # it goes by the address that the listener has
+        site = replace(site, settings=settings, store_url=self.site.store_url, devices=devices)
         self.site = site
         self._dicom.serve(site)
         self._queries.per_device_max = site.settings.queries.per_device

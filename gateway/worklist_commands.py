@@ -213,6 +213,7 @@ def worklist_queries(
     """The newest queries of devices with their keys, how each was answered and how long that took."""
     from gateway.workflow.replay import status_words
 
+    zone = site_of(config).zone
     queries = store_of(config).reader.queries(asked_by, limit)
     if json_output:
         print_json([_shown_query(query) for query in queries])
@@ -220,7 +221,7 @@ def worklist_queries(
     print_table(
         ("No.", "When", "Device", "Called", "Ended with", "Answers", "ms", "Asked for", "Notes"),
         (
-            (query.id, moment(query.record.at), query.record.calling_ae_title, query.record.called_ae_title,
+            (query.id, moment(query.record.at, zone), query.record.calling_ae_title, query.record.called_ae_title,
              status_words(query.record.status), query.record.matches, f"{query.record.milliseconds:.1f}",
              ", ".join(_keys_asked(query.record)), "; ".join(query.record.notes))
             for query in queries
@@ -303,7 +304,7 @@ def worklist_replay(
     print_table(_ITEM_COLUMNS, map(_item_row, answered.items))
     out.print(
         f"{len(answered.items)} item(s) now; {record.matches} when {record.calling_ae_title} asked at "
-        f"{moment(record.at)}.",
+        f"{moment(record.at, site.zone)}.",
         highlight=False, markup=False, soft_wrap=True,
     )  # fmt: skip
     if answered.beyond:
@@ -327,9 +328,15 @@ def worklist_show(
     json_output: JSONOption = False,
 ) -> None:
     """One item with every attribute and the history of its status."""
+    zone = site_of(config).zone
     reader = store_of(config).reader
+    unreadable: list[int] = []
+    reader.left_out = lambda step_id, _: unreadable.append(step_id)
     items = reader.item_of(key)
     if not items:
+        damaged = ", ".join(f"#{step_id}" for step_id in unreadable)
+        if damaged:
+            fail(f"{key}: the item ({damaged}) cannot be read from the store; restore it, or have its order sent again")
         fail(f"no item has the accession number or step ID {key}")
     if json_output:
         print_json([
@@ -344,7 +351,7 @@ def worklist_show(
         print_table(
             ("When", "Status", "Start", "Why"),
             (
-                (moment(entry.at), entry.status, entry.start_local, entry.cause)
+                (moment(entry.at, zone), entry.status, entry.start_local, entry.cause)
                 for entry in reader.step_history(item.step_id)
             ),
         )

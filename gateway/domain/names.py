@@ -13,8 +13,9 @@ component of the key is *like* some component of the same group, wherever it sta
    without their accents; or
 2. they sound alike: their Metaphone codes are equal, an initial vowel standing for any, and have two letters or more;
    or
-3. they are spelled nearly alike and begin with the same sound: one insertion, deletion, substitution or exchange of
-   neighbours between components of four letters or more, two between those of eight or more.
+3. they begin with the same sound and are spelled alike but for `ei`, `ey`, `ai`, `ay` being one, or nearly alike: one
+   insertion, deletion, substitution or exchange of neighbours between components of four letters or more, two between
+   those of eight or more.
 
 A component of the key with wild cards is compared by them, with the letters as held and as in 1.
 """
@@ -55,6 +56,7 @@ _WHOLE_LETTERS = str.maketrans(
 _NO_GROUP = _Group("", ("",))
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 _NEITHER_LETTER_NOR_DIGIT = re.compile(r"[^a-z0-9]+")
+_DIPHTHONG = re.compile(r"[ae][iyj]")
 _UMLAUT = re.compile(r"([aou])e")
 _BETWEEN_WILD_CARDS = re.compile(r"([*?\ufffd]+)")
 
@@ -200,7 +202,7 @@ def _likeness(wanted: str) -> _ComponentTest:
     spelling = _spelling(wanted)
     if not spelling:
         return lambda held: held == wanted
-    sound = _sound(spelling)
+    sound, diphthongs_alike = _sound(spelling), _DIPHTHONG.sub("ai", spelling)
 
     def alike(held: str) -> bool:
         other, other_sound = _held_sound(held)
@@ -208,6 +210,8 @@ def _likeness(wanted: str) -> _ComponentTest:
             return True
         if not other_sound or other_sound[0] != sound[0]:
             return False
+        if _DIPHTHONG.sub("ai", other) == diphthongs_alike:
+            return True
         return (len(sound) > 1 and other_sound == sound) or _nearly(spelling, other)
 
     return alike

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from gateway.edges.dimse_service import Association, DIMSEService, Observe, where_raised
+from gateway.edges.dimse_service import Association, DIMSEService, EndedFind, Observe, where_raised
 from gateway.wire.dimse import (
     SMALL_DATASET_BYTES,
     ByteBudget,
@@ -278,8 +278,9 @@ class Requests:
     def _tell_found(self, message: Message, status: int, matches: int, began: float) -> Exception | None:
         """Tell the service; what it raised, if it did."""
         syntax, identifier = self._transfer_syntax(message), message.dataset or b""
+        ended = EndedFind(syntax, identifier, int(status), matches, _milliseconds_since(began))
         try:
-            self._service.found(self._association, syntax, identifier, int(status), matches, _milliseconds_since(began))
+            self._service.found(self._association, ended)
         except Exception as error:
             return error
         return None

@@ -5,7 +5,7 @@ No socket, no timer, no bytes of the protocol.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.wire.dimse import FindPart, NAnswer
@@ -66,6 +66,21 @@ class Association:
     worklist_negotiation: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class EndedFind:
+    """A C-FIND that is over, whatever became of it.
+
+    `status` is the final one as it was sent, FE00 where the peer went away before it; `matches` is how many answers
+    were sent before.
+    """
+
+    transfer_syntax: str
+    identifier: bytes = field(repr=False)
+    status: int = 0
+    matches: int = 0
+    milliseconds: float = 0.0
+
+
 class DIMSEService(Protocol):
     """What is behind the listener. Whatever a method raises is answered as an internal error of that request only."""
 
@@ -78,19 +93,10 @@ class DIMSEService(Protocol):
         Pulled on the event loop as the peer reads; closed early on C-CANCEL and when the association ends.
         """
 
-    def found(
-        self,
-        association: Association,
-        transfer_syntax: str,
-        identifier: bytes,
-        status: int,
-        matches: int,
-        milliseconds: float,
-    ) -> None:
-        """A C-FIND is over, whatever became of it. Called on the event loop, once for each that was begun or refused.
+    def found(self, association: Association, ended: EndedFind) -> None:
+        """A C-FIND is over. Called on the event loop, once for each that was begun or refused.
 
-        `status` is the final one as it was sent, FE00 where the peer went away before it; `matches` is how many
-        answers were sent before. What it raises is logged and hurts nobody.
+        What it raises is logged and hurts nobody.
         """
 
     async def create(

@@ -67,6 +67,7 @@ class QueryLog:
         self._due: asyncio.TimerHandle | None = None
         self._writing: asyncio.Future[None] | None = None
         self._dropping = False
+        self._closing = False
         self.counts = QueryLogCounts()
 
     @property
@@ -101,7 +102,11 @@ class QueryLog:
                 await asyncio.shield(self._writing)
 
     async def close(self) -> None:
-        """Write what waits. Before the store is closed."""
+        """Write what waits. Before the store is closed.
+
+        What cannot be written now is lost: a service that is told to stop has no time to wait for the disk.
+        """
+        self._closing = True
         await self.flush()
 
     def _write(self) -> None:
@@ -132,6 +137,9 @@ class QueryLog:
         elif self.counts.failing and not failed:
             _log.info("queries_kept_again", lost=self.counts.lost)
         self.counts.failing = failed
+        if failed and self._closing:
+            self.counts.lost += len(self._waiting)
+            self._waiting.clear()
         self._dropping = self._dropping and len(self._waiting) >= self._waiting_max
         if self._writing is not None:
             self._writing.set_result(None)

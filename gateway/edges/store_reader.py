@@ -491,9 +491,19 @@ def _item(row: Row) -> WorklistItem:
         if part is not None:
             attributes = attributes | from_json(part)  # not |=, which takes a list for a dictionary
     inside: Attributes = from_json(step)
+    if not (_sound(attributes) and _sound(inside)):
+        raise ValueError("what is stored is no attributes")
     inside[TAG["ScheduledProcedureStepStatus"]] = element("ScheduledProcedureStepStatus", status)
     attributes[SPS_SEQUENCE] = {"vr": "SQ", "Value": [inside]}
     return WorklistItem(step_id, revision, SPSStatus(status), attributes, site)
+
+
+def _sound(attributes: object) -> bool:
+    """Whether it looks like attributes, on which everybody relies to whom an item is given."""
+    return isinstance(attributes, dict) and all(
+        isinstance(held, dict) and "vr" in held and isinstance(held.get("Value", []), list)
+        for held in attributes.values()
+    )
 
 
 def _chunks(values: Sequence[int], length: int) -> Iterator[list[int]]:

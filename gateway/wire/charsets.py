@@ -92,11 +92,18 @@ SINGLE_BYTE: tuple[Terms, ...] = tuple(
 
 # Each of these is common where its script is, so they are tried only for letters of these scripts: Cyrillic and Greek
 # are in all of them, and nobody who writes Greek has a device that knows GB 2312. Half-width katakana beside kanji
-# take a pair of sets, which every Japanese device knows.
-_EAST_ASIAN: tuple[Terms, ...] = (
-    *(("", _BY_NUMBER[number].extension) for number in (87, 149, 58, 159)),
+# take a pair of sets, which every Japanese device knows, and rare kanji another. Korean and Chinese sets hold kana
+# too, but who writes kana has a Japanese device.
+_JAPANESE: tuple[Terms, ...] = (
+    ("", _BY_NUMBER[87].extension),
     (_KATAKANA.extension, _BY_NUMBER[87].extension),
+    ("", _BY_NUMBER[87].extension, _BY_NUMBER[159].extension),
 )
+_EAST_ASIAN: tuple[Terms, ...] = (
+    ("", _BY_NUMBER[87].extension),
+    *(("", _BY_NUMBER[number].extension) for number in (149, 58, 159)),
+)
+_KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa\uff66-\uff9d]")
 _EAST_ASIAN_LETTER = re.compile(
     "[\u1100-\u11ff\u2e80-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef]"
 )
@@ -110,6 +117,7 @@ DEFINED_TERMS: tuple[str, ...] = (
 
 _NUMBERED = re.compile(r"ISO[\W_]*(2022)?[\W_]*IR[\W_]*(\d+)")
 _PART_8859 = re.compile(r"(?:ISO[\W_]*)?8859[\W_]+(\d+)")
+_TERM_CHARACTERS_MAX = 64  # a CS has 16; the expressions above take seconds for thousands of blanks
 _SPELLINGS = (
     (re.compile(r"UTF[\W_]*8"), "ISO_IR 192"),
     (re.compile(r"GB[\W_]*18030"), "GB18030"),
@@ -161,7 +169,7 @@ def decode_key_terms(values: Sequence[str | None]) -> tuple[Terms, tuple[str, ..
 
 def _meant(raw: str) -> CharacterSet | str | None:
     """The set, or the stand-alone term, that a possibly misspelt value means."""
-    upper = raw.upper()
+    upper = raw[:_TERM_CHARACTERS_MAX].upper()
     numbered = _NUMBERED.search(upper)
     if numbered:
         if numbered[2] == "192":
@@ -401,7 +409,7 @@ def choose(
 
     No letter may be lost, and the least set that fits is the best understood: the default repertoire, else what the
     device declares to support (in its order, then together), else what the query used, else one single-byte set, else
-    one two-byte set of an East Asian script, else Unicode.
+    one two-byte set of an East Asian script (where there is kana: the sets of Japanese devices), else Unicode.
 
     `first_groups` are those of `texts` that are the first component group of a person name, where no escape sequence
     may be (PS3.5 6.2.1.2). A set that would need one there is used only if none fits without: first among those that
@@ -422,7 +430,9 @@ def _choose(beyond: str, first_group: str, requested: Terms, declared: Terms) ->
     known: list[Terms] = [decode_key_terms([term])[0] for term in declared]
     if len(declared) > 1:
         known.append(decode_key_terms(_with_extensions(declared))[0])
-    others = [*SINGLE_BYTE, *(_EAST_ASIAN if _EAST_ASIAN_LETTER.search(beyond) else ())]
+    others = list(SINGLE_BYTE)
+    if _EAST_ASIAN_LETTER.search(beyond):
+        others += _JAPANESE if _KANA.search(beyond) else _EAST_ASIAN
     for candidates in ([*known, requested], others):
         fitting = [terms for terms in map(declarable, candidates) if holds(terms, beyond)]
         for terms in fitting:

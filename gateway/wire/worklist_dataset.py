@@ -101,7 +101,7 @@ class PreparedQuery:
 _PREPARED_MAX = 1_024
 # A real query has 300 to 1,000 bytes. Of longer ones fewer are kept, which bounds all to 200 MB at the very worst.
 _PREPARED_BYTES_MAX = 1_024
-_LONG_PREPARED_MAX = 8
+_LONG_PREPARED_MAX = 32
 
 _BYTES_HELD_PER_BYTE = 64  # measured: an object or two of Python's for each element; of hostile ones twice as much
 

@@ -15,6 +15,7 @@ from gateway.domain.performed import Operation
 from gateway.domain.refusal import RefusalKind
 from gateway.edges.metrics import Tally
 from gateway.edges.store import read_only
+from gateway.edges.store_unit import within_bounds
 from gateway.listening import Listening
 from gateway.running import STOP_GRACE_S, run, settled
 from gateway.wire.dimse import NAnswer
@@ -41,6 +42,9 @@ ANSWER_S = 20.0
 TELL_S = 0.25
 """How long counts and queries wait: what a killed worker may lose of them, and how late a metric is."""
 
+ALIVE_S = 2.0
+"""How often it tells at least, also where nothing happened: the main process ends a worker that is silent."""
+
 QUERIES_MAX = 500
 """Queries that wait; then they are told at once, and dropped where the main process does not read."""
 
@@ -64,6 +68,7 @@ class Worker:
         self._queries: list[QueryRecord] = []
         self._dropped = 0
         self._associations_told = 0
+        self._told_at = 0.0
 
     async def run(self, channel: socket.socket) -> None:
         """Serve until the main process says stop, or is gone."""
@@ -102,7 +107,7 @@ class Worker:
         if len(self._queries) >= QUERIES_MAX:
             self._dropped += 1
         else:
-            self._queries.append(record)
+            self._queries.append(within_bounds(record))  # some of a peer's choosing would fill more than a frame
 
     def _say(self, message: WorkerMessage) -> bool:
         return self._channel.send(encode_from_worker(message))
@@ -118,16 +123,18 @@ class Worker:
                 self._listening.serve(message.site)
                 _log.info("reloaded")
             case Serve():
-                self._starting = asyncio.create_task(self._start(message))
+                # Made now, not in the task: a reload while this process started comes with the same read.
+                reader = read_only(message.site.store_url)
+                listening = Listening(message.site, reader, self.report, self.keep, Tally(), message.workers)
+                self._listening = listening
+                self._starting = asyncio.create_task(self._start(listening))
             case Stop():
                 self._stop = True
                 self._ended.set()
 
-    async def _start(self, message: Serve) -> None:
-        reader = read_only(message.site.store_url)
-        self._listening = Listening(message.site, reader, self.report, self.keep, Tally(), message.workers)
+    async def _start(self, listening: Listening) -> None:
         try:
-            await self._listening.start(self._sockets)
+            await listening.start(self._sockets)
         except OSError as error:
             _log.error("worker_cannot_listen", exc_info=error)
             self._ended.set()
@@ -149,9 +156,12 @@ class Worker:
             return
         tally, associations = listening.tally, listening.associations
         tally.queries_dropped, self._dropped = tally.queries_dropped + self._dropped, 0
-        if tally == Tally() and associations == self._associations_told and not self._queries:
+        now = asyncio.get_running_loop().time()
+        nothing_new = tally == Tally() and associations == self._associations_told and not self._queries
+        if nothing_new and now - self._told_at < ALIVE_S:
             return
         if self._say(Told(tally, associations, tuple(self._queries))):
+            self._told_at = now
             listening.tally = Tally()
             self._associations_told = associations
             self._queries = []

@@ -13,6 +13,7 @@ from gateway.config import Site
 from gateway.edges.dimse_server import LISTEN_BACKLOG
 from gateway.edges.metrics import Metrics
 from gateway.listening import Report
+from gateway.wire.dimse import NAnswer, Status
 from gateway.workers.channel import Channel
 from gateway.workers.messages import (
     Answered,
@@ -38,19 +39,34 @@ PAUSES_S = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 STEADY_S = 60.0
 """A worker that served so long starts the pauses from the first again."""
 
+LOOK_S = 4.0
+"""How often a worker is looked at: it tells something every two seconds (`process.ALIVE_S`)."""
+
+SILENT_MAX = 5
+"""Looks in a row at which a worker had told nothing; then it hangs, and every device that is led to it waits in vain.
+Looks are counted and not seconds, so that a machine that slept blames nobody."""
+
 _log = structlog.get_logger()
 
 
 class Workers:
     """The workers of one service. For the event loop's thread alone."""
 
-    def __init__(self, site: Site, report: Report, keep: Callable[[QueryRecord], None], metrics: Metrics) -> None:
-        """`report` runs what modalities report, `keep` takes the records of queries."""
+    def __init__(
+        self,
+        site: Site,
+        report: Report,
+        keep: Callable[[QueryRecord], None],
+        metrics: Metrics,
+        look_s: float = LOOK_S,
+    ) -> None:
+        """`report` runs what modalities report, `keep` takes the records of queries, `look_s` is `LOOK_S`."""
         self._of_start = site
         self._site = site
         self._report = report
         self._keep = keep
         self._metrics = metrics
+        self._look_s = look_s
         self._addresses: list[_Address] = []
         self._seats: dict[int, _Worker] = {}
         self._keepers: list[asyncio.Task[None]] = []
@@ -119,12 +135,15 @@ class Workers:
         deaths = 0
         while True:
             worker = self._seats[number] = _Worker(number, self._report, self._told, first)
+            watch = asyncio.create_task(worker.watch(self._look_s))
             began = loop.time()
             try:
-                code: int | None = await worker.run(sockets, self._for_worker())
+                code: int | None = await worker.run(sockets, self._for_worker)
             except OSError as error:  # the system has no room for a process now
                 _log.error("worker_cannot_start", exc_info=error)
                 code = None
+            finally:
+                watch.cancel()
             if self._stopping.is_set():
                 return
             if not first.done():
@@ -169,6 +188,7 @@ class _Worker:
         self._number = number
         self.associations = 0
         self.listens = False
+        self._heard = False
         self._report = report
         self._told = told
         self._first = first
@@ -177,8 +197,11 @@ class _Worker:
         self._reports: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Event()
 
-    async def run(self, sockets: Sequence[socket.socket], serve: Serve) -> int:
-        """Start the process and wait for its end; its exit code. The sockets are its own then, and end with it."""
+    async def run(self, sockets: Sequence[socket.socket], serve: Callable[[], Serve]) -> int:
+        """Start the process and wait for its end; its exit code. The sockets are its own then, and end with it.
+
+        `serve` gives what it is to serve, when it can be told: a reload may come while the process is made.
+        """
         ours, its = socket.socketpair()
         descriptors = [each.fileno() for each in (its, *sockets)]
         try:
@@ -193,7 +216,7 @@ class _Worker:
             for each in (its, *sockets):
                 each.close()
         await self._channel.open(ours)
-        self.serve(serve)
+        self.serve(serve())
         code = await self._process.wait()
         await self._gone.wait()  # what it said last is read
         return code
@@ -212,7 +235,18 @@ class _Worker:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
+    async def watch(self, look_s: float) -> None:
+        """Kill it when it listens and does not tell anything any more."""
+        silent = 0
+        while silent < SILENT_MAX:
+            await asyncio.sleep(look_s)
+            silent = silent + 1 if self.listens and not self._heard else 0
+            self._heard = False
+        _log.error("worker_hangs", worker=self._number, silent_s=round(SILENT_MAX * look_s))
+        self.kill()
+
     def _receive(self, body: bytes) -> None:
+        self._heard = True
         match decode_from_worker(body):
             case Listens():
                 self.listens = True
@@ -228,7 +262,11 @@ class _Worker:
                 self._told(told)
 
     async def _answer(self, reported: Reported) -> None:
-        answer = await self._report(reported.operation, reported.request)
+        try:
+            answer = await self._report(reported.operation, reported.request)
+        except Exception as error:  # a defect of ours must not leave the modality waiting
+            _log.error("report_failed", worker=self._number, exc_info=error)
+            answer = NAnswer(Status.PROCESSING_FAILURE, "the gateway could not process this request")
         self._channel.send(encode_from_main(Answered(reported.number, answer)))
 
     def _lost(self) -> None:

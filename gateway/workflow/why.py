@@ -72,8 +72,11 @@ class ItemFindings:
 
     @property
     def shown(self) -> bool:
-        """Whether the device is shown it: by one of its queries at least, or by any, if none is kept."""
-        return any(finding.severity is Severity.SHOWN for finding in self.findings)
+        """Whether the device is shown it: by its newest query, or by any that matches, if none is kept."""
+        of_queries = (finding for finding in self.findings if finding.query and finding.severity is not Severity.NOTE)
+        newest = max((finding.query for finding in self.findings), default=0)
+        decisive = [finding for finding in of_queries if finding.query == newest] if newest else self.findings
+        return any(finding.severity is Severity.SHOWN for finding in decisive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +126,20 @@ class _Inquiry:
         question = self._question
         called = self._called()
         caller = self._caller(called, b"") if called is not None else None
-        if called is not None:
-            self._about_device(caller, called)
+        self._about_device(caller, called)
+        damaged: list[int] = []
+        self._records.left_out = lambda step_id, _reason: damaged.append(step_id)
         items = self._records.items_by(question.key, question.value)
         messages = self._records.list_messages(50, key=question.value)
+        if damaged:
+            self._tell(
+                Severity.HIDDEN,
+                f"{len(damaged)} item(s) with it cannot be read from the store and are left out of every answer; "
+                "send the order again, or restore a backup. `gateway check` names them.",
+            )
         if not items:
-            self._about_nothing(messages)
+            if not damaged:
+                self._about_nothing(messages)
         else:
             self._about_later_messages(messages)
             if len(items) > ITEMS_EXPLAINED:
@@ -172,7 +183,7 @@ class _Inquiry:
         today = self._now.astimezone(self._zone).date()
         return caller_of(self._devices, self._question.calling_ae_title, called, negotiation, self._zone, today)
 
-    def _about_device(self, caller: Caller | None, called: str) -> None:
+    def _about_device(self, caller: Caller | None, called: str | None) -> None:
         calling = self._question.calling_ae_title
         registered = calling in self._devices.known
         if self._devices.device(calling) is None:
@@ -187,7 +198,7 @@ class _Inquiry:
                 f"{calling} is not in the device registry; unknown callers are accepted, without a profile."
                 f"{_near(calling, self._devices.known)}",
             )
-        if caller is None and self._devices.worklist(called) is None:
+        if called is not None and self._devices.worklist(called) is None:
             self._tell(
                 Severity.HIDDEN,
                 f"It calls {called}, and there is no worklist of that AE title, so its associations are rejected."
@@ -372,8 +383,17 @@ class _Inquiry:
         yield Finding(Severity.SHOWN, f"{name}, asked now, finds it: it is in the answer.{then}", query=query.id)
 
     def _about_remedy(self, item: WorklistItem, query: StoredQuery, caller: Caller) -> Iterator[Finding]:
-        """The one key of the device's habits that a profile could ignore so that this query finds the item."""
+        """The one thing that, taken away, lets this query find the item: what the profile forces, or a habit's key."""
         profile, record = caller.device.profile, query.record
+        if profile.force:
+            unforced = replace(profile, force=())
+            prepared = prepare_query(record.identifier, record.transfer_syntax, unforced, caller.rules)
+            if prepared.query.matches(item.attributes, item.status):
+                yield Finding(
+                    Severity.NOTE, f"The device did not ask so: its profile {profile.name} does (`force`).",
+                    query=query.id,
+                )  # fmt: skip
+                return
         for keyword in _HABITS:
             bent = replace(profile, ignore=(*profile.ignore, keyword))
             prepared = prepare_query(record.identifier, record.transfer_syntax, bent, caller.rules)

@@ -19,7 +19,10 @@ def spoil(url, table, column, value, number):
     connection.close()
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"text"', "17"])
+@pytest.mark.parametrize("text", [
+    "", "{", "null", "[]", '"text"', "17", '{"00091001": "text"}', '{"00091001": {"Value": ["text"]}}',
+    '{"00091001": {"vr": "LO", "Value": "text"}}',
+])  # fmt: skip
 @pytest.mark.parametrize("table", ["steps", "requested_procedures", "orders", "patients"])
 def test_an_item_with_unreadable_attributes_is_left_out_and_told_of(store, write, url, table, text):
     def populate(unit):

@@ -149,6 +149,21 @@ def test_a_closed_store_loses_records_and_stops_nothing(store):
     assert asyncio.run(ask()) == 1
 
 
+def test_a_service_that_stops_does_not_wait_for_a_locked_database_batch_by_batch(store, unwritable):
+    jobs, write = [], store.write
+    store.write = lambda use_case: jobs.append(use_case) or write(use_case)
+
+    async def ask():
+        log = QueryLog(store, 10, interval_s=NEVER_S)
+        for number in range(4 * BATCH_MAX):
+            log.add(query(number))
+        await log.close()
+        return log.counts.lost
+
+    assert asyncio.run(ask()) == 4 * BATCH_MAX
+    assert len(jobs) == 1
+
+
 def test_the_registry_of_the_moment_says_who_is_known(store):
     registry = {"CT1"}
 

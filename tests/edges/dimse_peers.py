@@ -22,6 +22,7 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import build_context
 
 from gateway.edges.dimse_server import Association, DIMSEServer, FindAnswer, Limits, NAnswer, Rejection
+from gateway.edges.dimse_service import EndedFind
 from gateway.wire.upper_layer import CALLING_AE_TITLE_NOT_RECOGNISED, MODALITY_WORKLIST, MPPS, VERIFICATION, data_pdus
 
 WAIT_S = 10.0
@@ -84,16 +85,9 @@ class CannedService:
         finally:
             self.closed.set()
 
-    def found(
-        self,
-        association: Association,
-        transfer_syntax: str,
-        identifier: bytes,
-        status: int,
-        matches: int,
-        milliseconds: float,
-    ) -> None:
-        self.over.append((association.calling_ae_title, transfer_syntax, identifier, status, matches))
+    def found(self, association: Association, ended: EndedFind) -> None:
+        said = (ended.transfer_syntax, ended.identifier, ended.status, ended.matches)
+        self.over.append((association.calling_ae_title, *said))
         if self.error is not None:
             raise self.error
 

@@ -137,6 +137,7 @@ def test_called_worklists_and_sites_reach_the_registry(folder):
         .read_text(encoding="utf-8")
         .replace("mapping: ihe-swf", "site: NORTH\n    mapping: ihe-swf")
     )
+    config = config.replace("unknown: accept", "unknown: reject")
     write(folder, "gateway.yaml", config + "worklists:\n  - {ae_title: NORTH_CT, sites: [NORTH], modalities: [CT]}\n")
     devices = load_site(folder / "gateway.yaml").devices
     worklist = devices.worklist("NORTH_CT")
@@ -151,3 +152,14 @@ def test_without_worklists_any_called_ae_title_means_the_whole_list(folder):
     assert not (worklist.sites)
     assert not (worklist.groups)
     assert not (worklist.modalities)
+
+
+@pytest.mark.parametrize(("said", "accepted"), [("unknown: accept", None), ("unknown: reject", False), ("", False)])
+def test_where_there_are_sites_no_stranger_sees_them_all(folder, said, accepted):
+    config = (folder / "gateway.yaml").read_text(encoding="utf-8")
+    config = config.replace("mapping: ihe-swf", "site: NORTH\n    mapping: ihe-swf").replace("unknown: accept", said)
+    write(folder, "gateway.yaml", config)
+    if accepted is None:
+        assert any("an unknown caller would see the orders of every site" in text for text in problems(folder))
+    else:
+        assert load_site(folder / "gateway.yaml").devices.accept_unknown is accepted

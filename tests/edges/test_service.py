@@ -1,5 +1,6 @@
 """The service as a process: readiness, metrics, reload, who may call, and logs without patients."""
 
+import asyncio
 import json
 import os
 import resource
@@ -14,8 +15,11 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from ruamel.yaml import YAML
+from structlog.testing import capture_logs
 
+from gateway.config import load_site
 from gateway.edges.store import read_only
+from gateway.service import Service
 from gateway.testing import (
     ImagingOrder,
     Person,
@@ -211,6 +215,27 @@ def test_a_reload_takes_new_rules_and_says_which_settings_need_a_restart(service
         assert json.loads(line)["settings"] == ["expiry", "workers"]
     finally:
         service.config.write_text(before)
+
+
+def test_what_needs_a_restart_stays_as_it_was_until_then(tmp_path):
+    config = site(tmp_path, dicom={"host": "192.0.2.1"}, devices={"unknown": "reject"})
+    settings = YAML(typ="safe").load(config.read_text())
+    # Nobody says any more who may call: that goes by the address, which is still one that all can reach.
+    changed = {"timezone": "Pacific/Kiritimati", "devices": {}, "dicom": settings["dicom"] | {"host": "127.0.0.1"}}
+
+    async def scene():
+        service = Service(load_site(config))
+        with config.open("w") as file:
+            YAML().dump(settings | changed, file)
+        with capture_logs() as said:
+            await service.reload()
+        service.store.close()
+        return service.site, said
+
+    reloaded, said = asyncio.run(scene())
+    assert said[0]["settings"] == ["dicom", "timezone"]
+    assert (reloaded.zone.key, reloaded.settings.dicom.host) == ("Europe/Berlin", "192.0.2.1")
+    assert not reloaded.devices.accept_unknown
 
 
 def test_a_query_is_kept_with_its_outcome(service):

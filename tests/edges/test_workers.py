@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,13 +22,13 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from sqlalchemy import delete
 
-from gateway.config import DICOMSettings
+from gateway.config import DICOMSettings, load_site
 from gateway.domain.performed import Operation
 from gateway.edges import schema
 from gateway.edges.database import Prepared, StoreError
 from gateway.edges.logs import Unhurried
 from gateway.edges.metrics import Metrics, Tally
-from gateway.edges.store import read_only
+from gateway.edges.store import Store, read_only
 from gateway.listening import limits_of
 from gateway.testing import (
     ImagingOrder,
@@ -47,11 +48,15 @@ from gateway.workers.messages import (
     Frames,
     Listens,
     Reported,
+    Serve,
+    Stop,
     Told,
     decode_from_worker,
+    encode_from_main,
     encode_from_worker,
 )
 from gateway.workers.process import Worker
+from gateway.workers.supervisor import Workers
 from gateway.workflow.perform import PerformRequest
 from gateway.workflow.ports import QueryRecord
 
@@ -162,6 +167,40 @@ def test_a_configured_limit_for_an_address_is_never_raised_for_one_worker():
 
 
 # Processes
+
+
+def test_a_worker_survives_a_reload_while_it_starts_and_queries_larger_than_a_frame(tmp_path):
+    loaded = load_site(site(tmp_path, workers=1))
+    Store(loaded.store_url).close()
+    heard = []
+
+    async def scene():
+        main, its = socket.socketpair()
+        worker = Worker([socket.create_server(("127.0.0.1", 0))])
+        life = asyncio.create_task(worker.run(its))
+        reader, writer = await asyncio.open_connection(sock=main)
+        frames = Frames()
+
+        async def hear(kind):
+            while not any(isinstance(each, kind) and getattr(each, "queries", True) for each in heard):
+                data = await reader.read(65_536)
+                assert data, "the worker ended"
+                heard.extend(decode_from_worker(body) for body in frames.feed(data))
+
+        writer.write(encode_from_main(Serve(replace(loaded, mappings={}), 1)) * 2)
+        async with asyncio.timeout(30):
+            await hear(Listens)
+            for _ in range(FRAME_BYTES_MAX // 8_000_000 + 1):
+                worker.keep(replace(QUERY, identifier=bytes(8_000_000)))
+            await hear(Told)
+            writer.write(encode_from_main(Stop()))
+            await life
+        writer.close()
+
+    with structlog.testing.capture_logs():
+        asyncio.run(scene())
+    assert heard.count(Listens()) == 1
+
 
 linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc to find the workers")
 
@@ -341,6 +380,34 @@ def test_one_process_gives_the_same_answers_as_several(tmp_path):
     assert len(by_one[0]) == 10
     for alone, together in zip(by_one, by_several, strict=True):
         assert all(answer == alone for answer in together)
+
+
+@linux
+def test_a_worker_that_hangs_is_replaced(tmp_path):
+    loaded = load_site(site(tmp_path, workers=1))
+    Store(loaded.store_url).close()
+    me = os.getpid()
+
+    def workers_of_this_process():
+        pids = Path(f"/proc/{me}/task/{me}/children").read_text().split()
+        return [int(pid) for pid in pids if b"gateway.workers" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    async def scene(said):
+        workers = Workers(loaded, None, lambda _: None, Metrics(), look_s=1.0)
+        try:
+            await workers.start()
+            (pid,) = workers_of_this_process()
+            os.kill(pid, signal.SIGSTOP)
+            async with asyncio.timeout(60):
+                while [event["event"] for event in said].count("worker_listens") < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            assert pid not in workers_of_this_process()
+        finally:
+            await workers.stop(5)
+
+    with structlog.testing.capture_logs() as said:
+        asyncio.run(scene(said))
+    assert "worker_hangs" in [event["event"] for event in said]
 
 
 @linux

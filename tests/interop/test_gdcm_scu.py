@@ -89,7 +89,8 @@ def test_names_in_every_script_are_shown_as_written(ask: Ask) -> None:
     ids=["Latin", "Cyrillic", "Japanese"],
 )
 def test_a_name_is_found_by_its_own_letters(ask: Ask, pattern: str, accession: str) -> None:
-    (answer,) = ask(worklist_identifier({"PatientName": pattern}), ACCESSION, NAME, CHARACTER_SET)
+    asked = worklist_identifier({"PatientName": pattern, "ScheduledStationAETitle": NAMES_STATION})
+    (answer,) = ask(asked, ACCESSION, NAME, CHARACTER_SET)
     assert answer == {ACCESSION: accession, NAME: SHOWN[accession], CHARACTER_SET: "ISO_IR 192"}
 
 

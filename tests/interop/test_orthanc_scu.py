@@ -86,7 +86,7 @@ def test_a_name_is_found_and_shown_in_the_encoding_that_orthanc_speaks(
 ) -> None:
     orthanc.speak(encoding)
     try:
-        answers = orthanc.worklist(**asked({}, PatientName=pattern))
+        answers = orthanc.worklist(**asked({"ScheduledStationAETitle": NAMES_STATION}, PatientName=pattern))
     finally:
         orthanc.speak("Utf8")
     assert names(answers) == {accession: SHOWN[accession]}

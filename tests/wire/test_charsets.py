@@ -144,6 +144,7 @@ def test_latin_1_does_not_leave_under_the_default_repertoire() -> None:
         ("Dvořák", (), [], ("ISO_IR 101",)),
         ("Иванов Müller", (), [], ("ISO_IR 192",)),
         ("=山田^太郎", (), [], ("", "ISO 2022 IR 87")),
+        ("=森^鷗外=もり^おうがい", (), [], ("", "ISO 2022 IR 87", "ISO 2022 IR 159")),
         ("=山田^太郎", ("ISO_IR 192",), [], ("ISO_IR 192",)),
         ("=山田^太郎", ("ISO_IR 100",), ["ISO_IR 100", "GB18030"], ("GB18030",)),
         ("=홍^길동", (), [], ("", "ISO 2022 IR 149")),
@@ -329,3 +330,8 @@ def test_yen_and_overline_of_japanese_sets_are_backslash_and_tilde() -> None:
     assert not holds(("ISO_IR 13",), "¥")
     assert not holds(("ISO_IR 13",), "‾")
     assert not holds(KATAKANA_JIS, "¥")
+
+
+def test_of_a_value_that_is_no_term_only_the_beginning_is_looked_at():
+    assert decode_key_terms(["ISO" + " " * 15_000 + "IR 100"]) == ((), ("unknown Specific Character Set left out",))
+    assert decode_key_terms(["ISO IR 100" + " x" * 7_000])[0] == ("ISO_IR 100",)

@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -133,6 +135,13 @@ def test_a_worklist_that_is_not_there_is_named(desk):
     assert "Did you mean RADIOLOGY?" in sentences(explanation)
 
 
+def test_a_device_outside_the_registry_is_named_also_where_no_worklist_is(desk):
+    two = registry(worklists=[CalledWorklist("NORTH"), CalledWorklist("SOUTH")])
+    said = sentences(desk.why(two, ae_title="CT9"))
+    assert "CT9 is not in the device registry" in said
+    assert "--called" in said
+
+
 def test_where_there_are_several_worklists_the_one_called_last_is_meant(desk):
     desk.send(rad4_orm(order()))
     devices = registry(worklists=[CalledWorklist("RADIOLOGY", modalities=frozenset({"CT"})), CalledWorklist("CARDIO")])
@@ -262,6 +271,25 @@ def test_a_key_of_the_devices_habits_that_alone_hides_it_may_be_ignored_by_a_pro
     desk.send(rad4_orm(order()))
     desk.asked(ScheduledStationAETitle="CT2", Modality="CT")
     assert "profile with `ignore: [ScheduledStationAETitle]`" in sentences(desk.why())
+
+
+def test_a_key_that_the_profile_forces_is_not_blamed_on_the_device(desk):
+    desk.send(rad4_orm(order()))
+    desk.asked(PatientID=order().person.patient_id)
+    device = Device("CT1", profile=Profile(name="mr-only", force=(("Modality", "MR"),)))
+    explanation = desk.why(registry(device))
+    assert "Modality: asked for 'MR', the item has 'CT'" in hidden(explanation)
+    assert "The device did not ask so: its profile mr-only does (`force`)." in sentences(explanation)
+
+
+def test_an_item_that_is_damaged_in_the_store_is_not_said_to_be_missing(desk, tmp_path):
+    desk.send(rad4_orm(order()))
+    with closing(sqlite3.connect(tmp_path / "gateway.db")) as beside, beside:
+        beside.execute("UPDATE patients SET attributes = '{'")
+    said = sentences(desk.why())
+    assert "1 item(s) with it cannot be read from the store" in said
+    assert "No item" not in said
+    assert "made no worklist item" not in said
 
 
 @pytest.mark.parametrize("keys", [
