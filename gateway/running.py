@@ -17,8 +17,10 @@ LOG_WRITE_S = 0.5
 STOP_GRACE_S = 5.0
 """For requests in progress when the service stops; a supervisor usually waits ten seconds before it kills."""
 
-SWITCH_INTERVAL_S = 0.0005
-"""How long a busy writer thread may keep the event loop waiting (design D3b, measured)."""
+SWITCH_INTERVAL_S = 0.0001
+"""How long a busy writer thread may keep the event loop waiting each time it needs the interpreter, which a query does
+several times. Measured with 500 devices and 20 orders a second, in turns on a machine of changing speed: 99% of the
+queries within 11 to 18 ms, against 11 to 58 ms with five times as long; orders as fast or faster."""
 
 GC_THRESHOLDS = (20_000, 5, 1_000_000)
 """When the cycle collector looks at new objects, at those that outlived one look, and at all. A message makes some
