@@ -32,7 +32,7 @@ from gateway.edges.query_log import QueryLog
 from gateway.edges.store import Store
 from gateway.listening import Listening
 from gateway.processing import archive_message, feeds_of, now, process_message, report_performed
-from gateway.running import STOP_GRACE_S, run, settled
+from gateway.running import STOP_GRACE_S, run
 from gateway.site_tools import EXPIRED_MAX, expiring
 from gateway.wire.dimse import NAnswer
 from gateway.workers.supervisor import Workers
@@ -304,7 +304,6 @@ async def _serve(site: Site, announce: Callable[[str], None]) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         await service.start(announce)
-        settled()
         await service.release_held()
         await ended.wait()
     finally:

@@ -17,7 +17,7 @@ from gateway.edges.metrics import Tally
 from gateway.edges.store import read_only
 from gateway.edges.store_unit import within_bounds
 from gateway.listening import Listening
-from gateway.running import STOP_GRACE_S, run, settled
+from gateway.running import STOP_GRACE_S, run
 from gateway.wire.dimse import NAnswer
 from gateway.wire.mpps_dataset import STATUSES
 from gateway.workers.channel import Channel
@@ -139,7 +139,6 @@ class Worker:
             _log.error("worker_cannot_listen", exc_info=error)
             self._ended.set()
             return
-        settled()
         self._say(Listens())
 
     def _orphaned(self) -> None:

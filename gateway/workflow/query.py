@@ -24,7 +24,7 @@ ENCODED_BYTES_MAX = 96 * 1_048_576
 """Some 80,000 answers of a kilobyte: the list of a large department in the shapes its devices ask for."""
 
 ITEMS_MAX = 4_096
-"""Items kept as read, about 10 KB each, for the matcher: what the devices of a busy department ask about in a day."""
+"""Items kept as read, about 17 KB each, for the matcher: what the devices of a busy department ask about in a day."""
 
 CHUNK = 32
 """Items read and looked at between two turns of the event loop: a few milliseconds when none of them is kept."""
