@@ -176,10 +176,6 @@ class StoreReader:
                     self.left_out(row[0], reason)
         return [found[step_id] for step_id in wanted if step_id in found]
 
-    def list_items(self, narrowing: Narrowing, limit: int) -> Sequence[WorklistItem]:
-        """The first items that may match, by start."""
-        return self.items(step_id for step_id, _ in self.candidates(narrowing)[:limit])
-
     def item_of(self, key: str) -> Sequence[WorklistItem]:
         """The items, of any status, whose SPS ID is `key`; where there are none, those of that accession number."""
         found = self._connection.rows(statements.STEP_IDS_BY_SPS_ID, value=bare(key))

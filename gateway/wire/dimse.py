@@ -460,10 +460,7 @@ class FindResponder:
 
     def several(self, answers: FindAnswers) -> bytes:
         """The PDUs of these matches."""
-        command = self._pending.get(answers.status)
-        if command is None:
-            command = self._pending[answers.status] = self._plain(answers.status)
-        return answers.after(command, self._context_id, self._max_length)
+        return answers.after(self._plain(answers.status), self._context_id, self._max_length)
 
     def final(self, answer: FindAnswer) -> bytes:
         """The PDUs of the last response, which never has an identifier (PS3.4 K.4.1.3)."""

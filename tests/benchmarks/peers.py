@@ -7,10 +7,7 @@ acknowledges and keeps nothing, wlmscpfs and Orthanc are as Debian ships them, o
 import asyncio
 import json
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +20,8 @@ from pydicom.dataset import Dataset
 from gateway.testing import free_port
 from gateway.wire.mllp import wrap
 from tests.benchmarks.population import item, numbers, order
+from tests.listening_process import listening
 
-START_S = 60.0  # preparing 10,000 datasets takes a while
-STOP_S = 20.0
 RELEASE_RP = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 ORTHANC_WORKLISTS = Path("/usr/share/orthanc/plugins/libModalityWorklists.so")
 
@@ -34,7 +30,7 @@ ORTHANC_WORKLISTS = Path("/usr/share/orthanc/plugins/libModalityWorklists.so")
 def wlmscpfs(folder: Path) -> Iterator[int]:
     """DCMTK's worklist server over the subfolders of `folder`, one per called AE title; its port."""
     port = free_port()
-    with _running(["wlmscpfs", "--data-files-path", str(folder), "--disable-host-lookup", str(port)], port):
+    with listening(["wlmscpfs", "--data-files-path", str(folder), "--disable-host-lookup", str(port)], port):
         yield port
 
 
@@ -64,7 +60,7 @@ def orthanc(files: Path, work: Path) -> Iterator[int]:
     (work / "store").mkdir(parents=True)
     configuration = work / "orthanc.json"
     configuration.write_text(json.dumps(settings), encoding="utf-8")
-    with _running([program("Orthanc") or "Orthanc", str(configuration)], port):
+    with listening([program("Orthanc") or "Orthanc", str(configuration)], port):
         yield port
 
 
@@ -74,7 +70,7 @@ def canned(accept: bytes, answer: bytes, folder: Path) -> Iterator[int]:
     port = free_port()
     for name, data in (("accept", accept), ("answer", answer)):
         (folder / name).write_bytes(data)
-    with _running([sys.executable, "-m", "tests.benchmarks.peers", "canned", str(port), str(folder)], port):
+    with listening([sys.executable, "-m", "tests.benchmarks.peers", "canned", str(port), str(folder)], port):
         yield port
 
 
@@ -82,7 +78,7 @@ def canned(accept: bytes, answer: bytes, folder: Path) -> Iterator[int]:
 def pynetdicom_worklist(items: int) -> Iterator[int]:
     """A stock pynetdicom SCP over the first `items` orders; its port."""
     port = free_port()
-    with _running([sys.executable, "-m", "tests.benchmarks.peers", "worklist", str(port), str(items)], port):
+    with listening([sys.executable, "-m", "tests.benchmarks.peers", "worklist", str(port), str(items)], port):
         yield port
 
 
@@ -90,7 +86,7 @@ def pynetdicom_worklist(items: int) -> Iterator[int]:
 def hl7apy_receiver() -> Iterator[int]:
     """A server that parses with hl7apy and acknowledges; its port."""
     port = free_port()
-    with _running([sys.executable, "-m", "tests.benchmarks.peers", "hl7", str(port)], port):
+    with listening([sys.executable, "-m", "tests.benchmarks.peers", "hl7", str(port)], port):
         yield port
 
 
@@ -98,32 +94,8 @@ def hl7apy_receiver() -> Iterator[int]:
 def echo() -> Iterator[int]:
     """A server that sends back what it gets; its port."""
     port = free_port()
-    with _running([sys.executable, "-m", "tests.benchmarks.peers", "echo", str(port)], port):
+    with listening([sys.executable, "-m", "tests.benchmarks.peers", "echo", str(port)], port):
         yield port
-
-
-@contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + START_S
-        while not _listens(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{Path(command[0]).name} did not start")
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def serve_worklist(port: int, items: int) -> None:

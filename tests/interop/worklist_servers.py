@@ -5,9 +5,6 @@ Tests are skipped where they are not installed (Debian packages dcmtk and orthan
 
 import json
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from gateway.testing import free_port
+from tests.listening_process import listening
 
-START_S_MAX = 60.0
-STOP_S_MAX = 20.0
 ORTHANC_WORKLISTS = Path("/usr/share/orthanc/plugins/libModalityWorklists.so")
 
 
@@ -28,7 +24,7 @@ def wlmscpfs(folder: Path, called: str) -> Iterator[int]:
     (folder / called / "lockfile").touch()
     port = free_port()
     options = ["--data-files-path", str(folder), "-csk", "--disable-host-lookup"]
-    with _running([program, *options, str(port)], port):
+    with listening([program, *options, str(port)], port):
         yield port
 
 
@@ -57,7 +53,7 @@ def orthanc(folder: Path, work: Path, calling: Sequence[str], encoding: str = "U
     }
     configuration = work / "orthanc.json"
     configuration.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    with _running([program, str(configuration)], port):
+    with listening([program, str(configuration)], port):
         yield port
 
 
@@ -66,27 +62,3 @@ def _program(name: str, package: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed (Debian package {package})")
     return found
-
-
-@contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + START_S_MAX
-        while not _listens(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"{Path(command[0]).name} does not listen")
-            time.sleep(0.05)  # another process cannot be awaited, only asked
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_S_MAX)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

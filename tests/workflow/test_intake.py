@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from gateway.config import load_site
 from gateway.domain.attributes import text, values
 from gateway.domain.identifiers import Mint
 from gateway.domain.matching import Narrowing
@@ -27,7 +26,6 @@ from gateway.testing import (
     omi,
     rad4_orm,
     register,
-    site,
     update_patient,
 )
 from gateway.workflow import intake
@@ -61,15 +59,6 @@ class Road:
 
     def dispositions(self):
         return [stored.record.disposition for stored in self.store.reader.list_messages(100)][::-1]
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """A site read once, and an empty database to copy."""
-    folder = tmp_path_factory.mktemp("template")
-    loaded = load_site(site(folder))
-    Store(loaded.store_url).close()
-    return loaded, folder / "gateway.db"
 
 
 @pytest.fixture

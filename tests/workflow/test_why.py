@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.config import load_site
 from gateway.domain.devices import (
     CalledWorklist,
     DateWindow,
@@ -31,7 +30,6 @@ from gateway.testing import (
     invented_person,
     rad4_orm,
     register,
-    site,
     worklist_identifier,
 )
 from gateway.wire.dicom_json import attributes_from_dataset, write_attributes
@@ -89,14 +87,6 @@ def hidden(explanation):
 
 def order(number=1, **changes):
     return ImagingOrder(number, invented_person(number), START, **changes)
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("template")
-    loaded = load_site(site(folder))
-    Store(loaded.store_url).close()
-    return loaded, folder / "gateway.db"
 
 
 @pytest.fixture

@@ -1,0 +1,16 @@
+"""The site and the empty database that whole roads are tested over."""
+
+import pytest
+
+from gateway.config import load_site
+from gateway.edges.store import Store
+from gateway.testing import site
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A site read once, and an empty database to copy."""
+    folder = tmp_path_factory.mktemp("template")
+    loaded = load_site(site(folder))
+    Store(loaded.store_url).close()
+    return loaded, folder / "gateway.db"
