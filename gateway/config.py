@@ -67,8 +67,44 @@ class HL7Settings(Strict):
     repeat: Literal["answer", "refuse"] = Field("answer", description="a control ID used before for another message")
     ignore: tuple[str, ...] = Field((), description="message types archived and acknowledged, e.g. ADT^A02, SIU")
     accept_test: bool = Field(False, description="whether messages with processing ID T are processed")
+    senders: tuple[str, ...] = Field((), description="APPLICATION|FACILITY (MSH-3, MSH-4) taken here; empty: any")
+    charset_override: str = Field("", description="MSH-18 value used whatever the message declares")
+    header_required: tuple[int, ...] = Field((9, 10), description="fields of MSH that may not be empty")
+    timezone: str = Field("", description="zone of times that say none; default: the department's")
+    keys: dict[str, Literal["reject", "generate"] | dict[Literal["derive"], str]] = Field(
+        {}, description="what to do for a key the order lacks, whatever the mapping says, e.g. AccessionNumber: reject"
+    )
+    out_of_order: Literal["sort", "arrival"] = Field(
+        "sort", description="a message made earlier than what is held: fill what is unknown, or count as newest"
+    )
+    cancel_started: Literal["refuse", "discontinue"] = Field("refuse", description="a cancel after the start")
+    unsaid_steps: Literal["keep", "cancel"] = Field("keep", description="a change leaves out a step ordered before")
+    linked_patients: Literal["note", "merge"] = Field("note", description="a link of two patients (A24)")
     merged_patient: Literal["redirect", "refuse"] = Field("redirect", description="a later message uses a merged ID")
+    validate_messages: Literal["tolerant", "strict"] = Field(
+        "tolerant", alias="validate", description="strict: refuse what is not built as the standard says"
+    )
+    answer: Literal["ack", "order"] = Field("ack", description="order: ORR, ORG or ORI with an ORC for each order")
+    acknowledge_to: str = Field("", description="destination of application acknowledgements (MSH-16)")
+    mllp_release: Literal[1, 2] = Field(1, description="2: a commit byte (ACK, NAK) before each answer")
     frame_bytes_max: int = Field(1_048_576, ge=1024, le=64 * 1_048_576, description="longest message taken")
+
+
+class DestinationSettings(Strict):
+    """Somebody who is told something by HL7 v2 over MLLP."""
+
+    name: Name = Field(description="names the destination in the outbox, the archive and the logs")
+    host: str = Field(description="its address")
+    port: Port = Field(description="its TCP port, MLLP")
+    answer_timeout_s: float = Field(30, gt=0, le=3600, description="for its answer; then the message is sent again")
+    charset: str = Field("UNICODE UTF-8", description="MSH-18 value that messages to it are written in")
+
+
+class ArchiveSettings(Strict):
+    """How long messages are kept. Those of open orders stay whatever these say."""
+
+    days: int = Field(365, ge=1, le=36_500, description="days after which a message is deleted")
+    messages_max: int = Field(0, ge=0, description="newest messages kept, 0: any number")
 
 
 class HTTPSettings(Strict):
@@ -130,6 +166,8 @@ class Settings(Strict):
     store: str = Field("sqlite:///gateway.db", description="the database")
     dicom: DICOMSettings = DICOMSettings()
     hl7: tuple[HL7Settings, ...] = ()
+    destinations: tuple[DestinationSettings, ...] = ()
+    archive: ArchiveSettings = ArchiveSettings()
     http: HTTPSettings = HTTPSettings()
     devices: DevicesSettings = DevicesSettings()
     worklists: tuple[WorklistSettings, ...] = ()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, element, merge, text, values
+from gateway.domain.facts import NO_STAMPS, Stamps
 from gateway.domain.identifiers import Identifier, Mint
 from gateway.domain.patient import PatientInput, VisitInput
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
@@ -17,13 +18,46 @@ from gateway.domain.worklist import TRANSITIONS, SPSStatus, StepEvent, missing_f
 
 
 class OrderControl(StrEnum):
-    """Order control codes the intake acts on (HL7 table 0119)."""
+    """Order control codes that are understood (HL7 table 0119); those of charges, refills and problems are not."""
 
     NW = "NW"
-    XO = "XO"
+    OK = "OK"
+    UA = "UA"
     CA = "CA"
+    OC = "OC"
+    CR = "CR"
+    UC = "UC"
     DC = "DC"
+    OD = "OD"
+    DR = "DR"
+    UD = "UD"
+    HD = "HD"
+    OH = "OH"
+    HR = "HR"
+    UH = "UH"
+    RL = "RL"
+    OE = "OE"
+    OR = "OR"
+    UR = "UR"
+    XO = "XO"
+    XX = "XX"
+    XR = "XR"
+    UX = "UX"
+    RP = "RP"
+    RU = "RU"
+    RO = "RO"
+    RQ = "RQ"
+    UM = "UM"
+    SN = "SN"
+    NA = "NA"
     SC = "SC"
+    SS = "SS"
+    SR = "SR"
+    PA = "PA"
+    CH = "CH"
+    RE = "RE"
+    RR = "RR"
+    DE = "DE"
 
 
 ORDER_STATUSES = ("", "A", "CA", "CM", "DC", "ER", "HD", "IP", "RP", "SC")
@@ -97,6 +131,8 @@ class Step:
     status: SPSStatus
     attributes: Attributes = field(repr=False)
     minted: bool = False
+    stamps: Stamps = field(default=NO_STAMPS, repr=False)
+    """Also of the `status`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +149,7 @@ class Procedure:
     attributes: Attributes = field(repr=False)
     steps: tuple[Step, ...] = ()
     minted: frozenset[str] = frozenset()
+    stamps: Stamps = field(default=NO_STAMPS, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +165,19 @@ class Order:
     procedures: tuple[Procedure, ...] = ()
     site: str = ""
     """Whose order it is, where one gateway serves several sites; '' for none."""
+    stamps: Stamps = field(default=NO_STAMPS, repr=False)
+    by_hand: bool = False
+    """Whether a person typed it while the RIS was down; an order of the RIS that means the same takes it over."""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderResponse:
+    """What the filler says of one order in an ORR, ORG or ORI: an order control such as OK, UA, CR or UC."""
+
+    control: OrderControl
+    placer: Identifier | None
+    filler: Identifier | None
+    order_status: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +291,8 @@ def apply(
         held.attributes if removing else merge(held.attributes, event.attributes),
         tuple(procedures),
         held.site or site,
+        held.stamps,
+        held.by_hand,
     )
     return Applied(order, tuple(dict.fromkeys(notes)))
 
@@ -368,6 +420,7 @@ def _apply_procedure(
         attributes,
         tuple(steps),
         minted,
+        held.stamps if held else NO_STAMPS,
     )
     return procedure, spoken, refusals
 
@@ -440,7 +493,7 @@ def _apply_step(
         attributes[TAG["ScheduledProcedureStepID"]] = element("ScheduledProcedureStepID", sps_id)
     if event.complete:
         refusals += [_uncovered(keyword, where) for keyword in missing_for_listing(attributes)]
-    return Step(held.id, sps_id, held.status, attributes, minted), refusals
+    return Step(held.id, sps_id, held.status, attributes, minted, held.stamps), refusals
 
 
 def _matched_steps(held: Sequence[Step], said: Sequence[StepInput]) -> list[int | None]:

@@ -1,8 +1,10 @@
 """Patients and visits as held, and as a feed speaks of them; merging is a matter of identifiers (HL7 v2 A40)."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from gateway.domain.attributes import Attributes
+from gateway.domain.facts import NO_STAMPS, Stamps
 from gateway.domain.identifiers import Identifier
 
 
@@ -22,12 +24,27 @@ class VisitInput:
     attributes: Attributes = field(repr=False)
 
 
+class VisitChange(StrEnum):
+    """What an ADT event does to the visit it names, beside saying how it is."""
+
+    UPDATE = "update"
+    PLAN = "plan"
+    OPEN = "open"
+    ARRIVE = "arrive"
+    """The patient is here (A10): waiting steps become ARRIVED."""
+    CLOSE = "close"
+    REOPEN = "reopen"
+    CANCEL = "cancel"
+    """The visit never was (A11, A38); the patient and the orders stay."""
+
+
 @dataclass(frozen=True, slots=True)
 class PatientUpdate:
-    """A person is as follows (A01, A04, A08): insert or update, and note the visit."""
+    """A person is as follows (A01, A04, A08, A28, A31 ...): insert or update, and note the visit."""
 
     patient: PatientInput
     visit: VisitInput | None = None
+    change: VisitChange = VisitChange.UPDATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,39 @@ class PatientMerge:
 
     surviving: PatientInput
     prior: tuple[Identifier, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IdentifierChange:
+    """One PID/MRG pair of an A47: the person who bore `prior` now bears the identifiers of `patient` instead."""
+
+    patient: PatientInput
+    prior: tuple[Identifier, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VisitMove:
+    """An A45: visits that were entered for the `prior` person belong to `patient`, with their orders.
+
+    `visits` are the visit numbers (MRG-5, else PV1-19), with what the message says of the visit.
+    """
+
+    patient: PatientInput
+    prior: tuple[Identifier, ...]
+    visits: tuple[Identifier, ...]
+    visit: VisitInput | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PatientLink:
+    """An A24 (`linked`) or A37: two records are, or are not after all, of one person; both identifiers stay in use."""
+
+    one: PatientInput
+    other: PatientInput
+    linked: bool
+
+
+PatientEvent = PatientUpdate | PatientMerge | IdentifierChange | VisitMove | PatientLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +99,7 @@ class Patient:
     identifiers: tuple[Identifier, ...]
     attributes: Attributes = field(repr=False)
     retired: tuple[Identifier, ...] = ()
+    stamps: Stamps = field(default=NO_STAMPS, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +110,4 @@ class Visit:
     patient_id: int
     number: Identifier | None
     attributes: Attributes = field(repr=False)
+    stamps: Stamps = field(default=NO_STAMPS, repr=False)

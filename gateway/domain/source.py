@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from gateway.domain.order import OrderControl
+from gateway.domain.patient import VisitChange
 
 Repetition: TypeAlias = tuple[tuple[str, ...], ...]
 """One repetition of a field, unescaped: components of subcomponents."""
@@ -24,6 +25,10 @@ class Kind(StrEnum):
     ORDER = "order"
     PATIENT_UPDATE = "patient update"
     PATIENT_MERGE = "patient merge"
+    IDENTIFIER_CHANGE = "change of a patient identifier"
+    VISIT_MOVE = "move of visits"
+    PATIENT_LINK = "link of patients"
+    PATIENT_UNLINK = "unlink of patients"
 
 
 class Path(NamedTuple):
@@ -93,6 +98,10 @@ class Document(Protocol):
 
     @property
     def kind(self) -> Kind: ...
+    @property
+    def visit_change(self) -> VisitChange:
+        """What a patient update does to the visit."""
+
     @property
     def entries(self) -> Sequence[Entry]: ...
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 """The Alembic revision this code works with. Revisions are numbers, so that newer and older can be told apart."""
 
 metadata = MetaData(
@@ -53,6 +53,11 @@ def _maybe(name: str) -> Column[str]:
     return Column(name, Text)
 
 
+def _stamps() -> Column[str]:
+    """When what of the record was said (`domain.facts`); '' where it is not known."""
+    return Column("stamps", Text, nullable=False, server_default=text("''"))
+
+
 def _site() -> Column[str]:
     """Whose order it is, where one gateway serves several sites; '' for none."""
     return Column("site", Text, nullable=False, server_default=text("''"))
@@ -69,6 +74,7 @@ patients = Table(
     _text("attributes"),
     _text("created_at"),
     _text("updated_at"),
+    _stamps(),
     Index("patients_by_patient_id", "patient_id"),
     Index("patients_by_merged_into", "merged_into", sqlite_where=text("merged_into IS NOT NULL"),
           postgresql_where=text("merged_into IS NOT NULL")),
@@ -109,6 +115,7 @@ visits = Table(
     _text("attributes"),
     _text("created_at"),
     _text("updated_at"),
+    _stamps(),
     Index("visits_by_number", "patient_id", "number", "issuer"),
 )
 
@@ -126,6 +133,8 @@ orders = Table(
     _text("created_at"),
     _text("updated_at"),
     _site(),
+    _stamps(),
+    Column("by_hand", Integer, nullable=False, server_default=text("0")),  # 1: typed while the RIS was down
     Index("orders_by_patient", "patient_id"),
     Index("orders_by_visit", "visit_id", sqlite_where=text("visit_id IS NOT NULL"),
           postgresql_where=text("visit_id IS NOT NULL")),
@@ -147,6 +156,7 @@ requested_procedures = Table(
     _text("accession_issuer"),
     _text("attributes"),
     Column("minted", Integer, nullable=False),  # bits: Study Instance UID, accession number, RP ID not given by a feed
+    _stamps(),
     Index("requested_procedures_by_order", "order_id"),
     Index("requested_procedures_by_study", "study_instance_uid", unique=True,
           sqlite_where=text("study_instance_uid IS NOT NULL"),
@@ -178,6 +188,7 @@ steps = Table(
     Column("minted", Integer, nullable=False),  # 1: no feed gave the SPS ID
     Column("revision", _Number, nullable=False),
     _site(),
+    _stamps(),
     UniqueConstraint("procedure_id", "sps_id"),
     Index("steps_by_patient", "patient_id"),
     Index("steps_by_sps_id", "sps_id"),
@@ -212,6 +223,33 @@ step_history = Table(
     sqlite_with_rowid=False,
 )
 
+# What happened to patients' identities: merges, moves, links and changes of identifiers, and what each changed, so that
+# it can be taken back. `details` is JSON of `workflow.patients`. `undone_at` is '' while it holds.
+identity_log = Table(
+    "identity_log",
+    metadata,
+    _id(),
+    _text("at"),
+    _text("kind"),
+    _text("cause"),
+    _of("patient_id", "patients.id"),
+    _of("other_id", "patients.id", nullable=True),
+    _text("details"),
+    _text("undone_at"),
+    Index("identity_log_by_patient", "patient_id"),
+    Index("identity_log_by_other", "other_id", sqlite_where=text("other_id IS NOT NULL"),
+          postgresql_where=text("other_id IS NOT NULL")),
+)  # fmt: skip
+
+# Mappings as they were when they read something, by version: what a message's trace is made again from.
+mapping_versions = Table(
+    "mapping_versions",
+    metadata,
+    Column("version", Text, primary_key=True),
+    _text("content"),
+    _text("first_used_at"),
+)
+
 # The archive: input, outcome and answer of everything received. `search_keys` are the business keys as JSON pairs;
 # `message_keys` is the index of them. `replay_of` has no foreign key: what was replayed may be pruned before its
 # replay.
@@ -233,6 +271,8 @@ messages = Table(
     _text("mapping"),
     _text("search_keys"),
     Column("replay_of", _Number),
+    Column("direction", Text, nullable=False, server_default=text("'in'")),  # in, or out for what we sent
+    Column("made_at", Text, nullable=False, server_default=text("''")),  # what its sender said (MSH-7), in UTC
     Index("messages_by_control_id", "listener", "sender", "control_id"),
     Index("messages_held", "id", sqlite_where=text("disposition = 'held'"),
           postgresql_where=text("disposition = 'held'")),

@@ -72,17 +72,20 @@ META = Prepared(select(meta.c.value).where(meta.c.name == _given("name")))
 # -- patients --------------------------------------------------------------------------------------------------------
 
 PATIENT = Prepared(
-    select(patients.c.id, patients.c.merged_into, patients.c.attributes).where(patients.c.id == _given("id"))
+    select(patients.c.id, patients.c.merged_into, patients.c.attributes, patients.c.stamps).where(
+        patients.c.id == _given("id")
+    )
 )
 PATIENT_BY_IDENTIFIER = Prepared(
-    select(patients.c.id, patients.c.merged_into, patients.c.attributes)
+    select(patients.c.id, patients.c.merged_into, patients.c.attributes, patients.c.stamps)
     .join_from(patient_identifiers, patients, patients.c.id == patient_identifiers.c.patient_id)
     .where(patient_identifiers.c.value == _given("value"), patient_identifiers.c.issuer == _given("issuer"))
 )
 PATIENT_INSERT = _insert(patients, returning=True)
 PATIENT_UPDATE = Prepared(
-    _set(patients, "patient_id", "attributes", "updated_at").where(patients.c.id == _given("key_id"))
+    _set(patients, "patient_id", "attributes", "stamps", "updated_at").where(patients.c.id == _given("key_id"))
 )
+PATIENT_SET_STAMPS = Prepared(_set(patients, "stamps").where(patients.c.id == _given("key_id")))
 PATIENT_MERGE = Prepared(_set(patients, "merged_into", "updated_at").where(patients.c.id == _given("key_id")))
 # Chains are kept one long: who was merged into the prior one is now merged into the surviving one.
 PATIENTS_MERGE_FURTHER = Prepared(
@@ -104,7 +107,7 @@ NAMES_DELETE = Prepared(delete(patient_names).where(patient_names.c.patient_id =
 # -- visits ----------------------------------------------------------------------------------------------------------
 
 VISIT = Prepared(
-    select(visits.c.id, visits.c.attributes)
+    select(visits.c.id, visits.c.attributes, visits.c.stamps)
     .where(
         visits.c.patient_id == _given("patient_id"),
         visits.c.number == _given("number"),
@@ -113,14 +116,18 @@ VISIT = Prepared(
     .order_by(visits.c.id.desc())  # after a merge there may be two: the one begun last
 )
 VISIT_BY_ID = Prepared(
-    select(visits.c.patient_id, visits.c.number, visits.c.issuer, visits.c.attributes).where(
+    select(visits.c.patient_id, visits.c.number, visits.c.issuer, visits.c.attributes, visits.c.stamps).where(
         visits.c.id == _given("id")
     )
 )
 VISIT_INSERT = _insert(visits, returning=True)
 VISIT_UPDATE = Prepared(
-    _set(visits, "number", "issuer", "attributes", "updated_at").where(visits.c.id == _given("key_id"))
+    _set(visits, "patient_id", "number", "issuer", "attributes", "stamps", "updated_at").where(
+        visits.c.id == _given("key_id")
+    )
 )
+
+VISIT_SET_STAMPS = Prepared(_set(visits, "stamps").where(visits.c.id == _given("key_id")))
 
 # -- orders ----------------------------------------------------------------------------------------------------------
 
@@ -134,6 +141,8 @@ _ORDER = select(
     orders.c.filler_issuer,
     orders.c.attributes,
     orders.c.site,
+    orders.c.by_hand,
+    orders.c.stamps,
 )
 ORDER = Prepared(_ORDER.where(orders.c.id == _given("id")))
 ORDER_BY_PLACER = Prepared(_ORDER.where(orders.c.placer == _given("value"), orders.c.placer_issuer == _given("issuer")))
@@ -171,6 +180,7 @@ PROCEDURES_OF_ORDER = Prepared(
         requested_procedures.c.accession_issuer,
         requested_procedures.c.attributes,
         requested_procedures.c.minted,
+        requested_procedures.c.stamps,
     )
     .where(requested_procedures.c.order_id == _given("order_id"))
     .order_by(requested_procedures.c.id)
@@ -185,6 +195,7 @@ STEPS_OF_ORDER = Prepared(
         steps.c.minted,
         steps.c.start_local,
         steps.c.zone,
+        steps.c.stamps,
     )
     .where(_of_order(_given("order_id")))
     .order_by(steps.c.id)
@@ -193,9 +204,10 @@ ORDER_INSERT = _insert(orders, returning=True)
 ORDER_UPDATE = Prepared(
     _set(
         orders, "patient_id", "visit_id", "placer", "placer_issuer", "filler", "filler_issuer", "attributes", "site",
-        "updated_at",
+        "by_hand", "stamps", "updated_at",
     ).where(orders.c.id == _given("key_id"))
 )  # fmt: skip
+ORDER_SET_STAMPS = Prepared(_set(orders, "stamps").where(orders.c.id == _given("key_id")))
 ORDERS_MOVE_TO_PATIENT = Prepared(_set(orders, "patient_id").where(orders.c.patient_id == _given("key_patient_id")))
 VISITS_MOVE_TO_PATIENT = Prepared(_set(visits, "patient_id").where(visits.c.patient_id == _given("key_patient_id")))
 PERFORMED_STEPS_MOVE_TO_PATIENT = Prepared(
@@ -205,9 +217,12 @@ PROCEDURE_INSERT = _insert(requested_procedures, returning=True)
 PROCEDURE_UPDATE = Prepared(
     _set(
         requested_procedures, "study_instance_uid", "requested_procedure_id", "accession", "accession_issuer",
-        "attributes", "minted",
+        "attributes", "minted", "stamps",
     ).where(requested_procedures.c.id == _given("key_id"))
 )  # fmt: skip
+PROCEDURE_SET_STAMPS = Prepared(
+    _set(requested_procedures, "stamps").where(requested_procedures.c.id == _given("key_id"))
+)
 
 # -- steps -----------------------------------------------------------------------------------------------------------
 
@@ -217,11 +232,12 @@ STEP_INSERT = _insert(steps, returning=True)
 STEP_UPDATE = Prepared(
     _set(
         steps, "sps_id", "status", "listed", "start_local", "start_offset", "zone", "modality", "attributes", "minted",
-        **_NEXT_REVISION,
+        "stamps", **_NEXT_REVISION,
     )
     .where(steps.c.id == _given("key_id"))
     .returning(steps.c.revision)
 )  # fmt: skip
+STEP_SET_STAMPS = Prepared(_set(steps, "stamps").where(steps.c.id == _given("key_id")))
 STEP_STATUS = Prepared(select(steps.c.status, steps.c.start_local).where(steps.c.id == _given("id")))
 STEP_SET_STATUS = Prepared(
     _set(steps, "status", "listed", **_NEXT_REVISION).where(steps.c.id == _given("key_id")).returning(steps.c.revision)
@@ -555,6 +571,8 @@ _MESSAGE = select(
     messages.c.mapping,
     messages.c.search_keys,
     messages.c.replay_of,
+    messages.c.direction,
+    messages.c.made_at,
 )
 MESSAGE = Prepared(_MESSAGE.where(messages.c.id == _given("id")))
 EARLIER_MESSAGES = Prepared(

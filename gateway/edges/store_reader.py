@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from gateway.domain.attributes import SPS_SEQUENCE, TAG, Attributes, element
+from gateway.domain.facts import stamps_of
 from gateway.domain.identifiers import Identifier
 from gateway.domain.matching import Narrowing
 from gateway.domain.order import Order, Procedure, Step
@@ -254,13 +255,13 @@ class StoreReader:
     def _patient(self, row: Row) -> Patient:
         rows = self._connection.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=row[0])
         current, past = ([Identifier(*pair) for *pair, retired in rows if retired == wanted] for wanted in (0, 1))
-        return Patient(row[0], tuple(current), from_json(row[2]), tuple(past))
+        return Patient(row[0], tuple(current), from_json(row[2]), tuple(past), stamps_of(row[3]))
 
     def visit(self, patient_id: int, number: Identifier | None) -> Visit | None:
         """The patient's visit of that number, or the unnumbered one; of several after a merge the last begun."""
         value, issuer = (number.value, number.issuer) if number else ("", "")
         row = self._connection.row(statements.VISIT, patient_id=patient_id, number=value, issuer=issuer)
-        return Visit(row[0], patient_id, number, from_json(row[1])) if row else None
+        return Visit(row[0], patient_id, number, from_json(row[1]), stamps_of(row[2])) if row else None
 
     # -- orders
 
@@ -269,8 +270,9 @@ class StoreReader:
         row = self._connection.row(statements.VISIT_BY_ID, id=visit_id)
         if row is None:
             return None
-        patient_id, number, issuer, attributes = row
-        return Visit(visit_id, patient_id, Identifier(number, issuer) if number else None, from_json(attributes))
+        patient_id, number, issuer, attributes, stamps = row
+        known = Identifier(number, issuer) if number else None
+        return Visit(visit_id, patient_id, known, from_json(attributes), stamps_of(stamps))
 
     def orders(self, placer: Identifier | None, filler: Identifier | None) -> Sequence[Order]:
         """The distinct orders that bear the placer or the filler number."""
@@ -302,23 +304,37 @@ class StoreReader:
         return self._order(row) if row else None
 
     def _order(self, row: Row) -> Order:
-        order_id, patient_id, visit_id, placer, placer_issuer, filler, filler_issuer, attributes, site = row
+        (
+            order_id,
+            patient_id,
+            visit_id,
+            placer,
+            placer_issuer,
+            filler,
+            filler_issuer,
+            attributes,
+            site,
+            by_hand,
+            stamps,
+        ) = row
         steps: dict[int, list[Step]] = {}
         for step in self._connection.rows(statements.STEPS_OF_ORDER, order_id=order_id):
-            held = Step(step[0], step[2] or "", SPSStatus(step[3]), from_json(step[4]), bool(step[5]))
+            held = Step(
+                step[0], step[2] or "", SPSStatus(step[3]), from_json(step[4]), bool(step[5]), stamps_of(step[8])
+            )
             steps.setdefault(step[1], []).append(held)
         procedures = tuple(
             Procedure(
                 number, uid or "", rp_id, _identifier(accession, accession_issuer), from_json(held_attributes),
-                tuple(steps.get(number, ())), _minted(flags),
+                tuple(steps.get(number, ())), _minted(flags), stamps_of(since),
             )
-            for number, uid, rp_id, accession, accession_issuer, held_attributes, flags in self._connection.rows(
+            for number, uid, rp_id, accession, accession_issuer, held_attributes, flags, since in self._connection.rows(
                 statements.PROCEDURES_OF_ORDER, order_id=order_id
             )
         )  # fmt: skip
         return Order(
             order_id, patient_id, visit_id, _identifier(placer, placer_issuer), _identifier(filler, filler_issuer),
-            from_json(attributes), procedures, site,
+            from_json(attributes), procedures, site, stamps_of(stamps), bool(by_hand),
         )  # fmt: skip
 
     # -- performed steps
@@ -418,11 +434,12 @@ class StoreReader:
     def _message(self, row: Row) -> StoredMessage:
         (
             number, received_at, listener, peer, sender, control_id, message_type, digest, raw, disposition, reasons,
-            answer, mapping, keys, replay_of,
+            answer, mapping, keys, replay_of, direction, made_at,
         ) = row  # fmt: skip
         record = MessageRecord(
             datetime.fromisoformat(received_at), listener, peer, sender, control_id, message_type, digest, raw,
             disposition, reasons, answer, mapping, tuple((kind, value) for kind, value in from_json(keys)), replay_of,
+            direction, made_at,
         )  # fmt: skip
         return StoredMessage(number, record)
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from gateway.domain.attributes import TAG, Attributes, element, text, values
+from gateway.domain.facts import stamps_text
 from gateway.domain.identifiers import Identifier
 from gateway.domain.names import name_index
 from gateway.domain.order import Order, Procedure, Step
@@ -57,7 +58,7 @@ class StoreUnit(StoreReader):
             sender=record.sender, control_id=record.control_id, message_type=record.message_type,
             digest=record.digest, raw=record.raw, disposition=record.disposition, reasons=record.reasons,
             answer=record.answer, mapping=record.mapping, search_keys=json_text(keys),
-            replay_of=record.replay_of,
+            replay_of=record.replay_of, direction=record.direction, made_at=record.made_at,
         )  # fmt: skip
         if keys:
             self._write.run_many(
@@ -77,13 +78,13 @@ class StoreUnit(StoreReader):
 
     def save_patient(self, patient: Patient, at: datetime) -> int:
         """Insert or update; afterwards the patient bears exactly these identifiers, the first one primary."""
-        attributes = json_text(patient.attributes)
+        attributes, stamps = json_text(patient.attributes), stamps_text(patient.stamps)
         patient_id = patient.id
         if patient_id is None:
             patient_id = self._write.number(
                 statements.PATIENT_INSERT,
                 patient_id=bare(text(patient.attributes, "PatientID")), merged_into=None, attributes=attributes,
-                created_at=utc_text(at), updated_at=utc_text(at),
+                stamps=stamps, created_at=utc_text(at), updated_at=utc_text(at),
             )  # fmt: skip
             self._add_identifiers(patient_id, patient.identifiers, patient.retired)
             self._add_names(patient_id, _name_index(patient.attributes))
@@ -95,13 +96,15 @@ class StoreUnit(StoreReader):
             self._write.run(
                 statements.PATIENT_UPDATE,
                 key_id=patient_id, patient_id=bare(text(patient.attributes, "PatientID")), attributes=attributes,
-                updated_at=utc_text(at),
+                stamps=stamps, updated_at=utc_text(at),
             )  # fmt: skip
             names = _name_index(patient.attributes)
             if {name for (name,) in self._write.rows(statements.NAMES_OF_PATIENT, patient_id=patient_id)} != names:
                 self._write.run(statements.NAMES_DELETE, patient_id=patient_id)
                 self._add_names(patient_id, names)
             self._write.run(statements.STEPS_REVISE_OF_PATIENT, key_patient_id=patient_id, patient_id=patient_id)
+        elif held[3] != stamps:  # the same was said again: nobody sees a difference
+            self._write.run(statements.PATIENT_SET_STAMPS, key_id=patient_id, stamps=stamps)
         self._set_identifiers(patient_id, patient.identifiers, patient.retired)
         return patient_id
 
@@ -165,22 +168,25 @@ class StoreUnit(StoreReader):
     def save_visit(self, visit: Visit, at: datetime) -> int:
         """Insert or update; every item of an order of this visit gets a new revision where something changed."""
         number, issuer = (visit.number.value, visit.number.issuer) if visit.number else ("", "")
-        attributes = json_text(visit.attributes)
+        attributes, stamps = json_text(visit.attributes), stamps_text(visit.stamps)
         if visit.id is None:
             return self._write.number(
                 statements.VISIT_INSERT,
                 patient_id=visit.patient_id, number=number, issuer=issuer, attributes=attributes,
-                created_at=utc_text(at), updated_at=utc_text(at),
+                stamps=stamps, created_at=utc_text(at), updated_at=utc_text(at),
             )  # fmt: skip
         held = self._write.row(statements.VISIT_BY_ID, id=visit.id)
         if held is None:
             raise StoreError("there is no such visit")
-        if held[1:] != (number, issuer, attributes):
+        if held[:4] != (visit.patient_id, number, issuer, attributes):
             self._write.run(
                 statements.VISIT_UPDATE,
-                key_id=visit.id, number=number, issuer=issuer, attributes=attributes, updated_at=utc_text(at),
+                key_id=visit.id, patient_id=visit.patient_id, number=number, issuer=issuer, attributes=attributes,
+                stamps=stamps, updated_at=utc_text(at),
             )  # fmt: skip
             self._write.run(statements.STEPS_REVISE_OF_VISIT, key_visit_id=visit.id)
+        elif held[4] != stamps:
+            self._write.run(statements.VISIT_SET_STAMPS, key_id=visit.id, stamps=stamps)
         return visit.id
 
     # -- orders
@@ -223,16 +229,23 @@ class StoreUnit(StoreReader):
             "filler_issuer": filler.issuer if filler else "",
             "attributes": json_text(order.attributes),
             "site": order.site,
+            "by_hand": int(order.by_hand),
         }
+        stamps = stamps_text(order.stamps)
         now = utc_text(at)
         if order.id is None:
-            return self._write.number(statements.ORDER_INSERT, **columns, created_at=now, updated_at=now), False
+            number = self._write.number(
+                statements.ORDER_INSERT, **columns, stamps=stamps, created_at=now, updated_at=now
+            )
+            return number, False
         held = self._write.row(statements.ORDER, id=order.id)
         if held is None:
             raise StoreError("there is no such order")
-        if held[1:] == tuple(columns.values()):
+        if held[1:-1] == tuple(columns.values()):
+            if held[-1] != stamps:  # the same was said again: nobody sees a difference
+                self._write.run(statements.ORDER_SET_STAMPS, key_id=order.id, stamps=stamps)
             return order.id, False
-        self._write.run(statements.ORDER_UPDATE, key_id=order.id, **columns, updated_at=now)
+        self._write.run(statements.ORDER_UPDATE, key_id=order.id, **columns, stamps=stamps, updated_at=now)
         return order.id, True
 
     def _save_procedure(
@@ -247,14 +260,19 @@ class StoreUnit(StoreReader):
             "attributes": json_text(procedure.attributes),
             "minted": minted_flags(procedure.minted),
         }
+        stamps = stamps_text(procedure.stamps)
         number = procedure.id
         if number is None:
-            number = self._write.number(statements.PROCEDURE_INSERT, order_id=written.order_id, **columns)
+            number = self._write.number(
+                statements.PROCEDURE_INSERT, order_id=written.order_id, **columns, stamps=stamps
+            )
         elif number not in held_procedures:
             raise StoreError("the order has no such requested procedure")
-        elif held_procedures[number] != tuple(columns.values()):
-            self._write.run(statements.PROCEDURE_UPDATE, key_id=number, **columns)
+        elif held_procedures[number][:-1] != tuple(columns.values()):
+            self._write.run(statements.PROCEDURE_UPDATE, key_id=number, **columns, stamps=stamps)
             self._write.run(statements.STEPS_REVISE_OF_PROCEDURE, key_procedure_id=number)
+        elif held_procedures[number][-1] != stamps:
+            self._write.run(statements.PROCEDURE_SET_STAMPS, key_id=number, stamps=stamps)
         offset = text(procedure.attributes, "TimezoneOffsetFromUTC")
         steps = tuple(self._save_step(step, number, offset, written, held_steps) for step in procedure.steps)
         return Procedure(
@@ -265,6 +283,7 @@ class StoreUnit(StoreReader):
             procedure.attributes,
             steps,
             procedure.minted,
+            procedure.stamps,
         )
 
     def _save_step(
@@ -282,6 +301,7 @@ class StoreUnit(StoreReader):
             "start_offset": offset,
             "zone": self._zone,
             "modality": bare(text(step.attributes, "Modality")),
+            "stamps": stamps_text(step.stamps),
         }
         number = step.id
         if number is None:
@@ -295,8 +315,12 @@ class StoreUnit(StoreReader):
             return replace(step, id=number)
         if number not in held_steps or held_steps[number][0] != procedure_id:
             raise StoreError("the requested procedure has no such step")
-        _, held_sps_id, held_status, held_attributes, held_minted, held_start, held_zone = held_steps[number]
+        _, held_sps_id, held_status, held_attributes, held_minted, held_start, held_zone, held_stamps = held_steps[
+            number
+        ]
         if (held_sps_id, held_status, held_attributes, held_minted) == tuple(columns.values())[:4]:
+            if held_stamps != columns["stamps"]:
+                self._write.run(statements.STEP_SET_STAMPS, key_id=number, stamps=columns["stamps"])
             return step
         if held_start == start_local:
             columns["zone"] = held_zone  # the wall clock that was meant when this start was said
@@ -513,10 +537,10 @@ def _with_keys(procedure: Procedure) -> Procedure:
     steps = []
     for step in procedure.steps:
         sps_id, inside = _agreed(step.sps_id, step.attributes, "ScheduledProcedureStepID")
-        steps.append(Step(step.id, sps_id, step.status, inside, step.minted))
+        steps.append(Step(step.id, sps_id, step.status, inside, step.minted, step.stamps))
     return Procedure(
         procedure.id, uid, rp_id, Identifier(number, accession.issuer if accession else "") if number else None,
-        attributes, tuple(steps), procedure.minted,
+        attributes, tuple(steps), procedure.minted, procedure.stamps,
     )  # fmt: skip
 
 

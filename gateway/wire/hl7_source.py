@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import compress
 
 from gateway.domain.order import OrderControl
+from gateway.domain.patient import VisitChange
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.domain.source import NULL, Kind, Path, Repetition, Sourced
 from gateway.wire.er7 import Message, Segment
@@ -108,6 +109,7 @@ class HL7Document:
 
     kind: Kind
     entries: tuple[HL7Entry, ...]
+    visit_change: VisitChange = VisitChange.UPDATE
 
 
 def document(message: Message) -> HL7Document:

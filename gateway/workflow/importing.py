@@ -4,7 +4,8 @@ from datetime import datetime
 
 from gateway.domain.identifiers import Issuers, Mint
 from gateway.wire.worklist_files import ImportedItem
-from gateway.workflow.orders import Circumstances, apply_events
+from gateway.workflow.circumstances import Circumstances
+from gateway.workflow.orders import apply_events
 from gateway.workflow.ports import Unit
 
 

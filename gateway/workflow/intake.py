@@ -16,7 +16,8 @@ from gateway.domain.order import Order, OrderEvent, apply, removes
 from gateway.domain.patient import PatientMerge
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.wire import ack, er7, hl7_source
-from gateway.workflow.orders import Circumstances, apply_events
+from gateway.workflow.circumstances import Circumstances
+from gateway.workflow.orders import apply_events
 from gateway.workflow.ports import MessageRecord, StoredMessage, Unit
 
 HELD_OF_ONE_ORDER_MAX = 100

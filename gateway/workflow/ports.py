@@ -12,7 +12,7 @@ from typing import Protocol
 
 from gateway.domain.identifiers import Identifier
 from gateway.domain.matching import Narrowing
-from gateway.domain.order import Order
+from gateway.domain.order import Order, OrderResponse
 from gateway.domain.patient import Patient, Visit
 from gateway.domain.performed import PerformedStep
 from gateway.domain.worklist import SPSStatus, WorklistItem
@@ -22,8 +22,9 @@ from gateway.domain.worklist import SPSStatus, WorklistItem
 class MessageRecord:
     """A received message for the archive: input, outcome and answer (design section 2, rule 3).
 
-    `disposition` is one of accepted, held, released, superseded, withdrawn, ignored, refused, unreadable. `keys` are
-    the business keys to search by: (kind, value) with kind patient, placer, filler, accession.
+    `disposition` is one of accepted, held, released, superseded, withdrawn, early, ignored, refused, unreadable, and
+    for messages that we sent waiting, sent, parked. `keys` are what it can be searched by: (kind, value) with kind
+    patient, placer, filler, accession, study, and `#order` and `#patient` with the store's number of what it changed.
     """
 
     received_at: datetime
@@ -40,6 +41,10 @@ class MessageRecord:
     mapping: str = ""
     keys: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     replay_of: int | None = None
+    direction: str = "in"
+    """`in`, or `out` for what we sent to a destination."""
+    made_at: str = ""
+    """When its sender made it (MSH-7), as the stamps of `domain.facts` say it; '' where it does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,42 @@ class StoredMessage:
 
     id: int
     record: MessageRecord
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSearch:
+    """What archived messages are looked up by: of a field that is given, the message must fit.
+
+    `key` is a business key, whole, of any kind or of `kind`. `since` counts, `until` does not any more. `order` and
+    `patient` are the store's numbers of what a message changed.
+    """
+
+    key: str = field(default="", repr=False)
+    kind: str = ""
+    control_id: str = ""
+    listener: str = ""
+    dispositions: frozenset[str] = frozenset()
+    message_type: str = ""
+    direction: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+    order: int | None = None
+    patient: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What applying the events of one input did. `orders` and `patients` are the store's numbers of what it touched.
+
+    `created` are the placer and filler numbers of orders that were not held before: messages about them that came too
+    early may act now.
+    """
+
+    notes: tuple[str, ...] = ()
+    responses: tuple[OrderResponse, ...] = ()
+    orders: tuple[int, ...] = ()
+    patients: tuple[int, ...] = ()
+    created: tuple[Identifier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

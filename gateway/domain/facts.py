@@ -1,0 +1,133 @@
+"""When what was said: facts count in the order in which their sender made them, not in which they arrive.
+
+A stamp is when a message was made and by whom. Every attribute held carries one, so a message that arrives late fills
+what is unknown and replaces what is older, and nothing newer. Only one sender's clock is compared with itself: between
+two senders the later to arrive counts. Nothing here knows what an attribute means.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from gateway.domain.attributes import Attributes
+
+
+class Stamp(NamedTuple):
+    """When a message was made (UTC, ISO 8601 of fixed width, so that text order is time order), and by whom.
+
+    `weak` marks what somebody else's record lent (a merge): anything said of the person itself replaces it. Without
+    `made` there is nothing to compare, and the later to arrive counts.
+    """
+
+    made: str = ""
+    sender: str = ""
+    weak: bool = False
+
+    def replaces(self, held: "Stamp | None") -> bool:
+        """Whether what this stamp says counts against what `held` said; None: nothing was said yet."""
+        if held is None:
+            return True
+        if self.weak is not held.weak:
+            return held.weak
+        return self.sender != held.sender or self.made >= held.made
+
+    def lent(self) -> "Stamp":
+        """The same, said of another record."""
+        return Stamp(self.made, self.sender, weak=True)
+
+
+UNSTAMPED = Stamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """The stamps of one held record. `base` is that of everything held; `others` names the exceptions.
+
+    An exception may be a DICOM tag, also of an attribute that was deleted, or any other name that the holder keeps a
+    time for (a step's `status`).
+    """
+
+    base: Stamp | None = None
+    others: Mapping[str, Stamp] = field(default_factory=dict)
+
+    def of(self, name: str, held: bool) -> Stamp | None:
+        """The stamp of one fact; None where nothing was said of it. `held`: whether it has a value now."""
+        found = self.others.get(name)
+        return found if found is not None or not held else self.base
+
+    def noted(self, name: str, stamp: Stamp) -> "Stamps":
+        """The same with this fact said at `stamp`."""
+        return Stamps(self.base, {**self.others, name: stamp})
+
+    def weak_names(self) -> frozenset[str]:
+        """The facts that another record lent."""
+        return frozenset(name for name, stamp in self.others.items() if stamp.weak)
+
+
+NO_STAMPS = Stamps()
+
+
+def merge_said(
+    held: Attributes, stamps: Stamps, said: Attributes, stamp: Stamp = UNSTAMPED
+) -> tuple[Attributes, Stamps]:
+    """What is held, and since when, after somebody spoke.
+
+    Silence keeps a value, a zero-length element deletes it, and what is older than what is held changes nothing.
+    """
+    late = not stamp.replaces(stamps.base)
+    if late or stamps.others:
+        said = {tag: spoken for tag, spoken in said.items() if stamp.replaces(stamps.of(tag, tag in held))}
+    merged = {**held, **said}
+    deleted = [tag for tag, spoken in said.items() if not spoken.get("Value")]
+    for tag in deleted:
+        del merged[tag]
+    if late:
+        return merged, Stamps(stamps.base, {**stamps.others, **dict.fromkeys(said, stamp)}) if said else stamps
+    others = {name: since for name, since in stamps.others.items() if name not in said}
+    if held and stamps.base != stamp:
+        since = stamps.base or UNSTAMPED
+        others |= {tag: since for tag in held if tag not in said and tag not in others}
+    others |= dict.fromkeys(deleted, stamp)
+    return merged, Stamps(stamp, others)
+
+
+def lend(held: Attributes, stamps: Stamps, lent: Attributes, since: Stamps) -> tuple[Attributes, Stamps]:
+    """What is held of one person, with what is known of another record of the same person filled into its gaps."""
+    for tag, element in lent.items():
+        stamp = (since.of(tag, held=True) or UNSTAMPED).lent()
+        if stamp.replaces(stamps.of(tag, tag in held)):
+            held, stamps = {**held, tag: element}, stamps.noted(tag, stamp)
+    return held, stamps
+
+
+def stamps_text(stamps: Stamps) -> str:
+    """For the store: '' where nothing was ever stamped."""
+    if stamps.base is None and not stamps.others:
+        return ""
+    grouped: dict[str, list[str]] = {}
+    for name, stamp in stamps.others.items():
+        grouped.setdefault(_text(stamp), []).append(name)
+    return json.dumps({"": _text(stamps.base or UNSTAMPED), **grouped}, ensure_ascii=False, separators=(",", ":"))
+
+
+def stamps_of(text: str) -> Stamps:
+    """As `stamps_text` wrote them."""
+    if not text:
+        return NO_STAMPS
+    read = json.loads(text)
+    base = _stamp(read.pop(""))
+    return Stamps(base, {name: _stamp(said) for said, names in read.items() for name in _names(names)})
+
+
+def _names(names: object) -> Iterable[str]:
+    return names if isinstance(names, list) else ()
+
+
+def _text(stamp: Stamp) -> str:
+    return f"{'~' if stamp.weak else ''}{stamp.made} {stamp.sender}"
+
+
+def _stamp(text: str) -> Stamp:
+    made, _, sender = text.removeprefix("~").partition(" ")
+    return Stamp(made, sender, text.startswith("~"))
