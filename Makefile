@@ -23,8 +23,10 @@ $(READY): pyproject.toml constraints.txt
 
 setup: $(READY) ## make the virtual environment with the tested versions
 
-peers: ## install the real peers the tests talk to (Debian packages, as root); says what it cannot
+peers: ## install the real peers the tests talk to (Debian packages and one from npm); says what it cannot
 	@sh tests/install_peers.sh dcmtk orthanc python3-gdcm
+	@command -v npm >/dev/null 2>&1 || sh tests/install_peers.sh nodejs npm
+	@sh tests/install_npm_peer.sh tests/interop/node
 
 demo: $(READY) ## a department's day in under a minute, over real HL7, DICOM and SQLite
 	@$(BIN)/gateway demo
@@ -46,6 +48,7 @@ bench: $(READY) peers ## the benchmark table, side by side with the peers; write
 	$(BIN)/python -m tests.benchmarks
 
 docs: $(READY) ## rewrite the pages that are generated from the code's tables and the test cases
+	$(BIN)/python -m gateway.schemas
 	$(BIN)/python -m gateway.reference docs/reference
 	$(BIN)/python -m tests.cases.worklist --docs docs/worklist-conformance-suite.md
 

@@ -4,10 +4,9 @@ Exit codes: 0 done, 1 refused or failed, 2 usage. Every listing takes --json. Wh
 the right to see it, so it may name patients; logs never do.
 """
 
-import asyncio
 import sys
 from collections.abc import Iterable
-from datetime import tzinfo
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,21 +18,20 @@ from gateway.console import (
     JSONOption,
     err,
     fail,
-    moment,
     out,
     print_json,
-    print_table,
     site_of,
     store_of,
 )
-from gateway.worklist_commands import worklist
+from gateway.mapping_commands import mappings
+from gateway.message_commands import messages
+from gateway.order_commands import orders
+from gateway.outbox_commands import outbox
+from gateway.patient_commands import patients
+from gateway.worklist_entry_commands import worklist
 
 if TYPE_CHECKING:
     from gateway.edges.store import Store
-    from gateway.workflow.ports import StoredMessage
-
-DISPOSITIONS = ("accepted", "held", "released", "superseded", "withdrawn", "ignored", "refused", "unreadable")
-"""What may have become of a message."""
 
 cli = typer.Typer(
     name="gateway",
@@ -42,9 +40,12 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-messages = typer.Typer(help="The archive of received messages.", no_args_is_help=True)
 cli.add_typer(worklist, name="worklist")
+cli.add_typer(orders, name="orders")
+cli.add_typer(patients, name="patients")
+cli.add_typer(mappings, name="mappings")
 cli.add_typer(messages, name="messages")
+cli.add_typer(outbox, name="outbox")
 
 
 def main() -> None:
@@ -151,9 +152,15 @@ def demo() -> None:
 
 @cli.command()
 def explain(
-    message: Annotated[list[Path], typer.Argument(help="Files with HL7 v2 messages.", exists=True, dir_okay=False)],
+    message: Annotated[
+        list[str] | None, typer.Argument(help="Files with HL7 v2 messages; - reads standard input.")
+    ] = None,
     config: ConfigOption = CONFIG,
-    listener: Annotated[str, typer.Option(help="Read as this listener would; default: the first.")] = "",
+    number: Annotated[list[int] | None, typer.Option("--message", help="Number of an archived message.")] = None,
+    listener: Annotated[
+        str, typer.Option(help="Read as this listener would; default: the one it came by, or the first.")
+    ] = "",
+    on_store: Annotated[bool, typer.Option("--store", help="Also what it would do to the orders held now.")] = False,
     json_output: JSONOption = False,
 ) -> None:
     """Say what a message would do: every attribute with its source, raw value, rule and converter, or each refusal."""
@@ -161,16 +168,21 @@ def explain(
     from gateway.site_tools import feed_for_explaining
 
     site = site_of(config)
-    feed = feed_for_explaining(site, listener)
-    if feed is None:
-        fail(f"there is no listener {listener}; have: {', '.join(entry.name for entry in site.settings.hl7)}")
+    given = [*_given(message or []), *_archived(config, number or [])]
+    if not given:
+        raise typer.BadParameter("name a file, - or --message NUMBER", param_hint="MESSAGE")
     refused = False
     explained = []
-    for path in message:
-        for raw in _frames(path.read_bytes()):
-            result = explanation(raw, feed)
-            refused |= bool(result["refusals"])
-            explained.append({"file": str(path), **result})
+    for name, came_by, raw in given:
+        feed = feed_for_explaining(site, listener or came_by)
+        if feed is None and not listener:  # typed by hand, or by a listener that is not there any more
+            feed = feed_for_explaining(site, "")
+        if feed is None:
+            have = ", ".join(entry.name for entry in site.settings.hl7)
+            fail(f"there is no listener {listener or came_by}; have: {have}")
+        result = explanation(raw, feed, partial(_rehearsed, config, feed.name) if on_store else None)
+        refused |= bool(result["refusals"])
+        explained.append({"file": name, **result})
     if json_output:
         print_json(explained)
     else:
@@ -192,102 +204,54 @@ def conformance(
     print("\n".join(lines).rstrip())
 
 
-def _frames(data: bytes) -> list[bytes]:
-    """The messages in a file: as captured with MLLP frames, or one bare message."""
-    from gateway.wire.mllp import Frame, Framer
-
-    if b"\x0b" not in data:
-        return [data]
-    return [event.data for event in Framer(len(data) + 1).feed(data) if isinstance(event, Frame)]
-
-
-@messages.command("list")
-def messages_list(
-    config: ConfigOption = CONFIG,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
-    disposition: Annotated[str, typer.Option(help="One of: " + ", ".join(DISPOSITIONS))] = "",
-    listener: str = "",
-    key: Annotated[str, typer.Option(help="A patient ID, placer or filler number, or accession number.")] = "",
-    json_output: JSONOption = False,
-) -> None:
-    """The newest messages first."""
-    if disposition and disposition not in DISPOSITIONS:
-        raise typer.BadParameter(f"one of {', '.join(DISPOSITIONS)}", param_hint="--disposition")
-    zone = site_of(config).zone
-    rows = store_of(config).reader.list_messages(limit, listener, disposition, key)
-    if json_output:
-        print_json([_shown(stored, zone) for stored in rows])
-        return
-    print_table(
-        ("No.", "Received", "Listener", "Type", "Control ID", "Outcome", "Why"),
-        (
-            (row.id, moment(row.record.received_at, zone), row.record.listener, row.record.message_type,
-             row.record.control_id, row.record.disposition, next(iter(row.record.reasons.splitlines()), ""))
-            for row in rows
-        ),
-    )  # fmt: skip
+def _given(names: Iterable[str]) -> Iterable[tuple[str, str, bytes]]:
+    """(name, "", message) of each message in these files."""
+    for name in names:
+        try:
+            data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        except OSError as error:
+            raise typer.BadParameter(f"{name}: {error.strerror}", param_hint="MESSAGE") from None
+        yield from ((name, "", raw) for raw in _frames(data))
 
 
-@messages.command("show")
-def messages_show(number: int, config: ConfigOption = CONFIG, json_output: JSONOption = False) -> None:
-    """One message: its text, what became of it and why, and the answer that was sent."""
-    stored = store_of(config).reader.message(number)
-    if stored is None:
-        fail(f"there is no message {number}")
-    shown = _shown(stored, site_of(config).zone)
-    if json_output:
-        print_json(shown)
-        return
-    for name, value in shown.items():
-        lines = value if isinstance(value, list) else str(value).splitlines()
-        for position, line in enumerate(lines or [""]):
-            out.print(f"{'' if position else name:>10}  {line}", markup=False, highlight=False)
-
-
-def _shown(stored: "StoredMessage", zone: tzinfo) -> dict[str, object]:
-    """An archived message as people read it."""
-    record = stored.record
-    return {
-        "number": stored.id,
-        "received": moment(record.received_at, zone),
-        "listener": record.listener,
-        "peer": record.peer,
-        "sender": record.sender,
-        "type": record.message_type,
-        "control_id": record.control_id,
-        "mapping": record.mapping,
-        "outcome": record.disposition,
-        "why": record.reasons.splitlines(),
-        "message": _readable(record.raw),
-        "answer": _readable(record.answer),
-    }
-
-
-def _readable(raw: bytes) -> str:
-    """HL7 text for the screen: one segment a line, bytes that are no UTF-8 shown as escapes."""
-    return raw.decode("utf-8", "backslashreplace").replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-
-
-@messages.command("replay")
-def messages_replay(numbers: list[int], config: ConfigOption = CONFIG) -> None:
-    """Run archived messages again with today's mapping and catalogue; the first of them that is refused stops it."""
-    from gateway.domain.identifiers import Mint
-    from gateway.processing import feeds_of, process_message
-
-    site, store = site_of(config), store_of(config)
-    feeds = feeds_of(site, Mint(store.site_namespace()))
+def _archived(config: Path, numbers: Iterable[int]) -> Iterable[tuple[str, str, bytes]]:
+    """(name, listener, message) of archived messages."""
     for number in numbers:
-        stored = store.reader.message(number)
+        stored = store_of(config).reader.message(number)
         if stored is None:
             fail(f"there is no message {number}")
-        feed = feeds.get(stored.record.listener)
-        if feed is None:
-            fail(f"message {number} came by listener {stored.record.listener}, which is not configured any more")
-        receipt = asyncio.run(process_message(store, stored.record.raw, feed, "replay", number))
-        out.print(f"message {number}: {receipt.disposition}", highlight=False)
-        if receipt.disposition not in ("accepted", "ignored"):
-            out.print(_readable(receipt.answer), markup=False, highlight=False)
-            raise typer.Exit(1)
+        yield f"message {number}", stored.record.listener, stored.record.raw
+
+
+def _rehearsed(config: Path, listener: str, raw: bytes) -> list[str]:
+    """What the message would do to the store as it is; nothing of it stays."""
+    from gateway.domain.identifiers import Mint
+    from gateway.processing import feeds_of, now
+    from gateway.workflow.ports import MessageRecord, StoredMessage
+    from gateway.workflow.rehearsal import Rehearsed, Rehearsing, rehearse
+
+    site, store = site_of(config), store_of(config)
+    feed = feeds_of(site, Mint(store.site_namespace()))[listener]
+    at = now()
+
+    def run(unit: Rehearsing) -> Rehearsed:
+        record = MessageRecord(at, feed.name, "explain", "", "", "", b"", raw)
+        return rehearse(unit, StoredMessage(unit.add_message(record), record), feed, at)
+
+    done = store.rehearse(run).result()
+    return [done.disposition, *done.reasons, *done.changes]
+
+
+def _frames(data: bytes) -> list[bytes]:
+    """The messages in a file: as captured with MLLP frames, a batch, bare messages in a row or one."""
+    from gateway.wire.hl7_batch import split
+    from gateway.wire.mllp import Frame, Framer
+
+    blocks = [data]
+    if b"\x0b" in data:
+        blocks = [event.data for event in Framer(len(data) + 1).feed(data) if isinstance(event, Frame)]
+    batches = ((block, split(block)) for block in blocks)
+    return [message for block, batch in batches for message in (batch.messages if batch else [block])]
 
 
 @cli.command()

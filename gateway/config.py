@@ -4,33 +4,74 @@ Unknown keys are errors, and every problem is reported at once with file, line a
 and a refused start say the same. Reading files is all that happens here; nothing listens and nothing is opened.
 """
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, StringConstraints, field_validator
-from ruamel.yaml.comments import CommentedMap
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
 from tzlocal import get_localzone
 
-from gateway.domain.catalogue import Catalogue
 from gateway.domain.devices import CalledWorklist, Devices
-from gateway.domain.identifiers import Issuer, Issuers
+from gateway.domain.identifiers import Issuer, Issuers, clashes
 from gateway.domain.mapping import Mapping as FieldMapping
-from gateway.domain.mapping import compile_mapping
-from gateway.domain.problem import MappingError, Problem
-from gateway.domain.rules import compile_table
+from gateway.domain.problem import Problem, did_you_mean
+from gateway.mapping_files import load_mappings
 from gateway.registry import DevicesFile, ProfilesFile, registry
-from gateway.wire.hl7_charsets import UnknownCharacterSet, default_character_set
-from gateway.yaml_files import AEText, Strict, line_of, load_yaml, plain, read_strict
+from gateway.wire.er7 import HEADER_FIELDS, HEADER_REQUIRED
+from gateway.wire.hl7_charsets import KNOWN, UnknownCharacterSet, default_character_set
+from gateway.yaml_files import AEText, Strict, line_of, load_yaml, read_strict
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
+
+def _zone(name: str) -> str:
+    if name:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{name!r} is no time zone name such as Europe/Berlin") from error
+    return name
+
+
+def _charset(name: str) -> str:
+    try:
+        default_character_set(name or "ascii")
+    except UnknownCharacterSet as error:
+        raise ValueError(f"{name!r} is no value of MSH-18 known here, such as {', '.join(KNOWN[2:5])}") from error
+    return name
+
+
+def _header_fields(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    unknown = [str(number) for number in numbers if number not in HEADER_FIELDS]
+    if unknown:
+        known = ", ".join(map(str, HEADER_FIELDS))
+        raise ValueError(f"{', '.join(unknown)} cannot be insisted on; the fields of MSH that can are {known}")
+    return numbers
+
+
+def _senders(said: tuple[str, ...]) -> tuple[str, ...]:
+    wrong = [sender for sender in said if sender.count("|") > 1 or not sender.strip("|")]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no sender: write APPLICATION|FACILITY, or APPLICATION for any facility")
+    return said
+
+
+def _message_types(said: tuple[str, ...]) -> tuple[str, ...]:
+    wrong = [each for each in said if not _MESSAGE_TYPE.fullmatch(each)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no message type: write SIU for all of a kind, or ADT^A02 for one event")
+    return said
+
+
+_MESSAGE_TYPE = re.compile(r"[A-Z][A-Z0-9]{2}(\^[A-Z0-9]{1,3})?")
+
+Zone = Annotated[str, AfterValidator(_zone)]
+Charset = Annotated[str, AfterValidator(_charset)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -60,17 +101,23 @@ class HL7Settings(Strict):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 for every one")
     port: Port = Field(2575, description="TCP port, MLLP")
     mapping: Name = Field("ihe-swf", description="rule set in mappings/hl7v2 that reads this sender")
-    charset: str = Field("", description="MSH-18 value assumed when a message declares none; ASCII if empty")
+    charset: Charset = Field("", description="MSH-18 value assumed when a message declares none; ASCII if empty")
     issuer: str = Field("", description="authority of identifiers that name none")
     site: str = Field("", description="whose orders these are, where one gateway serves several sites")
     uncovered: Literal["refuse", "hold"] = Field("refuse", description="an order that no procedure rule completes")
     repeat: Literal["answer", "refuse"] = Field("answer", description="a control ID used before for another message")
-    ignore: tuple[str, ...] = Field((), description="message types archived and acknowledged, e.g. ADT^A02, SIU")
+    ignore: Annotated[tuple[str, ...], AfterValidator(_message_types)] = Field(
+        (), description="message types archived and acknowledged, e.g. ADT^A02, SIU"
+    )
     accept_test: bool = Field(False, description="whether messages with processing ID T are processed")
-    senders: tuple[str, ...] = Field((), description="APPLICATION|FACILITY (MSH-3, MSH-4) taken here; empty: any")
-    charset_override: str = Field("", description="MSH-18 value used whatever the message declares")
-    header_required: tuple[int, ...] = Field((9, 10), description="fields of MSH that may not be empty")
-    timezone: str = Field("", description="zone of times that say none; default: the department's")
+    senders: Annotated[tuple[str, ...], AfterValidator(_senders)] = Field(
+        (), description="APPLICATION|FACILITY (MSH-3, MSH-4) or APPLICATION taken here; empty: any"
+    )
+    charset_override: Charset = Field("", description="MSH-18 value used whatever the message declares")
+    header_required: Annotated[tuple[int, ...], AfterValidator(_header_fields)] = Field(
+        HEADER_REQUIRED, description="fields of MSH that may not be empty"
+    )
+    timezone: Zone = Field("", description="zone of MSH-7 where it names no offset; default: the department's")
     keys: dict[str, Literal["reject", "generate"] | dict[Literal["derive"], str]] = Field(
         {}, description="what to do for a key the order lacks, whatever the mapping says, e.g. AccessionNumber: reject"
     )
@@ -97,7 +144,12 @@ class DestinationSettings(Strict):
     host: str = Field(description="its address")
     port: Port = Field(description="its TCP port, MLLP")
     answer_timeout_s: float = Field(30, gt=0, le=3600, description="for its answer; then the message is sent again")
-    charset: str = Field("UNICODE UTF-8", description="MSH-18 value that messages to it are written in")
+    charset: Charset = Field("UNICODE UTF-8", description="MSH-18 value that messages to it are written in")
+    mllp_release: Literal[1, 2] = Field(1, description="2: it confirms each message by a commit byte before it answers")
+    unanswered: Literal["repeat", "park"] = Field(
+        "repeat", description="a message that was sent and not answered; park where repeats do harm"
+    )
+    pause_s: float = Field(0, ge=0, le=60, description="seconds left to it between two messages")
 
 
 class ArchiveSettings(Strict):
@@ -148,6 +200,7 @@ class IssuerSettings(Strict):
     hl7: tuple[str, ...] = Field((), description="namespaces it has in HL7 messages")
     oid: tuple[str, ...] = Field((), description="its universal IDs")
     dicom: tuple[str, ...] = Field((), description="how DICOM attributes name it as issuer")
+    fhir: tuple[str, ...] = Field((), description="systems of its identifiers in FHIR")
 
 
 class ExpirySettings(Strict):
@@ -174,29 +227,9 @@ class Settings(Strict):
     queries: QuerySettings = QuerySettings()
     workers: int = Field(0, ge=0, le=64, description="processes beside this one that answer DICOM; 0: this one does")
     mappings: str = Field("mappings", description="folder of rule sets, code tables and the procedure catalogue")
-    timezone: str = Field("", description="the department's wall clock, e.g. Europe/Berlin; default: the machine's")
+    timezone: Zone = Field("", description="the department's wall clock, e.g. Europe/Berlin; default: the machine's")
     issuers: tuple[IssuerSettings, ...] = ()
     expiry: ExpirySettings = ExpirySettings()
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, name: str) -> str:
-        if name:
-            try:
-                ZoneInfo(name)
-            except (ZoneInfoNotFoundError, ValueError) as error:
-                raise ValueError("is no time zone name such as Europe/Berlin") from error
-        return name
-
-    @field_validator("hl7")
-    @classmethod
-    def _known_charsets(cls, listeners: tuple[HL7Settings, ...]) -> tuple[HL7Settings, ...]:
-        for listener in listeners:
-            try:
-                default_character_set(listener.charset or "ascii")
-            except UnknownCharacterSet as error:
-                raise ValueError(f"{listener.charset} is no value of MSH-18 known here") from error
-        return listeners
 
     @field_validator("hl7")
     @classmethod
@@ -206,6 +239,14 @@ class Settings(Strict):
             if len(set(seen)) < len(seen):
                 raise ValueError(f"two listeners share a {what}")
         return listeners
+
+    @field_validator("destinations")
+    @classmethod
+    def _told_apart(cls, destinations: tuple[DestinationSettings, ...]) -> tuple[DestinationSettings, ...]:
+        seen = [destination.name for destination in destinations]
+        if len(set(seen)) < len(seen):
+            raise ValueError("two destinations share a name")
+        return destinations
 
 
 @dataclass(frozen=True)
@@ -218,6 +259,8 @@ class Site:
     mappings: Mapping[str, FieldMapping] = field(repr=False)
     devices: Devices = field(repr=False)
     issuers: Issuers = field(repr=False)
+    mapping_content: Callable[[str], str] = field(default=lambda name: "", repr=False)
+    """The name of a mapping -> what it is made of, for `mapping_files.mapping_of`."""
 
     @property
     def default_issuer(self) -> str:
@@ -230,27 +273,111 @@ class Site:
         """The department's zone, with its summer times: what is configured, else the machine's."""
         return ZoneInfo(self.settings.timezone) if self.settings.timezone else get_localzone()
 
+    def mapping(self, listener: HL7Settings) -> FieldMapping:
+        """How this listener's messages are read: its mapping, with the key policies of its own."""
+        return self.mappings[self.mapping_name(listener)]
+
+    def mapping_name(self, listener: HL7Settings) -> str:
+        """By which name `mappings` has it."""
+        return _variant(listener) if listener.keys else listener.mapping
+
     def wall_clock(self, now: datetime) -> datetime:
         """The department's wall clock at this moment."""
         return now.astimezone(self.zone)
 
 
-def load_site(file: Path) -> Site:
-    """Read and check everything `gateway.yaml` points to. Raises ConfigError with every problem."""
+def load_site(file: Path, mappings: Path | None = None) -> Site:
+    """Read and check everything `gateway.yaml` points to; with `mappings` as if that were its mappings folder.
+
+    Raises ConfigError with every problem.
+    """
     problems: list[Problem] = []
     settings = read_strict(file, Settings, problems)
     if settings is None:
         raise ConfigError(problems)
     base = file.parent
-    issuers = Issuers(
-        Issuer(issuer.name, frozenset({*issuer.hl7, *issuer.dicom}), frozenset(issuer.oid))
-        for issuer in settings.issuers
-    )
-    mappings = _mappings(base / settings.mappings, settings, issuers, problems)
+    file_problems = _Cross(file, settings, problems)
+    issuers = file_problems.issuers()
+    file_problems.destinations()
+    wanted = {listener.mapping for listener in settings.hl7}
+    folder = load_mappings(mappings or base / settings.mappings, wanted, issuers, problems, _variants(settings))
+    file_problems.keys()
     devices = _devices(base, settings, problems)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))  # a base's mistake is found by each mapping that extends it
-    return Site(file, settings, _store_url(base, settings.store), mappings, devices, issuers)
+    store_url = _store_url(base, settings.store)
+    return Site(file, settings, store_url, folder.mappings, devices, issuers, folder.content)
+
+
+class _Cross:
+    """What only shows when one part of `gateway.yaml` is held against another; each problem with its line."""
+
+    def __init__(self, file: Path, settings: Settings, problems: list[Problem]) -> None:
+        self.file, self.settings, self.problems = file, settings, problems
+
+    def problem(self, where: Sequence[str], text: str, hint: str = "") -> None:
+        line = line_of(load_yaml(self.file, []), where)
+        self.problems.append(Problem(self.file.name, ".".join(where), text, hint, line))
+
+    def issuers(self) -> Issuers:
+        """The registry of issuers: no name may be two authorities' (design D10)."""
+        said = [
+            Issuer(each.name, frozenset({*each.hl7, *each.dicom}), frozenset(each.oid), frozenset(each.fhir))
+            for each in self.settings.issuers
+        ]
+        for place, kind, name, owner in clashes(said):
+            self.problem(
+                ("issuers", str(place)), f"{kind} {name!r} is {owner}'s already",
+                "give it to one of them, or make them one authority",
+            )  # fmt: skip
+        registry = Issuers(said)
+        for place, listener in enumerate(self.settings.hl7):
+            near = did_you_mean(listener.issuer, registry.known)
+            if listener.issuer and listener.issuer not in registry and near:
+                self.problem(
+                    ("hl7", str(place), "issuer"), f"`issuers` has no authority {listener.issuer!r}",
+                    f"{near} Otherwise add it to `issuers`",
+                )  # fmt: skip
+        return registry
+
+    def destinations(self) -> None:
+        known = [destination.name for destination in self.settings.destinations]
+        for place, listener in enumerate(self.settings.hl7):
+            if listener.acknowledge_to and listener.acknowledge_to not in known:
+                self.problem(
+                    ("hl7", str(place), "acknowledge_to"), f"there is no destination {listener.acknowledge_to!r}",
+                    did_you_mean(listener.acknowledge_to, known) or f"have: {', '.join(known) or 'none'}",
+                )  # fmt: skip
+
+    def keys(self) -> None:
+        """Say where a listener's own key policies are wrong: they were found as a rule set's."""
+        variants = {_variant(listener): place for place, listener in enumerate(self.settings.hl7) if listener.keys}
+        moved = [problem for problem in self.problems if problem.source in variants]
+        self.problems[:] = [problem for problem in self.problems if problem.source not in variants]
+        for problem in moved:
+            key = problem.path.removeprefix("identity.").split(".")[0]
+            where = ("hl7", str(variants[problem.source]), "keys", key)
+            if all(told.path != ".".join(where) for told in self.problems):  # one is enough for one key
+                self.problem(where, problem.text, problem.hint.replace("refuse", "reject"))
+
+
+def _variant(listener: HL7Settings) -> str:
+    """The name of a listener's mapping with its own key policies."""
+    return f"{listener.mapping}+{listener.name}"
+
+
+def _variants(settings: Settings) -> dict[str, dict[str, Any]]:
+    """For each listener with key policies of its own, the rule set that lays them over its mapping."""
+    return {
+        _variant(listener): {
+            "extends": listener.mapping,
+            "identity": {
+                key: {"missing": "refuse" if policy == "reject" else policy} for key, policy in listener.keys.items()
+            },
+        }
+        for listener in settings.hl7
+        if listener.keys
+    }
 
 
 def _store_url(base: Path, url: str) -> str:
@@ -287,73 +414,3 @@ def _devices(base: Path, settings: Settings, problems: list[Problem]) -> Devices
         places=(places.file, places.profiles),
         problems=problems,
     )
-
-
-def _mappings(folder: Path, settings: Settings, issuers: Issuers, problems: list[Problem]) -> dict[str, FieldMapping]:
-    if not folder.is_dir():
-        problems.append(
-            Problem(settings.mappings, "mappings", "is no folder", "run `gateway init DIR` for a complete example")
-        )
-        return {}
-    sources: dict[str, dict[str, Any]] = {}
-    lines: dict[str, CommentedMap] = {}
-    for path in sorted((folder / "hl7v2").glob("*.yaml")):
-        tree = load_yaml(path, problems)
-        if tree is None:
-            continue
-        if not isinstance(tree, CommentedMap):
-            problems.append(Problem(path.name, "", "is no mapping: key-value pairs expected", line=1))
-            continue
-        name = str(tree.get("name", path.stem))
-        sources[name] = plain(tree)
-        lines[name] = tree
-    tables: dict[str, dict[str, str]] = {}
-    for path in sorted((folder / "codes").glob("*.csv")):
-        try:
-            tables[path.stem] = compile_table(path.stem, _rows(path, problems))
-        except MappingError as error:
-            problems += error.problems
-    catalogue = _catalogue(folder / "procedures.csv", problems)
-    compiled: dict[str, FieldMapping] = {}
-    for name in sorted({listener.mapping for listener in settings.hl7} | sources.keys()):
-        if name not in sources:
-            problems.append(
-                Problem(
-                    settings.mappings,
-                    f"hl7.mapping {name}",
-                    "there is no such mapping",
-                    f"have: {', '.join(sorted(sources)) or 'none'}",
-                )
-            )
-            continue
-        try:
-            compiled[name] = compile_mapping(sources, name, catalogue=catalogue, tables=tables, issuers=issuers)
-        except MappingError as error:
-            problems += [
-                replace(problem, line=problem.line or line_of(lines.get(problem.source), problem.path.split(".")))
-                for problem in error.problems
-            ]
-    return compiled
-
-
-def _catalogue(path: Path, problems: list[Problem]) -> Catalogue:
-    if not path.is_file():
-        return Catalogue()
-    try:
-        return Catalogue.compile(_rows(path, problems), path.name)
-    except MappingError as error:
-        problems += error.problems
-        return Catalogue()
-
-
-def _rows(path: Path, problems: list[Problem]) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header; empty lines and lines that begin with # are skipped."""
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        hint = "save it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        problems.append(Problem(path.name, "", "cannot be read as text", hint))
-        return []
-    lines = [line for line in content.splitlines() if line.strip()]
-    body = "\n".join(line for line in lines if not line.lstrip().startswith("#"))
-    return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(io.StringIO(body))]

@@ -6,8 +6,9 @@ What is shown here is for people with the right to see it, so it may name patien
 import atexit
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import datetime, tzinfo
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, time, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -48,16 +49,20 @@ def site_of(config: Path) -> "Site":
 
 
 def store_of(config: Path, make: bool = False) -> "Store":
+    """The store of the configured site; as `store_at`."""
+    return store_at(site_of(config), make)
+
+
+def store_at(site: "Site", make: bool = False) -> "Store":
     """The site's store. One that is not there is made only for commands that bring something to it."""
     from gateway.edges import logs
     from gateway.edges.database import StoreError, database_path
     from gateway.edges.store import Store
 
-    site = site_of(config)
     atexit.register(logs.configure(sys.stderr))  # what fails below must not print a message's values
     try:
         if not make and not database_path(site.store_url).exists():
-            fail(f"{config}: there is no store yet; `gateway run` or `gateway worklist import` makes it.")
+            fail(f"{site.file}: there is no store yet; `gateway run` or `gateway worklist import` makes it.")
         return Store(site.store_url, zone=site.settings.timezone)
     except StoreError as error:
         fail(str(error))
@@ -74,6 +79,39 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for row in rows:
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     out.print(table)
+
+
+@contextmanager
+def progress(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, nothing elsewhere; gives the function that is told how many more are done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.advance(task, done)
+
+
+_AGO = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def when(said: str, zone: tzinfo, option: str = "--since") -> datetime | None:
+    """The time that was typed: `2h`, `7d`, `today`, `yesterday`, a date or a date with a time, by the department's
+    clock; None for nothing."""
+    if not said:
+        return None
+    at = datetime.now(zone)
+    try:
+        if said in ("today", "yesterday"):
+            day = at.date() - timedelta(days=said == "yesterday")
+            return datetime.combine(day, time.min, zone)
+        if said[-1] in _AGO and said[:-1].isdecimal():
+            return at - timedelta(**{_AGO[said[-1]]: int(said[:-1])})
+        typed = datetime.fromisoformat(said)
+        return typed if typed.tzinfo else typed.replace(tzinfo=zone)
+    except (ValueError, OverflowError) as error:
+        text = f"{said!r} is no time: write 2h, 7d, today, yesterday, 2026-11-23 or 2026-11-23T14:00"
+        raise typer.BadParameter(text, param_hint=option) from error
 
 
 def moment(at: datetime, zone: tzinfo) -> str:

@@ -1,8 +1,9 @@
 """What a message would do, told so that an interface engineer can follow it: source, raw value, rule, converter.
 
-For people with the right to see the message: the explanation quotes it.
+For a refusal it tells the nearest fix. For people with the right to see the message: the explanation quotes it.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,25 +11,78 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.domain.attributes import text, values
+from gateway.domain.mapping import TraceEntry
 from gateway.domain.order import Order
-from gateway.domain.refusal import Refused
+from gateway.domain.refusal import Refusal, Refused
+from gateway.domain.rules import STEP_PREFIX
+from gateway.domain.source import Entry
+from gateway.wire import hl7_source
+from gateway.wire.hl7_names import field_name
+from gateway.workflow.fixes import Fix, fixes
 from gateway.workflow.intake import Feed, preview
 
+Rehearse = Callable[[bytes], Sequence[str]]
+"""Says what a message would do to what is held now."""
 
-def explanation(raw: bytes, feed: Feed) -> dict[str, Any]:
-    """The mapping's trace, the worklist items on an empty store, notes, and each refusal."""
+
+def explanation(raw: bytes, feed: Feed, rehearse: Rehearse | None = None) -> dict[str, Any]:
+    """The mapping's trace, the worklist items on an empty store, notes, and each refusal with its fixes.
+
+    With `rehearse` also what it would do to the store as it is.
+    """
+    read, entries = _read(raw, feed)
+    told: dict[str, Any] = {"mapping": feed.mapping.version_id, "listener": feed.name, **read}
     try:
         seen = preview(raw, feed)
     except Refused as refused:
-        return {"mapping": feed.mapping.version_id, "refusals": [str(each) for each in refused.refusals]}
-    return {
-        "mapping": feed.mapping.version_id,
+        return told | _refusals(refused.refusals, feed, entries)
+    told |= {
         "does": [type(event).__name__ for event in seen.result.events],
-        "trace": [entry._asdict() for entry in seen.result.trace],
+        "trace": [_traced(entry) for entry in seen.result.trace],
         "items": [item for order in seen.orders for item in _items(order)],
-        "notes": list(seen.result.notes),
-        "refusals": [str(each) for each in seen.refusals],
+        "notes": [*read["notes"], *seen.result.notes],
     }
+    if rehearse is not None:
+        told["now"] = list(rehearse(raw))
+    return told | _refusals(seen.refusals, feed, entries)
+
+
+def _read(raw: bytes, feed: Feed) -> tuple[dict[str, Any], tuple[Entry, ...]]:
+    """What the message says of itself and what was tolerated in reading it, as far as that goes; and its entries."""
+    try:
+        message = feed.read(raw)
+    except Refused:
+        return {"notes": []}, ()
+    said = {
+        "type": f"{message.message_code}^{message.trigger_event}",
+        "control_id": message.control_id,
+        "version": message.version,
+        "sender": message.sender,
+        "character_set": message.charset,
+    }
+    try:
+        document = hl7_source.document(message)
+    except Refused:
+        return {**said, "notes": list(message.notes)}, ()
+    return {**said, "notes": [*message.notes, *document.notes]}, document.entries
+
+
+def _refusals(refusals: Iterable[Refusal], feed: Feed, entries: tuple[Entry, ...]) -> dict[str, Any]:
+    listed = list(dict.fromkeys(refusals))
+    once: dict[Fix, Refusal] = {}  # one row of a table may mend several refusals
+    for each in listed:
+        for fix in fixes(each, feed.mapping, entries):
+            once[fix] = each
+    return {
+        "refusals": [str(each) for each in listed],
+        "fixes": [
+            {"refusal": str(each), "text": fix.text, "file": fix.file, "line": fix.line} for fix, each in once.items()
+        ],
+    }
+
+
+def _traced(entry: TraceEntry) -> dict[str, str]:
+    return {**entry._asdict(), "name": field_name(entry.where)}
 
 
 def _items(order: Order) -> list[dict[str, str]]:
@@ -49,6 +103,9 @@ def _items(order: Order) -> list[dict[str, str]]:
     ]
 
 
+# ---- for the screen --------------------------------------------------------------------------------------------
+
+
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in columns:
@@ -56,25 +113,55 @@ def _table(*columns: str) -> Table:
     return table
 
 
+_TITLES = ("Source", "Field name", "Raw", "", "Target", "Value", "Converter", "Rule")
+
+
 def render(explained: dict[str, Any], console: Console) -> None:
-    """Print an explanation as tables."""
-    console.print(f"[bold]{explained['file']}[/bold], mapping {explained['mapping']}", highlight=False)
+    """Print an explanation as tables; with colours where the console shows them."""
+    heading = Text(explained["file"], style="bold")
+    heading.append(f", mapping {explained['mapping']}", style="not bold")
+    if explained.get("type"):
+        heading.append(f", {explained['type']} of {explained['sender']}, control ID {explained['control_id']}", "dim")
+    console.print(heading)
     if explained.get("trace"):
-        table = _table("Attribute", "From", "Raw", "Rule", "Converter", "Value")
+        table = _table(*_TITLES)
         for entry in explained["trace"]:
-            # The rule is named by its attribute, which the first column says already; `>` is the step's sequence.
-            rule = entry["rule"].removesuffix(f" rules.{entry['target']}").removesuffix(f" identity.{entry['target']}")
-            target = entry["target"].replace("ScheduledProcedureStepSequence.", ">")
-            cells = (target, entry["where"], entry["raw"], rule.rstrip(":"), entry["converter"], entry["value"])
-            table.add_row(*(Text(cell) for cell in cells))
+            table.add_row(*_trace_row(entry))
         console.print(table)
     if explained.get("items"):
         console.print("\n[bold]Worklist items, were the store empty[/bold]")
         table = _table(*explained["items"][0])
         for item in explained["items"]:
-            table.add_row(*item.values())
+            table.add_row(*map(Text, item.values()))
         console.print(table)
+    for line in explained.get("now", ()):
+        _say(console, f"now: {line}", "cyan")
     for note in explained.get("notes", ()):
-        console.print(f"note: {note}", markup=False, highlight=False)
+        _say(console, f"note: {note}", "yellow")
     for refusal in explained["refusals"]:
-        console.print(f"refused: {refusal}", markup=False, highlight=False, style="red")
+        _say(console, f"refused: {refusal}", "red")
+        for fix in explained["fixes"]:
+            if fix["refusal"] == refusal:
+                _say(console, "  fix: " + (f"{fix['file']}: " if fix["file"] else "") + fix["text"], "green")
+                if fix["line"]:
+                    _say(console, f"    {fix['line']}", "bold green")
+
+
+def _trace_row(entry: dict[str, str]) -> list[Text]:
+    # The rule is named by its attribute, which is the target already; `>` is the step's sequence.
+    rule = entry["rule"].removesuffix(f" rules.{entry['target']}").removesuffix(f" identity.{entry['target']}")
+    made_up = "" if entry["where"] else "dim"
+    return [
+        Text(entry["where"], "cyan"),
+        Text(entry["name"], "dim"),
+        Text(entry["raw"]),
+        Text("->", "dim"),
+        Text(entry["target"].replace(STEP_PREFIX, ">"), "bold"),
+        Text(entry["value"], "green" if entry["where"] else made_up),
+        Text(entry["converter"], made_up),
+        Text(rule.rstrip(":"), "dim"),
+    ]
+
+
+def _say(console: Console, line: str, style: str) -> None:
+    console.print(line, markup=False, highlight=False, style=style, soft_wrap=True)

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import structlog
 
@@ -17,6 +18,8 @@ from gateway.domain.performed import LENIENT, STRICT, Operation
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.edges.database import StoreError, StoreUnavailable
 from gateway.edges.store import Store
+from gateway.edges.store_unit import StoreUnit
+from gateway.edges.strict_checks import STRICT_CHECKS, ChecksUnavailable
 from gateway.wire.dimse import NAnswer
 from gateway.wire.mpps_dataset import STATUSES
 from gateway.workflow import intake
@@ -40,7 +43,7 @@ def feeds_of(site: Site, mint: Mint) -> dict[str, Feed]:
 def _feed(site: Site, settings: HL7Settings, mint: Mint) -> Feed:
     return Feed(
         name=settings.name,
-        mapping=site.mappings[settings.mapping],
+        mapping=site.mapping(settings),
         mint=mint,
         issuers=site.issuers,
         charset=settings.charset or "ascii",
@@ -51,7 +54,37 @@ def _feed(site: Site, settings: HL7Settings, mint: Mint) -> Feed:
         redirect_merged=settings.merged_patient == "redirect",
         processing_ids=frozenset("PDT" if settings.accept_test else "PD"),
         ignore=frozenset(settings.ignore),
+        senders=frozenset(settings.senders),
+        charset_override=settings.charset_override,
+        header_required=settings.header_required,
+        zone=ZoneInfo(settings.timezone) if settings.timezone else site.zone,
+        department=site.zone,
+        sort_late=settings.out_of_order == "sort",
+        discontinue_started=settings.cancel_started == "discontinue",
+        cancel_unsaid=settings.unsaid_steps == "cancel",
+        merge_linked=settings.linked_patients == "merge",
+        strict=settings.validate_messages == "strict",
+        answer=settings.answer,
+        acknowledge_to=settings.acknowledge_to,
     )
+
+
+async def remember_mappings(store: Store, site: Site) -> None:
+    """Keep what the mappings are made of, so that traces can be made again after they change.
+
+    A store that cannot be written now is no reason not to serve.
+    """
+    versions = {mapping.version_id: name for name, mapping in site.mappings.items()}
+    at = now()
+
+    def save(unit: StoreUnit) -> None:
+        for version, name in versions.items():
+            unit.save_mapping_version(version, site.mapping_content(name), at)
+
+    try:
+        await asyncio.wrap_future(store.write(save))
+    except StoreError as error:
+        _log.warning("mappings_not_remembered", exc_info=error)
 
 
 async def process_message(store: Store, raw: bytes, feed: Feed, peer: str, replay_of: int | None = None) -> Receipt:
@@ -62,11 +95,16 @@ async def process_message(store: Store, raw: bytes, feed: Feed, peer: str, repla
     """
     at = now()
     try:
-        return await asyncio.wrap_future(store.write(lambda unit: intake.receive(unit, raw, feed, peer, at, replay_of)))
+        malformed = await STRICT_CHECKS.problems(raw, feed.charset, feed.charset_override) if feed.strict else ()
+        return await asyncio.wrap_future(
+            store.write(lambda unit: intake.receive(unit, raw, feed, peer, at, replay_of, malformed))
+        )
     except Refused as refused:
         refusals: Sequence[Refusal] = refused.refusals
     except StoreUnavailable:
         refusals = [_CANNOT_STORE]
+    except ChecksUnavailable:
+        refusals = [_CANNOT_CHECK]
     except Exception as error:
         _log.error("message_failed", listener=feed.name, exc_info=error)
         refusals = [_FAILED]
@@ -85,12 +123,14 @@ async def archive_message(
             )
         except StoreUnavailable:
             refusals = [_CANNOT_STORE]
-        except Exception as error:
+        except Exception as error:  # nothing of the message is kept, so its sender must keep it
             _log.error("archive_failed", listener=feed.name, exc_info=error)
+            refusals = [_CANNOT_STORE]
     return intake.refuse_unarchived(raw, refusals, feed, at)
 
 
 _CANNOT_STORE = Refusal(RefusalKind.TRANSIENT, "", "the message cannot be stored now", "send it again later")
+_CANNOT_CHECK = Refusal(RefusalKind.TRANSIENT, "", "the message cannot be checked now", "send it again later")
 _FAILED = Refusal(
     RefusalKind.INTERNAL,
     "",

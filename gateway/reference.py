@@ -8,6 +8,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,17 @@ from gateway.config import Settings, Site, load_site
 from gateway.domain import order, performed, worklist
 from gateway.domain.attributes import ATTRIBUTES, Level, matching_kinds
 from gateway.domain.catalogue import COLUMNS
-from gateway.domain.converters import CONVERTERS, DEFAULT_CONVERTER, SCHEMES, TABLE, Converter
+from gateway.domain.codes import COLUMNS as TRANSLATION_COLUMNS
+from gateway.domain.coding_schemes import CODING_SCHEMES
+from gateway.domain.converters import CONVERTERS, DEFAULT_CONVERTER, TABLE, Converter
+from gateway.domain.edits import EDITS
 from gateway.domain.performed import MPPSState, Operation, RequestedStatus, Requirement
 from gateway.domain.refusal import RefusalKind
-from gateway.domain.rules import IDENTITY, STEP_PREFIX, Alternative, Condition, IdentitySource, Rule
+from gateway.domain.rule_words import CONVERTER_KEYS, IDENTITY_KEYS, RULE_KEYS, TOP_KEYS
+from gateway.domain.rules import IDENTITY, STEP_PREFIX, Alternative, IdentitySource, Rule
+from gateway.domain.selection import Condition
+from gateway.domain.stations import FIELDS, GIVEN, STATED
+from gateway.domain.tables import COLUMNS as TABLE_COLUMNS
 from gateway.domain.worklist import SPSStatus, StepEvent
 from gateway.markdown import code, table, tag
 from gateway.registry import OWN_AE_TITLE, DeviceSettings, ProfileSettings
@@ -47,9 +55,12 @@ def render() -> dict[str, str]:
         ("command-line.md", "Command line", _command_line),
         ("configuration.md", "Configuration", _configuration),
         ("hl7-messages.md", "HL7 v2 messages", _hl7_messages),
+        ("mapping-language.md", "Mapping language", _language),
         ("mapping-ihe-swf.md", "Mapping ihe-swf", lambda: _mapping(site)),
         ("converters.md", "Converters", _converters),
         ("procedure-catalogue.md", "Procedure catalogue", _catalogue),
+        ("stations.md", "Station rules", _stations),
+        ("code-tables.md", "Code tables and translations", _code_tables),
         ("conformance-statement.md", "DICOM conformance statement", conformance.statement),
         ("worklist-keys.md", "Worklist keys", _worklist_keys),
         ("scheduled-step.md", "Scheduled procedure step: status", _scheduled_step),
@@ -181,22 +192,96 @@ def _settings(model: type[Strict]) -> Iterable[str]:
 def _hl7_messages() -> Iterable[str]:
     yield "Any other type is answered AR 200, any other event of these types AR 201, unless the listener ignores it."
     yield ""
-    rows = [(f"{code}^{event}", kind, meaning) for (code, event), (kind, meaning) in HANDLED.items()]
+    rows = [(f"{code}^{event}", handled.kind, handled.meaning) for (code, event), handled in HANDLED.items()]
     yield from table(("Message", "About", "Meaning"), rows)
     yield "## Order control and order status"
     yield ""
-    yield "What ORC-1 and ORC-5 together mean for the steps of the order. A pair without a row changes attributes and"
-    yield "leaves the status, with a note in the answer. See [status table](scheduled-step.md)."
+    yield "What ORC-1 and ORC-5 together mean: what happens to the steps of the order, what of the message is taken,"
+    yield "and what becomes of it where the order is not held. Order controls with the same rows share them. An order"
+    yield "status outside HL7 table 0038 leaves the steps. See [status table](scheduled-step.md)."
+    yield ""
+    yield from table(("ORC-1", "ORC-5", "Steps", "Taken", "Order not held"), _order_pairs())
+
+
+def _order_pairs() -> Iterable[tuple[str, str, str, str, str]]:
+    """One row for all order controls and order statuses with the same effect."""
+    controls: dict[tuple[tuple[str, order.Effect], ...], list[str]] = {}
+    for control in order.OrderControl:
+        effects = ((status, replace(order.EFFECTS[control, status], note="")) for status in order.ORDER_STATUSES)
+        controls.setdefault(tuple(effects), []).append(control)
+    for rows, alike in controls.items():
+        statuses: dict[order.Effect, list[str]] = {}
+        for status, effect in rows:
+            statuses.setdefault(effect, []).append(status or "(empty)")
+        for effect, said in statuses.items():
+            steps = effect.event.value if effect.event else "unchanged"
+            every = "any" if len(said) == len(order.ORDER_STATUSES) else ", ".join(said)
+            yield ", ".join(alike), every, steps, effect.takes.value, effect.unheld.value
+
+
+def _language() -> Iterable[str]:
+    yield "A rule set is a YAML file in `mappings/hl7v2`. Editors check it by `mappings/schemas/mapping.json`, which"
+    yield "the first line names: `# yaml-language-server: $schema=../schemas/mapping.json`. `gateway check` names every"
+    yield "mistake with file, line and the word that was likely meant."
+    yield ""
+    for title, keys in (
+        ("A rule set", TOP_KEYS),
+        ("A rule", RULE_KEYS),
+        ("An identity", IDENTITY_KEYS),
+        ("A converter of the site's own", CONVERTER_KEYS),
+    ):
+        yield f"## {title}"
+        yield ""
+        yield from table(("Key", "Meaning"), ((code(key), meaning) for key, meaning in keys.items()))
+    yield "A list of rules: the first that gives a value wins. A path alone is a rule with `from`. An empty field keeps"
+    yield "what is held; the HL7 null deletes it. A target is a DICOM keyword, of the step with"
+    yield f"`{STEP_PREFIX}` before it."
+    yield ""
+    yield "## Edits"
+    yield ""
+    yield "`edit:` has one of these, or a list done in turn; also a converter of the site's own by its name. An edit"
+    yield "changes the text that reading begins with, and nothing after it."
+    yield ""
+    rows = (
+        (code(f"{{{row.name}: {row.needs.upper()}}}" if row.needs else row.name), row.does) for row in EDITS.values()
+    )
+    yield from table(("Edit", "Gives"), rows)
+
+
+def _stations() -> Iterable[str]:
+    yield "`mappings/stations.csv` says which stations may do a step that names none. A rule asks for it with"
+    yield "`missing: stations`. Filled cells of a row are conditions, `A|B` is either, in any case, `CT*` is all that"
+    yield "begins so, `*` is anything. The row with the most conditions wins, the earlier one of two alike. Where an"
+    yield "order names stations itself, only rows that have them count, for their name and place."
+    yield ""
+    conditions = {**STATED, **{column: f"`{path}`" for column, path in FIELDS.items()}}
+    conditions["any path"] = "such as `OBR-21`: that field"
+    yield from table(("Condition", "Compared with"), ((code(column), told) for column, told in conditions.items()))
+    yield from table(("Column", "Gives"), ((code(column), told) for column, told in GIVEN.items()))
+
+
+def _code_tables() -> Iterable[str]:
+    yield "`mappings/codes/NAME.csv` is a code table, or a translation if it has a column `source_code`."
+    yield "`mappings/codes/NAME.json` is a translation as FHIR ConceptMap (R4 or R5)."
+    yield ""
+    yield "## Columns of a code table"
+    yield ""
+    yield from table(("Column", "Meaning"), ((code(name), meaning) for name, meaning in TABLE_COLUMNS.items()))
+    yield "## Columns of a translation"
+    yield ""
+    yield from table(("Column", "Meaning"), ((code(name), meaning) for name, meaning in TRANSLATION_COLUMNS.items()))
+    yield "Of a ConceptMap, targets count that are `equivalent` or `equal`; all others mean something else. What was"
+    yield "sent goes to EquivalentCodeSequence. SRT, SNM3 and 99SDM share their codes."
+    yield ""
+    yield "## Coding schemes"
+    yield ""
+    yield "How a coding scheme is named in DICOM. `mappings/codes/coding-schemes.csv` adds to this table; names that"
+    yield "begin with 99 or HL7 stay; any other name gets 99 in front of it. `urn:oid:` may stand before an OID."
     yield ""
     yield from table(
-        ("ORC-1", "ORC-5", "The steps are"),
-        ((control, status or "(empty)", event.value) for (control, status), event in _order_pairs()),
+        ("Designator", "OID", "Also named", "FHIR system"),
+        ((code(row.designator), row.oid, _codes(row.names), _codes(row.systems)) for row in CODING_SCHEMES),
     )
-
-
-def _order_pairs() -> list[tuple[tuple[order.OrderControl, str], StepEvent]]:
-    controls = list(order.OrderControl)
-    return sorted(order.STEP_EVENTS.items(), key=lambda row: (controls.index(row[0][0]), row[0][1]))
 
 
 def _mapping(site: Site) -> Iterable[str]:
@@ -246,7 +331,14 @@ def _rule_row(rule: Rule) -> tuple[str, str, str, str]:
 def _source(way: Alternative) -> str:
     told = _codes(path for path, _ in way.paths) or (f"constant {_plain(way.constant)}" if way.constant else "")
     selected, demanded = " or ".join(map(_condition, way.select)), " and ".join(map(_condition, way.when))
-    return told + (f" where {selected}" if selected else "") + (f" if {demanded}" if demanded else "")
+    excluded = " or ".join(map(_condition, way.unless))
+    return "".join((
+        told,
+        f" (picked: {way.pick})" if way.pick else "",
+        f" where {selected}" if selected else "",
+        f" if {demanded}" if demanded else "",
+        f" unless {excluded}" if excluded else "",
+    ))  # fmt: skip
 
 
 def _condition(condition: Condition) -> str:
@@ -267,7 +359,7 @@ def _converter(way: Alternative) -> str:
 
 
 def _missing(way: Alternative) -> str:
-    return f"default {_plain(way.default)}" if way.missing == "default" else way.missing
+    return way.otherwise
 
 
 def _plain(values: Sequence[Any]) -> str:
@@ -288,15 +380,6 @@ def _converters() -> Iterable[str]:
     yield "## Used where a rule names none"
     yield ""
     yield from table(("VR of the target", "Converter"), ((vr, code(name)) for vr, name in DEFAULT_CONVERTER.items()))
-    yield "## Coding schemes"
-    yield ""
-    yield "How a coding scheme is named in DICOM. `mappings/codes/coding-schemes.csv` adds to this table; names that"
-    yield "begin with 99 or HL7 stay; any other name gets 99 in front of it."
-    yield ""
-    yield from table(
-        ("As sent", "Designator"),
-        ((code(sent), code(designator)) for sent, designator in SCHEMES.items() if sent != designator),
-    )
 
 
 def _catalogue() -> Iterable[str]:

@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import signal
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
@@ -20,24 +20,36 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
 
+from gateway import retention
 from gateway.config import LOOPBACK, ConfigError, Site, load_site
 from gateway.domain.devices import Device
 from gateway.domain.identifiers import Mint
 from gateway.domain.performed import Operation
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.edges.database import StoreError, StoreUnavailable
+from gateway.edges.delivery import Deliverer, Destination
 from gateway.edges.metrics import Metrics
-from gateway.edges.mllp import MLLPLimits, MLLPListener, Peer
+from gateway.edges.mllp import MLLPLimits, MLLPListener, Peer, Reply
 from gateway.edges.query_log import QueryLog
 from gateway.edges.store import Store
+from gateway.edges.strict_checks import STRICT_CHECKS
 from gateway.listening import Listening
-from gateway.processing import archive_message, feeds_of, now, process_message, report_performed
+from gateway.processing import (
+    archive_message,
+    feeds_of,
+    now,
+    process_message,
+    remember_mappings,
+    report_performed,
+)
 from gateway.running import STOP_GRACE_S, run
 from gateway.site_tools import EXPIRED_MAX, expiring
+from gateway.wire import hl7_batch
 from gateway.wire.dimse import NAnswer
 from gateway.workers.supervisor import Workers
 from gateway.workflow import intake, maintain
 from gateway.workflow.intake import Receipt
+from gateway.workflow.outbox import Patience
 from gateway.workflow.perform import PerformRequest
 from gateway.workflow.ports import StoredMessage
 
@@ -50,8 +62,8 @@ HELD_BATCH = 100
 FORGET_BATCH = 1_000
 """Kept queries deleted by one job: others are written between two of them."""
 
-NEEDS_RESTART = ("store", "dicom", "http", "timezone", "expiry", "workers")
-"""Settings that a running service keeps as they were; so it does the names and addresses of HL7 listeners."""
+NEEDS_RESTART = ("store", "destinations", "dicom", "http", "timezone", "expiry", "workers")
+"""Settings that a running service keeps as they were; so it does the names, addresses and frames of HL7 listeners."""
 
 _log = structlog.get_logger()
 
@@ -69,6 +81,7 @@ class Service:
         self._serving = False
         self._reloading = asyncio.Lock()  # the last one asked for must be the last one that is served
         self._listeners: list[MLLPListener] = []
+        self._deliverers: dict[str, Deliverer] = {}
         self._dicom: Listening | Workers
         if site.settings.workers:
             self._dicom = Workers(site, self._report, self._queries.add, self.metrics)
@@ -76,12 +89,14 @@ class Service:
             tally = self.metrics.tally
             self._dicom = Listening(site, self.store.reader, self._report, self._queries.add, tally)
         self.metrics.associations.set_function(lambda: self._dicom.associations)
+        self.metrics.backlogs = self.store.reader.backlogs
         self.metrics.queries_lost = lambda: self._queries.counts.dropped + self._queries.counts.lost
         self._http: HTTPServer | None = None
         self._scheduler = AsyncIOScheduler(timezone=site.zone)
 
     async def start(self, announce: Callable[[str], None]) -> None:
         """Open every listener and announce each in a line. Raises OSError if an address is taken."""
+        await remember_mappings(self.store, self.site)
         for settings in self.site.settings.hl7:
             listener = MLLPListener(
                 settings.name,
@@ -90,11 +105,20 @@ class Service:
                 self._receiver(settings.name),
                 self._rejecter(settings.name),
                 MLLPLimits(frame_bytes_max=settings.frame_bytes_max),
-                observe=self._observe_mllp,
+                observe=self._observe,
+                release=settings.mllp_release,
             )
             await listener.start()
             self._listeners.append(listener)
             announce(f"HL7 v2 over MLLP  {settings.host}:{settings.port}  ({settings.name}, {settings.mapping})")
+        for place in self.site.settings.destinations:
+            destination = Destination(
+                place.name, place.host, place.port, place.answer_timeout_s, place.mllp_release, place.pause_s
+            )
+            patience = Patience(repeat_unanswered=place.unanswered == "repeat")
+            self._deliverers[place.name] = Deliverer(destination, self.store, self._observe, patience)
+            self._deliverers[place.name].start()
+            announce(f"HL7 v2 to         {place.host}:{place.port}  ({place.name})")
         # FastAPI takes as long to import as all the rest; senders and scanners are served meanwhile.
         health = asyncio.create_task(asyncio.to_thread(importlib.import_module, "gateway.edges.health"))
         await self._dicom.start()
@@ -106,6 +130,7 @@ class Service:
         hour, minute = self.site.settings.expiry.at.split(":")
         self._scheduler.add_job(self.expire, CronTrigger(hour=hour, minute=minute), id="expiry")
         self._scheduler.add_job(self.forget_queries, CronTrigger(hour=hour, minute=minute), id="queries")
+        self._scheduler.add_job(self.forget_messages, CronTrigger(hour=hour, minute=minute), id="messages")
         self._scheduler.start()
         self._serving = True
 
@@ -121,10 +146,12 @@ class Service:
             self._scheduler.shutdown(wait=False)
         for listener in self._listeners:
             await listener.stop()
+        await asyncio.gather(*(deliverer.stop(STOP_GRACE_S) for deliverer in self._deliverers.values()))
         await self._dicom.stop(STOP_GRACE_S)
         if self._http is not None:
             await self._http.stop()
         await self._queries.close()
+        STRICT_CHECKS.close()
         self.store.close()
 
     async def reload(self) -> None:
@@ -157,6 +184,7 @@ class Service:
         self._dicom.serve(site)
         self._queries.per_device_max = site.settings.queries.per_device
         self._feeds |= feeds_of(site, self._mint)  # a listener that is gone from the file serves on until the restart
+        await remember_mappings(self.store, site)
         _log.info("reloaded")
         await self.release_held()
 
@@ -210,6 +238,12 @@ class Service:
         _log.info("queries_forgotten", queries=total)
         return total
 
+    async def forget_messages(self) -> int:
+        """Delete the archived messages that are too old or too many. Returns how many."""
+        pruned = await asyncio.to_thread(retention.prune, self.store, self.site.settings.archive, now())
+        _log.info("messages_forgotten", messages=pruned.deleted, kept=pruned.kept)
+        return pruned.deleted
+
     def _registered(self) -> Collection[str]:
         return self.site.devices.known.keys()
 
@@ -232,23 +266,43 @@ class Service:
 
     # --- HL7 -----------------------------------------------------------------------------------------------------
 
-    def _receiver(self, name: str) -> Callable[[bytes, Peer], Awaitable[bytes]]:
-        async def receive(frame: bytes, peer: Peer) -> bytes:
-            began = time.perf_counter()
-            receipt = await process_message(self.store, frame, self._feeds[name], str(peer))
-            self._tell(receipt, name, began)
-            return receipt.answer
+    def _receiver(self, name: str) -> Callable[[bytes, Peer], Awaitable[Reply]]:
+        async def receive(frame: bytes, peer: Peer) -> Reply:
+            try:
+                batch = hl7_batch.split(frame)
+            except Refused as refused:
+                return _reply(await self._refuse(name, frame, refused.refusals, peer))
+            if batch is None:
+                return _reply(await self._process(name, frame, peer))
+            receipts = [await self._process(name, message, peer) for message in batch.messages]
+            _log.info("batch", listener=name, messages=len(receipts), notes=batch.notes)
+            answers = hl7_batch.answer(batch, [receipt.answer for receipt in receipts], now())
+            return Reply(answers, all(map(_stored, receipts)))
 
         return receive
 
+    async def _process(self, listener: str, message: bytes, peer: Peer) -> Receipt:
+        """One message down the whole road."""
+        began = time.perf_counter()
+        feed = self._feeds[listener]
+        receipt = await process_message(self.store, message, feed, str(peer))
+        self._tell(receipt, listener, began)
+        if feed.acknowledge_to in self._deliverers:
+            self._deliverers[feed.acknowledge_to].wake()
+        return receipt
+
     def _rejecter(self, name: str) -> Callable[[bytes, Refusal, Peer], Awaitable[bytes]]:
         async def reject(raw: bytes, refusal: Refusal, peer: Peer) -> bytes:
-            began = time.perf_counter()
-            receipt = await archive_message(self.store, raw, [refusal], self._feeds[name], str(peer))
-            self._tell(receipt, name, began)
-            return receipt.answer
+            return (await self._refuse(name, raw, [refusal], peer)).answer
 
         return reject
+
+    async def _refuse(self, listener: str, raw: bytes, refusals: Sequence[Refusal], peer: Peer) -> Receipt:
+        """Archive what is not worked on, and answer it."""
+        began = time.perf_counter()
+        receipt = await archive_message(self.store, raw, refusals, self._feeds[listener], str(peer))
+        self._tell(receipt, listener, began)
+        return receipt
 
     def _tell(self, receipt: Receipt, listener: str, began: float) -> None:
         seconds = time.perf_counter() - began
@@ -265,7 +319,7 @@ class Service:
             ms=round(seconds * 1000, 2),
         )
 
-    def _observe_mllp(self, event: str, /, **fields: Any) -> None:
+    def _observe(self, event: str, /, **fields: Any) -> None:
         _log.info(event, **fields)
 
     # --- DICOM ---------------------------------------------------------------------------------------------------
@@ -278,9 +332,20 @@ class Service:
         )
 
 
-def _addresses(site: Site) -> list[tuple[str, str, int, int]]:
+def _reply(receipt: Receipt) -> Reply:
+    return Reply([receipt.answer] if receipt.answer else [], _stored(receipt))
+
+
+def _stored(receipt: Receipt) -> bool:
+    """Whether the message is on disk, accepted or refused."""
+    return RefusalKind.TRANSIENT.value not in receipt.kinds
+
+
+def _addresses(site: Site) -> list[tuple[str, str, int, int, int]]:
     """What a listener needs a restart for."""
-    return sorted((each.name, each.host, each.port, each.frame_bytes_max) for each in site.settings.hl7)
+    return sorted(
+        (each.name, each.host, each.port, each.frame_bytes_max, each.mllp_release) for each in site.settings.hl7
+    )
 
 
 def serve(site: Site, announce: Callable[[str], None]) -> None:

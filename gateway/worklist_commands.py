@@ -77,7 +77,7 @@ def worklist_list(
     if json_output:
         print_json([item.attributes for item in items])
         return
-    print_table(_ITEM_COLUMNS, map(_item_row, items))
+    print_table(ITEM_COLUMNS, map(item_row, items))
     out.print(f"{len(items)} item(s)", highlight=False)
     if beyond:
         out.print(f"{beyond} more match, but this device is not answered so many (answers_max).", highlight=False)
@@ -121,10 +121,11 @@ def _caller(site: "Site", calling: str, called: str = "", negotiation: bytes = b
     return caller
 
 
-_ITEM_COLUMNS = ("Start", "Station", "Mod", "Patient", "ID", "Accession", "SPS ID", "Status", "Description")
+ITEM_COLUMNS = ("Start", "Station", "Mod", "Patient", "ID", "Accession", "SPS ID", "Status", "Description")
 
 
-def _item_row(item: "WorklistItem") -> tuple[str, ...]:
+def item_row(item: "WorklistItem") -> tuple[str, ...]:
+    """An item as lists show it, by ITEM_COLUMNS."""
     from gateway.domain.attributes import text, values
 
     return (
@@ -197,7 +198,7 @@ def _print_findings(findings: "Iterable[Finding]") -> None:
 def _named(item: "WorklistItem") -> str:
     from gateway.domain.attributes import text
 
-    start, station, modality, _, _, accession, sps_id, *_ = _item_row(item)
+    start, station, modality, _, _, accession, sps_id, *_ = item_row(item)
     name = text(item.step, "ScheduledProcedureStepDescription")
     parts = (sps_id, accession, start.strip(), modality, station, name)
     return "Item " + ", ".join(part for part in parts if part)
@@ -301,7 +302,7 @@ def worklist_replay(
             "appear": [item.attributes for item in appear], "disappear": [item.attributes for item in disappear],
         })  # fmt: skip
         return
-    print_table(_ITEM_COLUMNS, map(_item_row, answered.items))
+    print_table(ITEM_COLUMNS, map(item_row, answered.items))
     out.print(
         f"{len(answered.items)} item(s) now; {record.matches} when {record.calling_ae_title} asked at "
         f"{moment(record.at, site.zone)}.",
@@ -318,7 +319,7 @@ def worklist_replay(
     for items, what in ((appear, "appear"), (disappear, "disappear")):
         out.print(f"{len(items)} item(s) {what} with profile {profile}.", highlight=False, markup=False)
         if items:
-            print_table(_ITEM_COLUMNS, map(_item_row, items))
+            print_table(ITEM_COLUMNS, map(item_row, items))
 
 
 @worklist.command("show")

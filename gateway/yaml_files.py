@@ -71,7 +71,7 @@ def _hint(model: type[BaseModel], where: tuple[str, ...], kind: str) -> str:
             continue
         annotation = place.model_fields[part].annotation
         place = annotation if isinstance(annotation, type) else annotation.__args__[0]
-    return "known keys: " + ", ".join(place.model_fields)
+    return "known keys: " + ", ".join(item.alias or name for name, item in place.model_fields.items())
 
 
 def load_yaml(path: Path, problems: list[Problem]) -> Any:
@@ -132,7 +132,8 @@ def _expanded(tree: Any, path: Path, problems: list[Problem]) -> Any:
 
 def described(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     """(key, type, default, meaning) of every setting of a model, for the reference pages."""
-    for name, item in model.model_fields.items():
+    for attribute, item in model.model_fields.items():
+        name = item.alias or attribute
         annotation: Any = item.annotation
         parts = [part for part in getattr(annotation, "__args__", ()) if isinstance(part, type)]
         inner = next((part for part in parts if issubclass(part, BaseModel | StrEnum)), annotation)

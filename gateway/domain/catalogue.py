@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, code_item, element
+from gateway.domain.coding_schemes import LOCAL
 from gateway.domain.converters import Setting, Unconvertible, is_ae_title, scheme_designator
-from gateway.domain.problem import MappingError, Problem, did_you_mean
+from gateway.domain.problem import MappingError, Problem
+from gateway.domain.rows import numbered, unknown_columns
 
 COLUMNS: Mapping[str, str] = {
     "code": "procedure code as ordered (required)",
@@ -78,6 +80,7 @@ class CatalogueProcedure:
     scheme: str
     attributes: Attributes = field(repr=False)
     steps: tuple[CatalogueStep, ...]
+    line: int = 0
 
     def fitting(self, stated: "Stated") -> tuple[CatalogueStep, ...]:
         """The steps that do not contradict what an order says of its own step."""
@@ -111,24 +114,24 @@ class Catalogue:
             self._by_code[procedure.code] = None if procedure.code in self._by_code else procedure
 
     def find(self, code: str, scheme: str = "") -> CatalogueProcedure | None:
-        """The procedure by code and scheme (a DICOM designator), else by code alone if only one has it."""
-        return self._exact.get((code, scheme)) or self._by_code.get(code)
+        """The procedure by code and scheme (a DICOM designator).
+
+        A code of another scheme than the rows' is another code: it finds only rows that leave the scheme open. A code
+        that names no scheme in particular finds the rows of any, if all are of one.
+        """
+        found = self._exact.get((code, scheme)) or self._exact.get((code, ""))
+        return self._by_code.get(code) if found is None and scheme in LOCAL else found
 
     @classmethod
     def compile(cls, rows: Iterable[Mapping[str, str]], source: str = "procedures.csv") -> Self:
-        """The catalogue of these rows (first data row is line 2). Raises MappingError with every problem."""
+        """The catalogue of these rows. Raises MappingError with every problem."""
         problems: list[Problem] = []
         grouped: dict[tuple[str, str], list[tuple[int, Mapping[str, str]]]] = {}
         digest = hashlib.sha256()
-        for line, row in enumerate(rows, 2):
-            cells = {str(key): (value or "").strip() for key, value in row.items() if isinstance(value, str | None)}
-            if not any(cells.values()):
-                continue
-            if line == 2:
-                problems += _unknown_columns(cells, source)
-            if len(row) != len(cells):
-                problems.append(Problem(source, "", "more cells than columns", "quote cells with commas", line))
-            if line > ROWS_MAX:
+        for number, (line, cells) in enumerate(numbered(rows), 1):
+            if number == 1:
+                problems += unknown_columns(cells, COLUMNS, source)
+            if number > ROWS_MAX:
                 problems.append(Problem(source, "", f"more than {ROWS_MAX} rows", "is this the right file?", line))
                 break
             digest.update(repr(sorted(cells.items())).encode())
@@ -149,14 +152,6 @@ class Catalogue:
 
 def _designator(scheme: str) -> str:
     return scheme_designator(scheme, Setting()) if scheme else ""
-
-
-def _unknown_columns(cells: Mapping[str, str], source: str) -> list[Problem]:
-    return [
-        Problem(source, column, f"unknown column {column!r}", did_you_mean(column, COLUMNS), 1)
-        for column in cells
-        if column not in COLUMNS
-    ]
 
 
 _Lines = Sequence[tuple[int, Mapping[str, str]]]
@@ -180,7 +175,11 @@ def _procedure(code: str, scheme: str, lines: _Lines, source: str, problems: lis
     if scheme:
         _put(attributes, "RequestedProcedureCodeSequence", code_item(code, scheme, description))
     return CatalogueProcedure(
-        code, scheme, attributes, tuple(_step(name, rows, source, problems) for name, rows in by_step.items())
+        code,
+        scheme,
+        attributes,
+        tuple(_step(name, rows, source, problems) for name, rows in by_step.items()),
+        lines[0][0],
     )
 
 

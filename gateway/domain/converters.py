@@ -9,12 +9,14 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta, timezone, tzinfo
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, code_item, element
+from gateway.domain.coding_schemes import known_designator
+from gateway.domain.problem import did_you_mean
 from gateway.domain.refusal import RefusalKind
 from gateway.domain.source import NULL, Repetition
 
@@ -44,7 +46,10 @@ class Noted(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What a rule tells its converter. `start` is the component at which reading began, `unit` the value beside."""
+    """What a rule tells its converter. `start` is the component at which reading began, `unit` the value beside.
+
+    Times that name their offset from UTC are converted to the wall clock of `zone`, if there is one.
+    """
 
     vr: str = "LO"
     start: int = 1
@@ -54,16 +59,21 @@ class Setting(NamedTuple):
     table_name: str = ""
     unknown: str = "refuse"
     unit: str = ""
+    zone: tzinfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """A row of the table: a name for rule files, the value representations it can feed, and the function."""
+    """A row of the table: a name for rule files, the value representations it can feed, and the function.
+
+    `row` tells for traces which row of a table gave the value of a repetition.
+    """
 
     name: str
     function: Callable[..., Any]
     vrs: frozenset[str]
     joint: bool = False
+    row: Callable[[Repetition, Setting], str] | None = None
 
     @property
     def summary(self) -> str:
@@ -232,10 +242,10 @@ def xpn(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
     """XPN to PN: prefix and suffix swapped, degree appended to the suffix; the legal name (type L) before others;
     repetitions with representation codes A, I, P joined into one name; CJK to group 2, kana and Hangul to group 3."""
     names = _names_by_type(repetitions)
-    for kind in ("L", "", *(kind for kind in names if kind != "M"), "M"):
-        if kind in names:
-            return [_in_group_order(names[kind])]
-    return []
+    legal = names.pop("", {}) | names.pop("L", {})  # a name without a type is the legal one, in another writing or not
+    rest = (names[kind] for kind in sorted(names, key="M".__eq__))
+    found = legal or next(rest, {})
+    return [_in_group_order(found)] if found else []
 
 
 def xpn_birth(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
@@ -329,23 +339,6 @@ def _components_of(repetition: Repetition, component: int) -> Repetition:
 
 # ---- codes --------------------------------------------------------------------------------------------------
 
-# HL7 table 0396 names, OIDs and habits of senders -> DICOM coding scheme designator (PS3.16 chapter 8).
-SCHEMES: Mapping[str, str] = {
-    **{known: known for known in (
-        "SCT", "SRT", "SNM3", "DCM", "LN", "RADLEX", "I10", "I10P", "I10C", "I11", "I9", "I9C", "C4", "C5", "HPC",
-        "ACR", "BI", "NICIP", "UCUM", "RXNORM", "UMLS", "FMA", "MDC", "NDC", "ISO639_1", "ISO639_2", "ISO3166_1",
-        "RFC5646", "L",
-    )},
-    "SNOMED-CT": "SCT", "SNOMED CT": "SCT", "SNOMED": "SCT", "2.16.840.1.113883.6.96": "SCT", "SCT2": "SCT",
-    "SDM": "99SDM", "LOINC": "LN", "2.16.840.1.113883.6.1": "LN",
-    "ICD10": "I10", "ICD-10": "I10", "2.16.840.1.113883.6.3": "I10",
-    "ICD10CM": "I10C", "I10CM": "I10C", "ICD-10-CM": "I10C", "2.16.840.1.113883.6.90": "I10C",
-    "ICD10PCS": "I10P", "2.16.840.1.113883.6.4": "I10P", "I9CDX": "I9C", "I9CP": "I9C", "ICD9CM": "I9C",
-    "CPT": "C4", "CPT4": "C4", "CPT-4": "C4", "2.16.840.1.113883.6.12": "C4", "HCPCS": "HPC", "UML": "UMLS",
-    "99RADLEX": "RADLEX", "2.16.840.1.113883.6.256": "RADLEX", "DICOM": "DCM", "1.2.840.10008.2.16.4": "DCM",
-    "LB": "L", "ISO639": "ISO639_1", "ISO3166": "ISO3166_1", "BCP47": "RFC5646",
-}  # fmt: skip
-
 
 def scheme_designator(scheme: str, setting: Setting) -> str:
     """The DICOM designator of a coding scheme as sent: by table, 99... and HL7nnnn as they are, others made local.
@@ -354,12 +347,11 @@ def scheme_designator(scheme: str, setting: Setting) -> str:
     """
     if not scheme:
         return setting.scheme
-    folded = scheme.upper()
-    known = setting.schemes.get(folded) or SCHEMES.get(folded)
+    known = known_designator(scheme, setting.schemes)
     if known:
         return known
     designator = clean(scheme, "SH")
-    if not folded.startswith(("99", "HL7")):
+    if not scheme.upper().startswith(("99", "HL7")):
         designator = f"99{designator}"
     if len(designator) > LENGTH_MAX["SH"]:
         raise Unconvertible(
@@ -396,6 +388,19 @@ def code_with_alternate(repetition: Repetition, setting: Setting) -> Attributes 
     return first | {TAG["EquivalentCodeSequence"]: element("EquivalentCodeSequence", second)}
 
 
+class CodeTable(dict[str, str]):
+    """A code table, with the lines of its file that its rows are on."""
+
+    def __init__(self, rows: Mapping[str, str], lines: Mapping[str, int]) -> None:
+        super().__init__(rows)
+        self.lines = lines
+
+
+def _table_row(repetition: Repetition, setting: Setting) -> str:
+    table, code = setting.table, part(repetition, 1).upper()
+    return f"line {table.lines[code]}" if isinstance(table, CodeTable) and code in table.lines else ""
+
+
 def from_table(repetition: Repetition, setting: Setting) -> Any:
     """The value that a code table gives; an empty one deletes, `-` is as if nothing had been sent."""
     sent = part(repetition, 1)
@@ -409,11 +414,15 @@ def from_table(repetition: Repetition, setting: Setting) -> Any:
             return Noted(None, f"{sent!r} is not in table {setting.table_name}; left out")
         raise Unconvertible(
             RefusalKind.UNKNOWN_CODE, f"{sent!r} is not in table {setting.table_name}",
-            f"known are {', '.join(sorted(setting.table))[:200]}; add it to mappings/codes/{setting.table_name}.csv", 1,
+            f"{_likely(sent.upper(), setting.table)}; or add it to mappings/codes/{setting.table_name}.csv", 1,
         )  # fmt: skip
     if found == "-":
         return None
     return found or DELETE
+
+
+def _likely(code: str, table: Mapping[str, str]) -> str:
+    return did_you_mean(code, table) or f"known are {', '.join(sorted(table))[:200]}"
 
 
 # ---- dates and times ----------------------------------------------------------------------------------------
@@ -421,11 +430,14 @@ def from_table(repetition: Repetition, setting: Setting) -> Any:
 _TIMESTAMP = re.compile(
     r"(\d{4})(?:(\d{2})(?:(\d{2})(?:(\d{2})(?:(\d{2})(?:(\d{2})(\.\d{1,6})?)?)?)?)?)?([+-]\d{4})?", re.ASCII
 )
-_ISO_8601 = re.compile(r"\d{4}-\d\d(-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?)?", re.ASCII)
+_ISO_8601 = re.compile(
+    r"(\d{4})-(\d\d)(?:-(\d\d)(?:[Tt ](\d\d):?(\d\d)(?::?(\d\d)([.,]\d{1,9})?)?\s?([Zz]|[+-]\d\d(?::?\d\d)?)?)?)?",
+    re.ASCII,
+)
 
 
 class Timestamp(NamedTuple):
-    """A TS or DTM: as many parts as were sent ('' for the rest), wall clock as sent, never shifted (design D13)."""
+    """A TS or DTM: as many parts as were sent ('' for the rest), by the wall clock of its sender."""
 
     year: str
     month: str
@@ -437,14 +449,19 @@ class Timestamp(NamedTuple):
     offset: str
 
 
+def _as_hl7(*parts: str) -> str:
+    """The parts of an ISO 8601 time as HL7 writes it."""
+    *clock, fraction, offset = parts
+    offset = "+0000" if offset in ("Z", "z") else offset.replace(":", "").ljust(5, "0") if offset else ""
+    return "".join(clock) + fraction.replace(",", ".")[:7] + offset
+
+
 @lru_cache(maxsize=256)  # one message names the same few times in many fields
 def timestamp(sent: str) -> Timestamp:
     """A TS or DTM (or ISO 8601, which some send) taken apart. Raises Unconvertible for what is no real time."""
-    if _ISO_8601.fullmatch(sent):
-        zone = sent[10:]
-        sent = sent[:10].replace("-", "") + zone.replace("T", "").replace(" ", "").replace(":", "").replace(
-            "Z", "+0000"
-        )
+    iso = _ISO_8601.fullmatch(sent)
+    if iso is not None:
+        sent = _as_hl7(*(group or "" for group in iso.groups()))
     match = _TIMESTAMP.fullmatch(sent)
     if match is None:
         raise Unconvertible(RefusalKind.BAD_VALUE, f"{sent!r} is not a date or time", "send YYYYMMDDHHMMSS[+ZZZZ]", 1)
@@ -461,12 +478,48 @@ def timestamp(sent: str) -> Timestamp:
     return found
 
 
+@lru_cache(maxsize=256)
+def _in_zone(found: Timestamp, zone: tzinfo) -> Timestamp:
+    """The same moment by the wall clock of the zone; what names no time of day or no offset is that clock's already."""
+    if not found.hour or not found.offset:
+        return found
+    minutes = int(found.offset[1:3]) * 60 + int(found.offset[3:])
+    sent = timezone(timedelta(minutes=-minutes if found.offset[0] == "-" else minutes))
+    parts = (found.year, found.month, found.day, found.hour, found.minute or "0", found.second or "0")
+    year, month, day, hour, minute, second = map(int, parts)
+    try:
+        here = datetime(year, month, day, hour, minute, second, tzinfo=sent).astimezone(zone)
+    except (OverflowError, ValueError):  # the first and the last day that a calendar can name
+        return found
+    stamp = here.strftime("%Y%m%d%H%M%S").zfill(14)  # years before 1000 come without zeros
+    return Timestamp(
+        stamp[:4], stamp[4:6], stamp[6:8], stamp[8:10], stamp[10:12] if found.minute or stamp[10:12] != "00" else "",
+        stamp[12:] if found.second else "", found.fraction, here.strftime("%z")[:5],
+    )  # fmt: skip
+
+
+def _here(sent: str, setting: Setting) -> Timestamp:
+    """A TS or DTM by the department's wall clock (HL7 chapter 2A TS; design D13)."""
+    found = timestamp(sent)
+    return _in_zone(found, setting.zone) if found.offset and setting.zone is not None else found
+
+
+def _told(value: str, sent: str, setting: Setting) -> Any:
+    """The time, with a note where the clock it was sent by is not the department's."""
+    if setting.zone is None:
+        return value
+    offset, here = timestamp(sent).offset, _here(sent, setting).offset
+    if offset == here or not offset:
+        return value
+    return Noted(value, f"sent by a clock of UTC{offset}; converted to the department's, UTC{here}")
+
+
 def date_of(repetition: Repetition, setting: Setting) -> str | None:
-    """The date of a TS, DTM or DT. A partial one (year, month) is refused."""
+    """The date of a TS, DTM or DT, by the department's clock if it names another. A partial one is refused."""
     sent = part(repetition, 1)
     if not sent:
         return None
-    found = timestamp(sent)
+    found = _here(sent, setting)
     if not found.day:
         raise Unconvertible(RefusalKind.BAD_VALUE, f"{sent!r} names no day", "send YYYYMMDD", 1)
     return found.year + found.month + found.day
@@ -483,20 +536,22 @@ def birth_date(repetition: Repetition, setting: Setting) -> Any:
     return found.year + found.month + found.day
 
 
-def time_of(repetition: Repetition, setting: Setting) -> str | None:
-    """The wall-clock time of a TS or DTM as sent; nothing where only a date was sent."""
+def time_of(repetition: Repetition, setting: Setting) -> Any:
+    """The time of a TS or DTM by the department's wall clock; nothing where only a date was sent."""
     sent = part(repetition, 1)
-    found = timestamp(sent) if sent else None
-    return _time(found) if found and found.hour else None
+    found = _here(sent, setting) if sent else None
+    return _told(_time(found), sent, setting) if found and found.hour else None
 
 
 def start_time(repetition: Repetition, setting: Setting) -> Any:
-    """The wall-clock time of a scheduled start; a date alone starts at midnight, with a note."""
+    """The time of a scheduled start by the department's wall clock; a date alone starts at midnight, with a note."""
     sent = part(repetition, 1)
     if not sent:
         return None
-    found = timestamp(sent)
-    return _time(found) if found.hour else Noted("000000", "the start has no time of day; taken as midnight")
+    found = _here(sent, setting)
+    if not found.hour:
+        return Noted("000000", "the start has no time of day; taken as midnight")
+    return _told(_time(found), sent, setting)
 
 
 def _time(found: Timestamp) -> str:
@@ -504,11 +559,11 @@ def _time(found: Timestamp) -> str:
 
 
 def utc_offset(repetition: Repetition, setting: Setting) -> Any:
-    """The offset from UTC that a timestamp states; a timestamp without one deletes an offset stated earlier."""
+    """The offset from UTC of a timestamp that states one; a timestamp without one deletes an offset stated earlier."""
     sent = part(repetition, 1)
     if not sent:
         return None
-    offset = timestamp(sent).offset
+    offset = _here(sent, setting).offset
     return "+0000" if offset == "-0000" else offset or DELETE  # PS3.3 C.12.1.1.8: -0000 is not allowed
 
 
@@ -547,8 +602,12 @@ _NUMBER = re.compile(r"\d{1,7}([.,]\d{1,6})?", re.ASCII)
 
 
 def pregnancy(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
-    """Ambulatory status B6 (HL7 table 0009) to PregnancyStatus 3, definitely pregnant; other codes say nothing."""
-    return [3] if any(part(repetition, 1).upper() == "B6" for repetition in repetitions) else []
+    """Ambulatory status B6 (HL7 table 0009) to PregnancyStatus 3, definitely pregnant; other codes delete it.
+
+    They say nothing about a pregnancy, but a B6 that is not said any more must not stay.
+    """
+    codes = [part(repetition, 1).upper() for repetition in repetitions]
+    return [3 if "B6" in codes else DELETE] if any(codes) else []
 
 
 def address(repetition: Repetition, setting: Setting) -> str | None:
@@ -670,7 +729,7 @@ CONVERTERS: Mapping[str, Converter] = {
         Converter("uid", uid, frozenset({"UI"})),
     )
 }
-TABLE = Converter("table", from_table, _TEXTS)
+TABLE = Converter("table", from_table, _TEXTS, row=_table_row)
 """The converter behind `convert: {table: name}`."""
 
 DEFAULT_CONVERTER: Mapping[str, str] = {

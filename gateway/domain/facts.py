@@ -6,9 +6,9 @@ two senders the later to arrive counts. Nothing here knows what an attribute mea
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.domain.attributes import Attributes
 
@@ -45,11 +45,12 @@ class Stamps:
     """The stamps of one held record. `base` is that of everything held; `others` names the exceptions.
 
     An exception may be a DICOM tag, also of an attribute that was deleted, or any other name that the holder keeps a
-    time for (a step's `status`).
+    time for. `events` are what was said to happen, each by its name, in the order in which it was made.
     """
 
     base: Stamp | None = None
     others: Mapping[str, Stamp] = field(default_factory=dict)
+    events: tuple[tuple[str, Stamp], ...] = ()
 
     def of(self, name: str, held: bool) -> Stamp | None:
         """The stamp of one fact; None where nothing was said of it. `held`: whether it has a value now."""
@@ -58,7 +59,7 @@ class Stamps:
 
     def noted(self, name: str, stamp: Stamp) -> "Stamps":
         """The same with this fact said at `stamp`."""
-        return Stamps(self.base, {**self.others, name: stamp})
+        return Stamps(self.base, {**self.others, name: stamp}, self.events)
 
     def weak_names(self) -> frozenset[str]:
         """The facts that another record lent."""
@@ -83,13 +84,24 @@ def merge_said(
     for tag in deleted:
         del merged[tag]
     if late:
-        return merged, Stamps(stamps.base, {**stamps.others, **dict.fromkeys(said, stamp)}) if said else stamps
+        if not said:
+            return merged, stamps
+        return merged, Stamps(stamps.base, {**stamps.others, **dict.fromkeys(said, stamp)}, stamps.events)
     others = {name: since for name, since in stamps.others.items() if name not in said}
     if held and stamps.base != stamp:
         since = stamps.base or UNSTAMPED
         others |= {tag: since for tag in held if tag not in said and tag not in others}
     others |= dict.fromkeys(deleted, stamp)
-    return merged, Stamps(stamp, others)
+    return merged, Stamps(stamp, others, stamps.events)
+
+
+def fill(held: Attributes, stamps: Stamps, defaults: Attributes, stamp: Stamp = UNSTAMPED) -> tuple[Attributes, Stamps]:
+    """What is held, with defaults in its gaps: whatever anybody says replaces them, and what was deleted stays away."""
+    gaps = {tag: element for tag, element in defaults.items() if tag not in held and tag not in stamps.others}
+    if not gaps:
+        return held, stamps
+    weak = stamp.lent()
+    return {**held, **gaps}, Stamps(stamps.base, {**stamps.others, **dict.fromkeys(gaps, weak)}, stamps.events)
 
 
 def lend(held: Attributes, stamps: Stamps, lent: Attributes, since: Stamps) -> tuple[Attributes, Stamps]:
@@ -101,14 +113,21 @@ def lend(held: Attributes, stamps: Stamps, lent: Attributes, since: Stamps) -> t
     return held, stamps
 
 
+_EVENTS = "!"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def stamps_text(stamps: Stamps) -> str:
     """For the store: '' where nothing was ever stamped."""
-    if stamps.base is None and not stamps.others:
+    if stamps.base is None and not stamps.others and not stamps.events:
         return ""
-    grouped: dict[str, list[str]] = {}
+    base = stamps.base or UNSTAMPED
+    written: dict[str, Any] = {"": _text(base)}
     for name, stamp in stamps.others.items():
-        grouped.setdefault(_text(stamp), []).append(name)
-    return json.dumps({"": _text(stamps.base or UNSTAMPED), **grouped}, ensure_ascii=False, separators=(",", ":"))
+        written.setdefault(_text(stamp), []).append(name)
+    if stamps.events:  # those made with the base itself, nearly all, without repeating it
+        written[_EVENTS] = [name if stamp == base else [name, _text(stamp)] for name, stamp in stamps.events]
+    return _encode(written)
 
 
 def stamps_of(text: str) -> Stamps:
@@ -117,11 +136,11 @@ def stamps_of(text: str) -> Stamps:
         return NO_STAMPS
     read = json.loads(text)
     base = _stamp(read.pop(""))
-    return Stamps(base, {name: _stamp(said) for said, names in read.items() for name in _names(names)})
-
-
-def _names(names: object) -> Iterable[str]:
-    return names if isinstance(names, list) else ()
+    events = tuple(
+        (each, base) if isinstance(each, str) else (each[0], _stamp(each[1])) for each in read.pop(_EVENTS, ())
+    )
+    others = {name: stamp for said, names in read.items() for stamp in (_stamp(said),) for name in names}
+    return Stamps(base, others, events)
 
 
 def _text(stamp: Stamp) -> str:

@@ -1,20 +1,19 @@
-"""Orders: what a feed said (`OrderEvent`), what we hold (`Order`), and `apply`, which makes the one from the other.
+"""Orders: what a feed said (`OrderEvent`), what we hold (`Order`), and what each order control and status mean.
 
 An order (placer, filler number) has requested procedures (Study Instance UID), each with scheduled procedure
-steps (design D10). Keys that a feed did not give are filled here by the declared policy: what is held first, then
-derived or minted, once.
+steps (design D10). `domain.order_change` makes what is held from what was said.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import product
 
-from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, element, merge, text, values
+from gateway.domain.attributes import Attributes
 from gateway.domain.facts import NO_STAMPS, Stamps
-from gateway.domain.identifiers import Identifier, Mint
+from gateway.domain.identifiers import Identifier
 from gateway.domain.patient import PatientInput, VisitInput
-from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.domain.worklist import TRANSITIONS, SPSStatus, StepEvent, missing_for_listing, start_of
+from gateway.domain.worklist import SPSStatus, StepEvent
 
 
 class OrderControl(StrEnum):
@@ -132,7 +131,7 @@ class Step:
     attributes: Attributes = field(repr=False)
     minted: bool = False
     stamps: Stamps = field(default=NO_STAMPS, repr=False)
-    """Also of the `status`."""
+    """With what orders said of the status (`domain.step_log`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,409 +179,167 @@ class OrderResponse:
     order_status: str = ""
 
 
+class Takes(StrEnum):
+    """How much of a message counts."""
+
+    EVERYTHING = "everything"
+    KEYS = "identifiers only"
+    """Nothing else in it may be a reason to leave, for instance, a cancelled procedure on the list."""
+    NOTHING = "nothing"
+
+
+class Unheld(StrEnum):
+    """What becomes of a message about an order that is not held."""
+
+    CREATED = "the order is created"
+    REFUSED = "refused"
+    NOTED = "accepted with a note"
+
+
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """The order after the event, and notes on what was accepted without the effect its sender may expect."""
+class Effect:
+    """What a pair of ORC-1 and ORC-5 means: for the steps (None: nothing), and for what is held."""
 
-    order: Order
-    notes: tuple[str, ...] = ()
-
-
-# (ORC-1, ORC-5) -> what happens to the steps. Empty ORC-5 is the commonest form of all. A pair without a row
-# updates attributes and leaves the status, with a note (spec: HL7 tables 0119 and 0038).
-STEP_EVENTS: Mapping[tuple[OrderControl, str], StepEvent] = {
-    **{(control, status): StepEvent.ORDERED
-       for control in (OrderControl.NW, OrderControl.XO) for status in ("", "SC")},
-    (OrderControl.NW, "IP"): StepEvent.ORDERED,
-    (OrderControl.SC, "SC"): StepEvent.ORDERED,
-    **{(control, "IP"): StepEvent.REPORTED_STARTED for control in (OrderControl.XO, OrderControl.SC)},
-    **{(control, status): StepEvent.REPORTED_COMPLETED
-       for control in (OrderControl.NW, OrderControl.XO, OrderControl.SC) for status in ("CM", "A")},
-    **{(control, "CA"): StepEvent.CANCEL for control in (OrderControl.NW, OrderControl.XO, OrderControl.SC)},
-    **{(control, "DC"): StepEvent.DISCONTINUE for control in (OrderControl.NW, OrderControl.XO, OrderControl.SC)},
-    # Whoever says CA or DC wants it gone, whatever the status beside it.
-    **{(OrderControl.CA, status): StepEvent.CANCEL for status in ORDER_STATUSES},
-    **{(OrderControl.DC, status): StepEvent.DISCONTINUE for status in ORDER_STATUSES},
-}  # fmt: skip
+    event: StepEvent | None
+    takes: Takes
+    unheld: Unheld
+    note: str = ""
 
 
-def step_event(control: OrderControl, order_status: str) -> StepEvent | None:
-    """What the pair does to the steps; a status unknown here does what an empty one does with CA and DC."""
-    if control in (OrderControl.CA, OrderControl.DC):
-        return STEP_EVENTS[control, ""]
-    return STEP_EVENTS.get((control, order_status))
+_C = OrderControl
+
+NEW = (_C.NW, _C.SN, _C.RO, _C.PA, _C.CH)
+"""A new order: of the placer, of the filler, in place of another; parents and children are orders like others."""
+
+CHANGE = (_C.XO, _C.XX, _C.XR)
+REPLACE = (_C.RP, _C.RU, _C.RQ)
+"""The order goes; what replaces it comes as RO."""
+
+# Whoever asks for one of these means it, whatever the status beside it; and a filler's word that it was done (OC, CR)
+# counts as much as the request.
+_ACTS: Mapping[StepEvent, tuple[OrderControl, ...]] = {
+    StepEvent.CANCEL: (_C.CA, _C.OC, _C.CR, *REPLACE),
+    StepEvent.DISCONTINUE: (_C.DC, _C.OD, _C.DR),
+    StepEvent.HOLD: (_C.HD, _C.OH, _C.HR),
+    StepEvent.RELEASE: (_C.RL, _C.OE, _C.OR),
+}
+
+# What an order status (HL7 table 0038) says happened, in a change (XO) or a status message (SC).
+_STATUS_EVENTS: Mapping[str, StepEvent] = {
+    "SC": StepEvent.RELEASE,
+    "IP": StepEvent.REPORTED_STARTED,
+    "A": StepEvent.REPORTED_COMPLETED,
+    "CM": StepEvent.REPORTED_COMPLETED,
+    "HD": StepEvent.HOLD,
+    "CA": StepEvent.CANCEL,
+    "DC": StepEvent.DISCONTINUE,
+    "RP": StepEvent.CANCEL,
+}
+_REMOVING = (StepEvent.CANCEL, StepEvent.DISCONTINUE)
+
+_ANSWERS: Mapping[OrderControl, str] = {
+    _C.OK: "accepts the order",
+    _C.UA: "is unable to accept the order",
+    _C.UC: "is unable to cancel",
+    _C.UD: "is unable to discontinue",
+    _C.UH: "is unable to put the order on hold",
+    _C.UR: "is unable to release the order",
+    _C.UX: "is unable to change",
+    _C.UM: "is unable to replace",
+    _C.RR: "received the request",
+    _C.DE: "found errors in the data",
+    _C.SR: "tells the status",
+}
+
+
+def _effect(control: OrderControl, status: str) -> Effect:
+    for event, controls in _ACTS.items():
+        if control in controls:
+            return Effect(event, Takes.KEYS, Unheld.REFUSED)
+    said = _STATUS_EVENTS.get(status)
+    pair = f"{control} with order status {status}" if status else f"{control} without an order status"
+    unchanged = f"{pair} changes no step status"
+    if control in NEW:  # in process, unspecified: at the side that orders
+        ordered = {"": StepEvent.ORDERED_ANEW, "SC": StepEvent.SCHEDULED_ANEW, "IP": StepEvent.SCHEDULED_ANEW}
+        event_ = ordered.get(status, said)
+        return Effect(event_, Takes.EVERYTHING, Unheld.CREATED, "" if event_ else unchanged)
+    if control in CHANGE:
+        event_ = said if status else StepEvent.ORDERED
+        if event_ in _REMOVING:
+            return Effect(event_, Takes.KEYS, Unheld.REFUSED)
+        return Effect(event_, Takes.EVERYTHING, Unheld.CREATED, "" if event_ else unchanged)
+    if control is OrderControl.SC:
+        if status == "ER":
+            return Effect(None, Takes.NOTHING, Unheld.NOTED, "the sender reports an error with this order; no change")
+        takes = Takes.KEYS if said in _REMOVING else Takes.EVERYTHING
+        return Effect(said, takes, Unheld.REFUSED, "" if said else unchanged)
+    if control is OrderControl.RE:
+        if status in ("A", "CM"):
+            return Effect(StepEvent.REPORTED_COMPLETED, Takes.KEYS, Unheld.NOTED)
+        return Effect(None, Takes.NOTHING, Unheld.NOTED, "observations that leave the order open; no change")
+    if control is OrderControl.NA:
+        return Effect(None, Takes.KEYS, Unheld.REFUSED, "the placer number is kept")
+    if control is OrderControl.SS:
+        return Effect(None, Takes.NOTHING, Unheld.REFUSED, "the status is told in the answer; no change")
+    return Effect(None, Takes.NOTHING, Unheld.NOTED, f"{control}: the sender {_ANSWERS[control]}; no change")
+
+
+EFFECTS: Mapping[tuple[OrderControl, str], Effect] = {
+    pair: _effect(*pair) for pair in product(OrderControl, ORDER_STATUSES)
+}
+"""(ORC-1, ORC-5) -> what the pair means; every pair has a row. An empty ORC-5 is the commonest form of all."""
+
+
+def effect_of(control: OrderControl, order_status: str) -> Effect:
+    """What the pair means. An order status outside HL7 table 0038 says nothing of the steps."""
+    found = EFFECTS.get((control, order_status))
+    return found if found is not None else _effect(control, order_status)
 
 
 def removes(control: OrderControl, order_status: str) -> bool:
-    """Whether the event only takes steps away, so that nothing else it says is applied."""
-    happened = step_event(control, order_status)
-    return control is not OrderControl.NW and happened in (StepEvent.CANCEL, StepEvent.DISCONTINUE)
+    """Whether the event takes steps away and says nothing else."""
+    effect = effect_of(control, order_status)
+    return effect.takes is Takes.KEYS and effect.event in _REMOVING
 
 
-def order_key(event: OrderEvent) -> str:
-    """What identifies the order for minting: placer, filler or accession number with issuer, else the study; or ''."""
-    accession = next((procedure.accession for procedure in event.procedures if procedure.accession), None)
-    for kind, identifier in (("placer", event.placer), ("filler", event.filler), ("accession", accession)):
-        if identifier is not None:
-            return f"{kind}:{identifier.issuer}:{identifier.value}"
-    study = next((said.study_instance_uid for said in event.procedures if said.study_instance_uid), "")
-    return f"study:{study}" if study else ""
+def needs_keys_only(control: OrderControl, order_status: str) -> bool:
+    """Whether nothing but identifiers is taken from the event."""
+    return effect_of(control, order_status).takes is not Takes.EVERYTHING
 
 
-def apply(
-    held: Order | None, event: OrderEvent, patient_id: int, visit_id: int | None, mint: Mint, site: str = ""
-) -> Applied:
-    """The order after `event`. Pure. `site` is the sender's: an order keeps the first that is said.
-
-    Raises Refused: a cancel or a status for an unknown order, procedure or step (204), a cancel after the start, an
-    order on hold, a lacking key whose policy is to refuse (101), a step that is no worklist item and that no procedure
-    rule completes (uncovered), an order number of another patient (205).
-    """
-    removing = removes(event.control, event.order_status)
-    where = event.where or "ORC"
-    if event.order_status == "HD" and not removing:
-        raise Refused(Refusal(
-            RefusalKind.UNKNOWN_CODE, f"{where}-5", "orders on hold (HD) are not kept apart from others here",
-            "send the order when it is released, or cancel it",
-        ))  # fmt: skip
-    if held is None:
-        if removing or event.control is OrderControl.SC:
-            raise Refused(Refusal(
-                RefusalKind.UNKNOWN_KEY, f"{where}-2.1",
-                f"no order with this placer or filler number is held, so {event.control} has nothing to act on",
-                "send the new order (NW) first, or check the number and its assigning authority",
-            ))  # fmt: skip
-        held = Order(None, patient_id, visit_id, event.placer, event.filler, {}, ())
-    elif held.patient_id != patient_id:
-        raise Refused(Refusal(
-            RefusalKind.DUPLICATE_KEY, f"{where}-2.1", "this order number belongs to an order of another patient",
-            "use a new order number, or merge the patients first (A40) if they are one person",
-        ))  # fmt: skip
-    notes: list[str] = []
-    refusals: list[Refusal] = []
-    key = order_key(event)
-    procedures = list(held.procedures)
-    touched: set[int] = set()
-    if not removing or _names_procedures(held, event):
-        for said, index in zip(event.procedures, _matched_procedures(held.procedures, event.procedures), strict=True):
-            if index is None and removing:
-                refusals.append(_not_held(said.where, "requested procedure"))
-                continue
-            place = len(procedures) if index is None else index
-            before = procedures[place] if index is not None else None
-            after, spoken, problems = _apply_procedure(
-                before, said, event, _numbered(key, place), mint, removing, notes
-            )
-            refusals += problems
-            procedures[place:] = [_set_status(after, spoken, event, notes, refusals, before), *procedures[place + 1 :]]
-            touched.add(place)
-    if not touched and not refusals:  # the message names the order only: it is about all of its steps
-        for index, procedure in enumerate(procedures):
-            every = range(len(procedure.steps))
-            procedures[index] = _set_status(procedure, every, event, notes, refusals, procedure)
-    if refusals:
-        raise Refused(*refusals)
-    order = Order(
-        held.id,
-        held.patient_id,
-        visit_id if visit_id is not None else held.visit_id,
-        event.placer or held.placer,
-        event.filler or held.filler,
-        held.attributes if removing else merge(held.attributes, event.attributes),
-        tuple(procedures),
-        held.site or site,
-        held.stamps,
-        held.by_hand,
-    )
-    return Applied(order, tuple(dict.fromkeys(notes)))
+# Answers of a filler (HL7 table 0119): done, and unable to. What is itself an answer is not answered.
+_RESPONSES: Mapping[OrderControl, tuple[OrderControl, OrderControl]] = {
+    **dict.fromkeys((_C.NW, _C.RO, _C.PA, _C.CH, _C.SC, _C.RE, _C.OC, _C.OD, _C.OH, _C.OE, _C.XX, _C.RU),
+                    (_C.OK, _C.UA)),
+    _C.CA: (_C.CR, _C.UC),
+    _C.DC: (_C.DR, _C.UD),
+    _C.HD: (_C.HR, _C.UH),
+    _C.RL: (_C.OR, _C.UR),
+    _C.XO: (_C.XR, _C.UX),
+    _C.RP: (_C.RQ, _C.UM),
+    _C.SN: (_C.NA, _C.UA),
+    _C.SS: (_C.SR, _C.UA),
+}  # fmt: skip
 
 
-def _numbered(key: str, place: int) -> str:
-    """What a key of the procedure or step at this place of its order is minted from; '' if nothing names the order."""
-    return f"{key}/{place + 1}" if key else ""
+def response_of(control: OrderControl, refused: bool) -> OrderControl | None:
+    """The order control that answers this one; None where nothing does."""
+    found = _RESPONSES.get(control)
+    return found[refused] if found else None
 
 
-def _names_procedures(held: Order, event: OrderEvent) -> bool:
-    """Whether the event names procedures or steps by their own keys, not only by the order's number."""
-    several = len(held.procedures) > 1
-    return any(
-        said.study_instance_uid
-        or said.requested_procedure_id
-        or (several and said.accession)
-        or any(step.sps_id for step in said.steps)
-        for said in event.procedures
-    )
+# What the order is as a whole: the first row one of whose statuses a step has.
+_ORDER_STATUS_OF: tuple[tuple[str, frozenset[SPSStatus]], ...] = (
+    ("IP", frozenset({SPSStatus.STARTED, SPSStatus.DEPARTED})),
+    ("SC", frozenset({SPSStatus.SCHEDULED, SPSStatus.ARRIVED, SPSStatus.READY})),
+    ("HD", frozenset({SPSStatus.HELD})),
+    ("CM", frozenset({SPSStatus.COMPLETED})),
+    ("DC", frozenset({SPSStatus.DISCONTINUED})),
+    ("CA", frozenset({SPSStatus.CANCELED})),
+)
 
 
-def _not_held(where: str, what: str) -> Refusal:
-    return Refusal(
-        RefusalKind.UNKNOWN_KEY, where, f"the order is held, but not with this {what}",
-        "check Study Instance UID, accession number, requested procedure ID and scheduled procedure step ID",
-    )  # fmt: skip
-
-
-def _matched_procedures(held: Sequence[Procedure], said: Sequence[ProcedureInput]) -> list[int | None]:
-    """Which held procedure each said one is, the surest first; None where it is a new one.
-
-    By its own keys (Study Instance UID; accession number and RP ID; either of them), then by what it is (its code),
-    then because nothing else is left, then by position. A key that both have and that differs excludes, unless the
-    held one was minted here.
-    """
-    found: list[int | None] = [None] * len(said)
-    if not held:
-        return found
-    free = set(range(len(held)))
-
-    def take(same: Callable[[Procedure, ProcedureInput], bool], only: bool) -> None:
-        for number, one in enumerate(said):
-            fitting = [place for place in sorted(free) if same(held[place], one) and not _contradicts(held[place], one)]
-            if found[number] is None and fitting and (len(fitting) == 1 or not only):
-                found[number] = fitting[0]
-                free.discard(fitting[0])
-
-    take(lambda a, b: bool(b.study_instance_uid) and a.study_instance_uid == b.study_instance_uid, only=False)
-    take(
-        lambda a, b: (
-            bool(b.accession and b.requested_procedure_id)
-            and (a.accession, a.requested_procedure_id) == (b.accession, b.requested_procedure_id)
-        ),
-        only=True,
-    )
-    take(
-        lambda a, b: bool(b.requested_procedure_id) and a.requested_procedure_id == b.requested_procedure_id, only=True
-    )
-    take(lambda a, b: b.accession is not None and a.accession == b.accession, only=True)
-    take(lambda a, b: bool(_codes(b.attributes)) and _codes(a.attributes) == _codes(b.attributes), only=False)
-    if len(held) == len(said) or len(held) == 1:
-        for number in range(len(said)):
-            if found[number] is None and number in free and not _contradicts(held[number], said[number]):
-                found[number] = number
-                free.discard(number)
-    return found
-
-
-def _codes(attributes: Attributes) -> list[str]:
-    return [text(item, "CodeValue") for item in values(attributes, "RequestedProcedureCodeSequence")]
-
-
-def _contradicts(held: Procedure, said: ProcedureInput) -> bool:
-    """Whether a key that the feed gave before is given differently now."""
-    pairs: tuple[tuple[str, object, object], ...] = (
-        ("StudyInstanceUID", held.study_instance_uid, said.study_instance_uid),
-        ("AccessionNumber", held.accession, said.accession),
-        ("RequestedProcedureID", held.requested_procedure_id, said.requested_procedure_id),
-    )
-    return any(before and now and before != now and keyword not in held.minted for keyword, before, now in pairs)
-
-
-def _apply_procedure(
-    held: Procedure | None,
-    said: ProcedureInput,
-    event: OrderEvent,
-    key: str,
-    mint: Mint,
-    removing: bool,
-    notes: list[str],
-) -> tuple[Procedure, Sequence[int], list[Refusal]]:
-    """The procedure after the event, the indexes of its steps that were spoken of, and what its keys lack."""
-    if removing and held is not None:
-        matched = _matched_steps(held.steps, said.steps)
-        unknown = [_not_held(said.where, "scheduled procedure step")] if None in matched else []
-        return held, [index for index in matched if index is not None] or range(len(held.steps)), unknown
-    keys, minted, refusals = _procedure_keys(held, said, event, key, mint)
-    if said.study_instance_uid and keys["StudyInstanceUID"] != said.study_instance_uid:
-        notes.append("the Study Instance UID was published before and stays")
-    accession = said.accession or (held.accession if held else None)
-    if keys["AccessionNumber"] and (accession is None or accession.value != keys["AccessionNumber"]):
-        accession = Identifier(keys["AccessionNumber"])
-    other = held is not None and _is_other_procedure(held, said)
-    attributes = merge(_filled(held.attributes if held else {}, said.defaults, other), said.attributes)
-    attributes |= {TAG[keyword]: element(keyword, value) for keyword, value in keys.items() if value}
-    steps = list(held.steps) if held else []
-    spoken: list[int] = []
-    for step, index in zip(said.steps, _matched_steps(steps, said.steps), strict=True):
-        place = len(steps) if index is None else index
-        if index is None:
-            steps.append(Step(None, step.sps_id, SPSStatus.SCHEDULED, {}))
-        spoken.append(place)
-        filled = _filled(steps[place].attributes, step.defaults, other)
-        steps[place], problems = _apply_step(steps[place], filled, step, event, _numbered(key, place), mint, said.where)
-        refusals += problems
-    if not said.steps:  # the procedure as a whole is meant
-        spoken = list(range(len(steps)))
-    if not steps:
-        refusals.append(_uncovered("ScheduledProcedureStepID", said.where))
-    procedure = Procedure(
-        held.id if held else None,
-        keys["StudyInstanceUID"],
-        keys["RequestedProcedureID"],
-        accession,
-        attributes,
-        tuple(steps),
-        minted,
-        held.stamps if held else NO_STAMPS,
-    )
-    return procedure, spoken, refusals
-
-
-def _filled(held: Attributes, defaults: Attributes, other: bool) -> Attributes:
-    """What is held, completed by the defaults; those of another procedure than before take precedence."""
-    return {**held, **defaults} if other else {**defaults, **held}
-
-
-def _is_other_procedure(held: Procedure, said: ProcedureInput) -> bool:
-    """Whether the order is for another procedure code than the one held."""
-    before, now = _codes(held.attributes), _codes(said.attributes)
-    return bool(before and now) and before != now
-
-
-def _procedure_keys(
-    held: Procedure | None, said: ProcedureInput, event: OrderEvent, key: str, mint: Mint
-) -> tuple[dict[str, str], frozenset[str], list[Refusal]]:
-    """Study Instance UID, accession number and RP ID: as said, as held, or by the policy of each.
-
-    Also which of them were minted, and what is refused. A Study Instance UID that was published stays (design D10).
-    """
-    accession = said.accession or (held.accession if held else None)
-    keys = {
-        "StudyInstanceUID": (held.study_instance_uid if held else "") or said.study_instance_uid,
-        "AccessionNumber": accession.value if accession else "",
-        "RequestedProcedureID": said.requested_procedure_id or (held.requested_procedure_id if held else ""),
-    }
-    given = {"AccessionNumber": said.accession, "RequestedProcedureID": said.requested_procedure_id}
-    minted = {keyword for keyword in (held.minted if held else ()) if not given.get(keyword)}
-    sources = {
-        "PlacerOrderNumberImagingServiceRequest": event.placer.value if event.placer else "",
-        "FillerOrderNumberImagingServiceRequest": event.filler.value if event.filler else "",
-    }
-    refusals = []
-    for keyword, known in tuple(keys.items()):
-        policy = event.policies.get(keyword)
-        if known or policy is None:
-            continue
-        derived = (keys | sources).get(policy.source, "")
-        if policy.action == "refuse" or (not derived and not key):
-            refusals.append(_lacking(keyword, policy, said.where))
-            continue
-        minted.add(keyword)
-        # A source that is itself empty, or too long for the key, falls back to minting.
-        keys[keyword] = derived if 0 < len(derived) <= LENGTH_MAX["SH"] else _minted(mint, keyword, key)
-    return keys, frozenset(minted), refusals
-
-
-def _minted(mint: Mint, keyword: str, key: str) -> str:
-    if keyword == "StudyInstanceUID":
-        return mint.study_instance_uid(key)
-    return mint.short_id("A" if keyword == "AccessionNumber" else "R", key)
-
-
-def _apply_step(
-    held: Step, filled: Attributes, said: StepInput, event: OrderEvent, key: str, mint: Mint, where: str
-) -> tuple[Step, list[Refusal]]:
-    """The step with what was said merged into `filled`, its ID made, and what it lacks to be a worklist item."""
-    sps_id, refusals = said.sps_id or held.sps_id, []
-    minted = held.minted and not said.sps_id
-    policy = event.policies.get("ScheduledProcedureStepID")
-    if not sps_id and policy is not None:
-        if policy.action == "refuse" or not key:
-            refusals.append(_lacking("ScheduledProcedureStepID", policy, where))
-        else:
-            sps_id, minted = mint.short_id("S", key), True
-    attributes = merge(filled, said.attributes)
-    if sps_id:
-        attributes[TAG["ScheduledProcedureStepID"]] = element("ScheduledProcedureStepID", sps_id)
-    if event.complete:
-        refusals += [_uncovered(keyword, where) for keyword in missing_for_listing(attributes)]
-    return Step(held.id, sps_id, held.status, attributes, minted, held.stamps), refusals
-
-
-def _matched_steps(held: Sequence[Step], said: Sequence[StepInput]) -> list[int | None]:
-    """Which held step each said one is: by its ID, else by modality where that tells, else by position."""
-    found: list[int | None] = [None] * len(said)
-    if not held:
-        return found
-    free = set(range(len(held)))
-
-    def settle(number: int, place: int) -> None:
-        found[number] = place
-        free.discard(place)
-
-    for number, one in enumerate(said):
-        same = [place for place in sorted(free) if one.sps_id and held[place].sps_id == one.sps_id]
-        if same:
-            settle(number, same[0])
-    for number, one in enumerate(said):
-        fitting = [place for place in sorted(free) if found[number] is None and _may_be(held[place], one)]
-        if len(held) == len(said) and number in fitting:
-            settle(number, number)
-        elif len(fitting) == 1:
-            settle(number, fitting[0])
-    return found
-
-
-def _may_be(held: Step, said: StepInput) -> bool:
-    """Whether nothing that both have contradicts it."""
-    if said.sps_id and held.sps_id and not held.minted:
-        return False
-    before, now = text(held.attributes, "Modality"), text({**said.defaults, **said.attributes}, "Modality")
-    return not before or not now or before == now
-
-
-def _lacking(keyword: str, policy: Policy, where: str) -> Refusal:
-    return Refusal(
-        RefusalKind.MISSING_FIELD,
-        policy.where or where,
-        f"{keyword} is not in the order",
-        "send it, or let the mapping generate or derive it",
-    )
-
-
-def _uncovered(keyword: str, where: str) -> Refusal:
-    return Refusal(
-        RefusalKind.UNCOVERED,
-        where,
-        f"{keyword} is neither in the order nor given by a procedure rule",
-        "add the procedure code to mappings/procedures.csv, or send the value",
-    )
-
-
-def _set_status(
-    procedure: Procedure,
-    spoken: Sequence[int],
-    event: OrderEvent,
-    notes: list[str],
-    refusals: list[Refusal],
-    before: Procedure | None,
-) -> Procedure:
-    """The procedure with the event's effect on the status of the steps spoken of."""
-    happened = step_event(event.control, event.order_status)
-    if happened is None:
-        notes.append(f"order status {event.order_status} with {event.control} changes no step status")
-        return procedure
-    starts = {step.id: start_of(step.attributes) for step in before.steps} if before else {}
-    steps = list(procedure.steps)
-    changed = False
-    for index in spoken:
-        step = steps[index]
-        moved = (
-            happened is StepEvent.ORDERED
-            and step.status is SPSStatus.EXPIRED
-            and start_of(step.attributes) != starts.get(step.id)
-        )
-        status = TRANSITIONS[step.status, StepEvent.RESCHEDULED if moved else happened]
-        if status is None:
-            refusals.append(
-                Refusal(
-                    RefusalKind.CONFLICT,
-                    f"{event.where}-1" if event.where else "ORC-1",
-                    f"a step of this order is {step.status}, so it cannot be cancelled any more",
-                    "send DC to discontinue it",
-                )
-            )
-            continue
-        if status is step.status and step.status not in (SPSStatus.SCHEDULED, SPSStatus.STARTED):
-            notes.append(f"a step of this order is {step.status}; its status is unchanged")
-        if status is not step.status:
-            steps[index] = replace(step, status=status)
-            changed = True
-    return replace(procedure, steps=tuple(steps)) if changed else procedure
+def order_status_of(order: Order) -> str:
+    """The order status (HL7 table 0038) that its steps come to; '' where nothing fits, as for one whose day passed."""
+    held: Iterable[SPSStatus] = {step.status for procedure in order.procedures for step in procedure.steps}
+    return next((code for code, statuses in _ORDER_STATUS_OF if not statuses.isdisjoint(held)), "")

@@ -1,7 +1,10 @@
 """Patients and visits as held, and as a feed speaks of them; merging is a matter of identifiers (HL7 v2 A40)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from gateway.domain.attributes import Attributes
 from gateway.domain.facts import NO_STAMPS, Stamps
@@ -92,7 +95,8 @@ PatientEvent = PatientUpdate | PatientMerge | IdentifierChange | VisitMove | Pat
 class Patient:
     """A patient as held. `id` is the store's, None before the first save.
 
-    `retired` are identifiers that merges brought: they still find this patient, and are said to nobody.
+    `retired` are identifiers that merges brought or that were changed: they still find this patient, and are said to
+    nobody. Weak `stamps` mark what a merged record lent.
     """
 
     id: int | None
@@ -111,3 +115,43 @@ class Visit:
     number: Identifier | None
     attributes: Attributes = field(repr=False)
     stamps: Stamps = field(default=NO_STAMPS, repr=False)
+
+
+class IdentityKind(StrEnum):
+    """What can happen to identities."""
+
+    MERGE = "merge"
+    LINK = "link"
+    UNLINK = "unlink"
+    CHANGE = "change"
+    """An identifier took the place of another."""
+    MOVE = "move"
+    """Visits went to another patient."""
+    UNDO = "undo"
+    """A line of the log was taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """What belongs to a patient, by the store's numbers, performed steps by SOP Instance UID."""
+
+    orders: tuple[int, ...] = ()
+    visits: tuple[int, ...] = ()
+    performed_steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityChange:
+    """A line of the log of identities. `patient_id` is who has the effect, `other_id` whom it was taken from.
+
+    Both are numbers of records, which a merge does not change. `details` say what moved, for `workflow.identities`.
+    """
+
+    id: int | None
+    at: datetime
+    kind: IdentityKind
+    cause: str
+    patient_id: int
+    other_id: int | None
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    undone: datetime | None = None

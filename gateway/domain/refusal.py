@@ -23,6 +23,7 @@ class RefusalKind(StrEnum):
     UNSUPPORTED_EVENT = "unsupported event"
     UNSUPPORTED_PROCESSING_ID = "unsupported processing ID"
     UNSUPPORTED_VERSION = "unsupported version"
+    UNKNOWN_SENDER = "unknown sender"
     UNKNOWN_KEY = "unknown key"
     UNKNOWN_ORDER = "unknown order"
     LOCKED = "held by another"

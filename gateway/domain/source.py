@@ -23,6 +23,8 @@ class Kind(StrEnum):
     """What a document is about."""
 
     ORDER = "order"
+    APPOINTMENT = "appointment"
+    RESULT = "result"
     PATIENT_UPDATE = "patient update"
     PATIENT_MERGE = "patient merge"
     IDENTIFIER_CHANGE = "change of a patient identifier"
@@ -103,26 +105,33 @@ class Document(Protocol):
         """What a patient update does to the visit."""
 
     @property
-    def entries(self) -> Sequence[Entry]: ...
+    def entries(self) -> Sequence[Entry]:
+        """Those about orders have an order control; a patient update may carry orders, too."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the message says without an effect here, or was read more kindly than it is written."""
 
 
-_PATH = re.compile(r"((?:[A-Z][A-Z0-9]{2}/)?([A-Z][A-Z0-9]{2}))-([0-9]{1,3})(?:\.([0-9]{1,2})(?:\.([0-9]{1,2}))?)?")
-_SEGMENTS = frozenset(
-    {"ACC", "AL1", "BLG", "CTD", "CTI", "DB1", "DG1", "EVN", "FT1", "GT1", "IN1", "IN2", "IN3", "IPC", "MRG", "MSH",
-     "NK1", "NTE", "OBR", "OBX", "ORC", "PD1", "PID", "PR1", "PV1", "PV2", "ROL", "SPM", "TQ1", "TQ2"}
+PATH_PATTERN = r"((?:[A-Z][A-Z0-9]{2}/)?([A-Z][A-Z0-9]{2}))-([0-9]{1,3})(?:\.([0-9]{1,2})(?:\.([0-9]{1,2}))?)?"
+_PATH = re.compile(PATH_PATTERN)
+SEGMENTS = frozenset(
+    {"ACC", "AIG", "AIL", "AIP", "AIS", "AL1", "BLG", "CTD", "CTI", "DB1", "DG1", "EVN", "FT1", "GT1", "IN1", "IN2",
+     "IN3", "IPC", "MRG", "MSA", "MSH", "NK1", "NTE", "OBR", "OBX", "ORC", "PD1", "PID", "PR1", "PV1", "PV2", "RGS",
+     "ROL", "SCH", "SPM", "TQ1", "TQ2"}
 )  # fmt: skip
 
 
 def parse_path(text: str) -> Path:
     """The path that a rule names. Raises ValueError, saying what is wrong with it.
 
-    Segments are those of the messages the gateway reads (HL7 chapters 3 and 4), and any Z segment.
+    Segments are those of the messages the gateway reads (HL7 chapters 3, 4 and 10), and any Z segment.
     """
     match = _PATH.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a path; paths look like PID-5, OBR-4.2, PID-3.4.1 or OBR/NTE-3")
     segment, name, field, component, subcomponent = match.groups()
-    if name not in _SEGMENTS and not name.startswith("Z"):
+    if name not in SEGMENTS and not name.startswith("Z"):
         raise ValueError(f"no message that is read here has a segment {name}")
     numbers = [int(number) for number in (field, component or "0", subcomponent or "0")]
     if numbers[0] == 0 or (component and numbers[1] == 0) or (subcomponent and numbers[2] == 0):

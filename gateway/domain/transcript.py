@@ -7,7 +7,17 @@ from gateway.domain.attributes import BY_TAG, Attributes, Element, person_name_t
 from gateway.domain.identifiers import Identifier
 from gateway.domain.mapping import MappingResult
 from gateway.domain.order import OrderEvent, ProcedureInput
-from gateway.domain.patient import PatientInput, PatientMerge, PatientUpdate, VisitInput
+from gateway.domain.patient import (
+    IdentifierChange,
+    PatientEvent,
+    PatientInput,
+    PatientLink,
+    PatientMerge,
+    PatientUpdate,
+    VisitChange,
+    VisitInput,
+    VisitMove,
+)
 from gateway.domain.refusal import Refusal
 
 Readable = dict[str, Any]
@@ -47,7 +57,7 @@ def _values(element: Element) -> Any:
     return plain[0] if len(plain) == 1 else plain or None
 
 
-def _event(event: OrderEvent | PatientUpdate | PatientMerge) -> Readable:
+def _event(event: OrderEvent | PatientEvent) -> Readable:
     match event:
         case OrderEvent():
             return _present({
@@ -62,12 +72,30 @@ def _event(event: OrderEvent | PatientUpdate | PatientMerge) -> Readable:
                 "procedures": [_procedure(procedure) for procedure in event.procedures],
             })  # fmt: skip
         case PatientUpdate():
-            return _present({"patient update": _patient(event.patient), "visit": _visit(event.visit)})
+            change = "" if event.change is VisitChange.UPDATE else str(event.change)
+            return _present({
+                "patient update": _patient(event.patient), "visit change": change, "visit": _visit(event.visit)
+            })  # fmt: skip
         case PatientMerge():
             return {
                 "patient merge": _patient(event.surviving),
                 "prior": [_identifier(identifier) for identifier in event.prior],
             }
+        case IdentifierChange():
+            return {
+                "identifier change": _patient(event.patient),
+                "prior": [_identifier(identifier) for identifier in event.prior],
+            }
+        case VisitMove():
+            return _present({
+                "visit move": _patient(event.patient),
+                "prior": [_identifier(identifier) for identifier in event.prior],
+                "visits": [_identifier(identifier) for identifier in event.visits],
+                "visit": _visit(event.visit),
+            })  # fmt: skip
+        case PatientLink():
+            link = "patient link" if event.linked else "patient unlink"
+            return {link: _patient(event.one), "other": _patient(event.other)}
 
 
 def _present(told: Readable) -> Readable:

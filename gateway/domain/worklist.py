@@ -23,17 +23,25 @@ class SPSStatus(StrEnum):
     DISCONTINUED = "DISCONTINUED"
     CANCELED = "CANCELED"
     EXPIRED = "EXPIRED"
+    HELD = "ON HOLD"
 
 
 class StepEvent(StrEnum):
-    """What can happen to a step. The first six come from orders, the next four from MPPS, the last from the night."""
+    """What can happen to a step: what orders say, then the patient's arrival (ADT), then MPPS, then the night."""
 
     ORDERED = "ordered or changed"
+    ORDERED_ANEW = "ordered anew"
+    SCHEDULED_ANEW = "ordered anew as scheduled"
     RESCHEDULED = "given a new start"
+    HOLD = "hold"
+    RELEASE = "release, or scheduled"
     CANCEL = "cancel"
+    WITHDRAW = "cancel, or discontinue where started"
+    LEFT_OUT = "left out of a change that says everything"
     DISCONTINUE = "discontinue"
     REPORTED_STARTED = "reported started"
     REPORTED_COMPLETED = "reported completed"
+    ARRIVED = "patient arrived"
     PERFORMANCE_STARTED = "MPPS in progress"
     PERFORMANCE_COMPLETED = "MPPS completed"
     PERFORMANCE_RETURNED = "MPPS discontinued, to be repeated"
@@ -44,6 +52,9 @@ class StepEvent(StrEnum):
 LISTED: frozenset[SPSStatus] = frozenset({SPSStatus.SCHEDULED, SPSStatus.ARRIVED, SPSStatus.READY, SPSStatus.STARTED})
 """What a worklist answer shows where no device profile says otherwise (design D14: STARTED stays)."""
 
+FINISHED: frozenset[SPSStatus] = frozenset({SPSStatus.COMPLETED, SPSStatus.DISCONTINUED, SPSStatus.DEPARTED})
+"""What is over. Its attributes say what was ordered when it was done, so a later change leaves them."""
+
 _WAITING = (SPSStatus.SCHEDULED, SPSStatus.ARRIVED, SPSStatus.READY)
 _S, _E = SPSStatus, StepEvent
 
@@ -53,28 +64,39 @@ def _table() -> dict[tuple[SPSStatus, StepEvent], SPSStatus | None]:
     table: dict[tuple[SPSStatus, StepEvent], SPSStatus | None] = {
         (state, event): state for state in SPSStatus for event in StepEvent
     }
-    for state in _WAITING:
+    for state in (*_WAITING, _S.HELD, _S.EXPIRED):
         table |= {
+            (state, _E.HOLD): _S.HELD,
             (state, _E.CANCEL): _S.CANCELED,
+            (state, _E.WITHDRAW): _S.CANCELED,
+            (state, _E.LEFT_OUT): _S.CANCELED,
             (state, _E.DISCONTINUE): _S.DISCONTINUED,
             (state, _E.REPORTED_STARTED): _S.STARTED,
             (state, _E.REPORTED_COMPLETED): _S.COMPLETED,
+        }
+    for state in _WAITING:
+        table |= {
             (state, _E.PERFORMANCE_GIVEN_UP): _S.DISCONTINUED,
-            (state, _E.EXPIRE): _S.EXPIRED,
+            (state, _E.EXPIRE): _S.EXPIRED,  # a hold has no end of its own
         }
     table |= {
-        # A scan runs: cancelling is too late, the sender has to say DC (HL7 table 0119).
+        (_S.SCHEDULED, _E.ARRIVED): _S.ARRIVED,
+        (_S.HELD, _E.RELEASE): _S.SCHEDULED,
+        (_S.HELD, _E.SCHEDULED_ANEW): _S.SCHEDULED,
+        (_S.HELD, _E.PERFORMANCE_GIVEN_UP): _S.DISCONTINUED,
+        # A sender that uses the number of a cancelled order for a new one means it; a change does not bring it back.
+        (_S.CANCELED, _E.ORDERED_ANEW): _S.SCHEDULED,
+        (_S.CANCELED, _E.SCHEDULED_ANEW): _S.SCHEDULED,
+        # A scan runs: cancelling is too late, the sender has to say DC (HL7 table 0119), and a hold stops nothing.
         (_S.STARTED, _E.CANCEL): None,
+        (_S.STARTED, _E.HOLD): None,
+        (_S.STARTED, _E.WITHDRAW): _S.DISCONTINUED,
         (_S.STARTED, _E.DISCONTINUE): _S.DISCONTINUED,
         (_S.STARTED, _E.REPORTED_COMPLETED): _S.COMPLETED,
         (_S.STARTED, _E.PERFORMANCE_RETURNED): _S.SCHEDULED,
         (_S.STARTED, _E.PERFORMANCE_GIVEN_UP): _S.DISCONTINUED,
-        # Only what the night took away comes back by a new start; cancelled orders need a new order.
+        # Only what the night took away comes back by a new start.
         (_S.EXPIRED, _E.RESCHEDULED): _S.SCHEDULED,
-        (_S.EXPIRED, _E.CANCEL): _S.CANCELED,
-        (_S.EXPIRED, _E.DISCONTINUE): _S.DISCONTINUED,
-        (_S.EXPIRED, _E.REPORTED_STARTED): _S.STARTED,
-        (_S.EXPIRED, _E.REPORTED_COMPLETED): _S.COMPLETED,
     }
     # A modality is believed: what it performs is performed, whatever the order said (D14), also an append.
     for state in SPSStatus:

@@ -17,6 +17,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
+from gateway.workflow.ports import KeyTaken
+
 Row = tuple[Any, ...]
 
 
@@ -28,8 +30,13 @@ class StoreUnavailable(StoreError):  # noqa: N818  (reads as what the caller has
     """Not now: disk full, locked by another, I/O error, too much waiting. The same may succeed later."""
 
 
-class StoreConflict(StoreError):  # noqa: N818  (as above)
+class StoreConflict(StoreError, KeyTaken):  # noqa: N818  (as above)
     """A key that is unique would be there twice, or what is pointed to is not there."""
+
+    @property
+    def key(self) -> str:
+        """The first column that SQLite names."""
+        return str(self).partition(" failed: ")[2].split(",")[0]
 
 
 class SchemaTooNew(StoreError):  # noqa: N818  (as above)
@@ -114,7 +121,7 @@ class Connection:
     job which swallowed it can be told from one that was written; whoever begins a job sets it to None.
     """
 
-    __slots__ = ("_dialect", "_driver", "_pooled", "failure")
+    __slots__ = ("_dialect", "_driver", "_pooled", "_unseen", "failure")
 
     def __init__(self, engine: Engine) -> None:
         try:
@@ -124,6 +131,7 @@ class Connection:
         self._dialect = engine.dialect
         self._driver: Any = self._pooled.driver_connection
         self.failure: StoreUnavailable | None = None
+        self._unseen = 0
 
     def rows(self, prepared: Prepared, **values: Any) -> list[Row]:
         """All rows; nothing stays open behind them."""
@@ -159,6 +167,18 @@ class Connection:
             raise self._noted(error) from error
         return changed
 
+    def run_unseen(self, prepared: Prepared, **values: Any) -> int:
+        """As `run`, for what makes no difference to anybody who asks: it does not count as a change."""
+        changed = self.run(prepared, **values)
+        self._unseen += changed
+        return changed
+
+    @property
+    def changes(self) -> int:
+        """How many rows were changed so far, whatever became of it; only a difference means anything."""
+        changed: int = self._driver.total_changes
+        return changed - self._unseen
+
     def run_many(self, prepared: Prepared, rows: Iterable[Mapping[str, Any]]) -> None:
         """The same statement for each of these."""
         sql, order = prepared.on(self._dialect)
@@ -178,6 +198,15 @@ class Connection:
             self._driver.execute(sql)
         except _DRIVER_ERRORS as error:
             raise self._noted(error) from error
+
+    def give_back(self, pages: int) -> int:
+        """Give at most so many of the file's unused pages back to the disk; how many are unused still."""
+        try:
+            self._driver.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()  # each step gives one page back
+            unused: int = self._driver.execute("PRAGMA freelist_count").fetchone()[0]
+        except _DRIVER_ERRORS as error:
+            raise self._noted(error) from error
+        return unused
 
     @property
     def in_transaction(self) -> bool:

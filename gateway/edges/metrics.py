@@ -5,13 +5,16 @@ there: the exposition shows the sum of all processes.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from gateway.workflow.outbox import Backlog
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 """Upper bounds of the buckets of times, in seconds; what took longer is in one more."""
@@ -92,6 +95,8 @@ class Metrics(Collector):
             "gateway_worker_restarts", "Workers started in place of one that died", registry=self.registry
         )
         self.held = Gauge("gateway_store_rows", "Rows held, by what they are", ["what"], registry=self.registry)
+        self.backlogs: Callable[[], Sequence[Backlog]] = tuple
+        """What waits in the outbox."""
         self.queries_lost: Callable[[], int] = int
         """How many query records could not be written so far, besides those of the tally."""
         self._answered: dict[tuple[str, str], Counter] = {}
@@ -125,9 +130,24 @@ class Metrics(Collector):
             ("gateway_query_records_dropped", "Worklist queries answered but not kept", dropped),
         ):
             yield CounterMetricFamily(name, meaning, value=value)
+        yield from self._outbox()
         seconds = HistogramMetricFamily("gateway_seconds", "Time to answer, by operation", labels=["operation"])
         bounds = [*(str(float(bound)) for bound in BOUNDS_S), "+Inf"]
         for operation, times in tally.times.items():
             counts = accumulate(times.buckets)
             seconds.add_metric([operation], list(zip(bounds, counts, strict=True)), times.seconds)
         yield seconds
+
+    def _outbox(self) -> Iterator[Metric]:
+        messages = GaugeMetricFamily(
+            "gateway_outbox_messages", "Messages of ours not delivered", labels=["destination", "state"]
+        )
+        age = GaugeMetricFamily(
+            "gateway_outbox_oldest_seconds", "Age of the oldest message that waits", labels=["destination"]
+        )
+        for backlog in self.backlogs():
+            messages.add_metric([backlog.destination, "waiting"], backlog.waiting)
+            messages.add_metric([backlog.destination, "parked"], backlog.parked)
+            waited_s = (datetime.now(UTC) - backlog.oldest).total_seconds() if backlog.oldest else 0.0
+            age.add_metric([backlog.destination], max(waited_s, 0.0))
+        yield from (messages, age)

@@ -8,6 +8,9 @@ their time. The rules:
 2. Every message gets an answer, also the one that broke on its way or made our own code fail; only then may a
    connection be closed.
 3. Idle connections stay open (HL7 senders connect once and keep the connection for weeks); half a frame does not.
+   Only where there is no room for another does the oldest one go that has never said anything.
+4. In release 2 every block is confirmed before it is answered; what could not be stored is not answered at all,
+   because its sender will send it again.
 
 Logs are written by the injected `observe`; it gets names, counts and addresses, never content.
 """
@@ -17,17 +20,21 @@ import contextlib
 import itertools
 import socket
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from gateway.domain.refusal import Refusal, RefusalKind
 from gateway.wire.ack import acknowledge
-from gateway.wire.mllp import FRAME_BYTES_MAX, Broken, Event, Frame, Framer, Junk, wrap
+from gateway.wire.mllp import FRAME_BYTES_MAX, Broken, Commit, Event, Frame, Framer, Junk, commit, wrap
+
+Release: TypeAlias = Literal[1, 2]
+"""Of MLLP."""
 
 _CHUNK_BYTES = 64 * 1024  # a whole common message in one read; the stream's buffer holds twice that at most
+_KEEP_ALIVE_S, _KEEP_ALIVE_EVERY_S, _KEEP_ALIVE_PROBES = 60, 15, 4  # a dead peer is found within two minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +75,22 @@ class Observe(Protocol):
     def __call__(self, event: str, /, **fields: Any) -> None: ...
 
 
-Receive = Callable[[bytes, Peer], Awaitable[bytes | None]]
-"""A frame's data -> the answer, unframed, when everything is on disk; None where none is due."""
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a frame came to: the answers in their order, unframed, and whether what it held is on disk.
 
-Reject = Callable[[bytes, Refusal, Peer], Awaitable[bytes | None]]
-"""What is no frame, or could not be worked on, and why -> the answer, archived likewise."""
+    Most frames have one answer; a message that wants none has none, several messages in one frame may have several.
+    """
+
+    answers: Sequence[bytes] = field(default=(), repr=False)
+    stored: bool = True
+
+
+Receive = Callable[[bytes, Peer], Awaitable[Reply]]
+"""A frame's data -> the reply, when everything is on disk."""
+
+Reject = Callable[[bytes, Refusal, Peer], Awaitable[bytes]]
+"""What is no frame, or could not be worked on, and why -> the answer, archived likewise; b"" for none."""
 
 
 def _observe_nothing(event: str, /, **fields: Any) -> None:
@@ -88,6 +106,10 @@ class _Connection:
         self.task = task
         self.busy = False
         """Whether a message is between having been read and having been answered."""
+        self.silent = True
+        """Whether nothing has come by it yet."""
+        self.ended = ""
+        """Why we end it, where it is not the peer who does."""
 
 
 class MLLPListener:
@@ -107,6 +129,7 @@ class MLLPListener:
         reject: Reject,
         limits: MLLPLimits | None = None,
         observe: Observe = _observe_nothing,
+        release: Release = 1,
     ) -> None:
         self.name = name
         self.host = host
@@ -116,8 +139,9 @@ class MLLPListener:
         self._reject = reject
         self._limits = limits or MLLPLimits()
         self._observe = observe
+        self._release = release
         self._server: asyncio.Server | None = None
-        self._connections: set[_Connection] = set()
+        self._connections: dict[_Connection, None] = {}  # in the order they came
         self._per_host: Counter[str] = Counter()
         self._numbers = itertools.count(1)
         self._stopping = False
@@ -160,7 +184,7 @@ class MLLPListener:
             writer.close()
             return
         connection = _Connection(peer, writer, task)
-        self._connections.add(connection)
+        self._connections[connection] = None
         self._per_host[peer.host] += 1
         self._note("mllp_connection_opened", peer)
         reason = "closed by peer"
@@ -171,26 +195,47 @@ class MLLPListener:
             reason = type(error).__name__
             writer.transport.abort()
         except asyncio.CancelledError:
-            # Only `stop` cancels; the task ends here on purpose, after closing what it holds.
-            reason = "listener stopped"
+            # Only we cancel; the task ends here on purpose, after closing what it holds.
+            reason = connection.ended or "listener stopped"
         finally:
-            self._connections.discard(connection)
-            self._per_host[peer.host] -= 1
-            if not self._per_host[peer.host]:
-                del self._per_host[peer.host]
+            self._forget(connection)
             writer.close()
             self._note("mllp_connection_closed", peer, reason=reason)
 
     def _admitted(self, peer: Peer) -> bool:
         if self._stopping:
             return False
-        if len(self._connections) >= self._limits.connections_max:
-            self._note("mllp_connection_refused", peer, limit="connections_max")
-            return False
-        if self._per_host[peer.host] >= self._limits.connections_per_peer_max:
+        limits = self._limits
+        crowded = self._per_host[peer.host] >= limits.connections_per_peer_max
+        if crowded and not self._make_room(peer.host):
             self._note("mllp_connection_refused", peer, limit="connections_per_peer_max")
             return False
+        if len(self._connections) >= limits.connections_max and not self._make_room():
+            self._note("mllp_connection_refused", peer, limit="connections_max")
+            return False
         return True
+
+    def _make_room(self, host: str = "") -> bool:
+        """End the oldest connection (of this host, where one is named) that has never said anything, if there is one.
+
+        So idle connections, however many, lock nobody out, and no message is lost.
+        """
+        for connection in self._connections:
+            if connection.silent and host in ("", connection.peer.host):
+                connection.ended = "made room for another"
+                connection.task.cancel()
+                self._forget(connection)
+                return True
+        return False
+
+    def _forget(self, connection: _Connection) -> None:
+        if connection not in self._connections:
+            return
+        del self._connections[connection]
+        host = connection.peer.host
+        self._per_host[host] -= 1
+        if not self._per_host[host]:
+            del self._per_host[host]
 
     async def _converse(self, connection: _Connection, reader: asyncio.StreamReader) -> str:
         """Read and answer until either side ends it; says why it ended."""
@@ -206,6 +251,8 @@ class MLLPListener:
                 async with asyncio.timeout(limit):
                     data = await reader.read(_CHUNK_BYTES)
             events = framer.feed(data) if data else framer.close()
+            if events or framer.unfinished:
+                connection.silent = False
             if not await self._answer_all(connection, events):
                 break
             if data is None:
@@ -224,9 +271,9 @@ class MLLPListener:
         connection.busy = bool(events)
         try:
             for event in events:
-                answer = await self._answer(event, connection.peer)
-                if answer is not None:
-                    connection.writer.write(wrap(answer))
+                blocks = await self._answer(event, connection.peer)
+                if blocks:
+                    connection.writer.write(blocks)
                     async with asyncio.timeout(self._limits.answer_timeout_s):
                         await connection.writer.drain()
                 if self._stopping:
@@ -235,20 +282,22 @@ class MLLPListener:
         finally:
             connection.busy = False
 
-    async def _answer(self, event: Event, peer: Peer) -> bytes | None:
+    async def _answer(self, event: Event, peer: Peer) -> bytes:
+        """The blocks to send, b"" for none."""
         match event:
             case Frame(data):
                 try:
-                    return await self._receive(data, peer)
+                    return self._blocks(await self._receive(data, peer))
                 except Exception as error:  # whatever it is, the sender waits for an answer
                     self._note("mllp_receive_failed", peer, error=type(error).__name__)
-                    return await self._refuse(
-                        data,
-                        Refusal(
-                            RefusalKind.TRANSIENT, "", "the message could not be worked on now", "send it again later"
-                        ),
-                        peer,
+                    refusal = Refusal(
+                        RefusalKind.TRANSIENT, "", "the message could not be worked on now", "send it again later"
                     )
+                    return await self._refuse(data, refusal, peer)
+            case Commit(stored):
+                if not stored:  # whoever missed our answer sends its message again, and gets it again
+                    self._note("mllp_answer_not_stored", peer)
+                return b""
             case Broken(data, reason, size):
                 self._note("mllp_frame_broken", peer, reason=str(reason), bytes=size)
                 return await self._refuse(data, event.refusal, peer)
@@ -257,52 +306,89 @@ class MLLPListener:
                 await self._refuse(
                     data, Refusal(RefusalKind.UNREADABLE, "", f"{reason} ({size})", "send 0B before each message"), peer
                 )
-                return None
+                return b""
 
-    async def _refuse(self, raw: bytes, refusal: Refusal, peer: Peer) -> bytes | None:
-        """The caller's answer; ours, where even that fails."""
+    def _blocks(self, reply: Reply) -> bytes:
+        answers = b"".join(wrap(answer) for answer in reply.answers)
+        if self._release == 1:
+            return answers
+        return commit(True) + answers if reply.stored else commit(False)
+
+    async def _refuse(self, raw: bytes, refusal: Refusal, peer: Peer) -> bytes:
+        """The caller's answer; ours, where even that fails. What was refused so is not stored as its sender sent it."""
         try:
-            return await self._reject(raw, refusal, peer)
+            answer = await self._reject(raw, refusal, peer)
         except Exception as error:  # such as a full disk: the archive cannot have it, the sender shall know
             self._note("mllp_reject_failed", peer, error=type(error).__name__)
-            return acknowledge(None, [refusal], now=datetime.now(UTC), raw=raw)
+            answer = acknowledge(None, [refusal], now=datetime.now(UTC), raw=raw)
+        return self._blocks(Reply([answer] if answer else [], stored=False))
 
     def _note(self, event: str, peer: Peer, **fields: Any) -> None:
         self._observe(event, listener=peer.listener, peer=str(peer), connection=peer.connection, **fields)
 
 
 def _keep_alive(writer: asyncio.StreamWriter) -> None:
-    """Let TCP find out about peers that went away without a word; idle connections have no other end."""
+    """Let TCP find out about peers that went away without a word; idle connections have no other end.
+
+    Left to itself, TCP asks after two hours.
+    """
     connected = writer.get_extra_info("socket")
-    if connected is not None:
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if connected is None:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _KEEP_ALIVE_S), ("TCP_KEEPINTVL", _KEEP_ALIVE_EVERY_S), ("TCP_KEEPCNT", _KEEP_ALIVE_PROBES)
+    ):  # fmt: skip
+        option = getattr(socket, name, None)  # not every system lets a program say
+        if option is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class NotStoredError(ConnectionError):
+    """The receiver said by a commit block that it could not store the message (release 2)."""
+
+
+def _any(answer: bytes) -> bool:
+    return True
 
 
 class MLLPClient:
     """A sender for one connection: `async with MLLPClient(host, port) as client: answer = await client.send(data)`.
 
-    It waits for each answer before the next message (MLLP release 1). After a timeout the connection is closed,
-    because a late answer would be taken for the next message's.
+    It waits for each answer before the next message. After a timeout the connection is closed, because a late answer
+    would be taken for the next message's.
     """
 
-    def __init__(self, host: str, port: int, timeout_s: float = 30.0) -> None:
+    def __init__(self, host: str, port: int, timeout_s: float = 30.0, release: Release = 1) -> None:
         self._host = host
         self._port = port
         self._timeout_s = timeout_s
+        self._release = release
         self._framer = Framer()
-        self._answers: deque[bytes] = deque()
+        self._events: deque[Event] = deque()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether a message can be sent, as far as is known."""
+        return self._streams is not None and not self._streams[0].at_eof() and not self._streams[1].is_closing()
+
     async def __aenter__(self) -> Self:
-        """Connect. Raises OSError, TimeoutError."""
-        async with asyncio.timeout(self._timeout_s):
-            self._streams = await asyncio.open_connection(self._host, self._port)
+        await self.connect()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def connect(self) -> None:
+        """Open the connection anew. Raises OSError, TimeoutError."""
+        await self.close()
+        async with asyncio.timeout(self._timeout_s):
+            self._streams = await asyncio.open_connection(self._host, self._port)
+        self._framer = Framer()
+        _keep_alive(self._streams[1])
 
     async def close(self) -> None:
         """End the connection; nothing happens where it has ended."""
@@ -313,25 +399,46 @@ class MLLPClient:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def send(self, data: bytes) -> bytes:
-        """The answer to `data`, both unframed. Raises TimeoutError, or ConnectionError where the peer has closed."""
+    async def send(self, data: bytes, is_answer: Callable[[bytes], bool] = _any) -> bytes:
+        """The answer to `data`, both unframed; frames that are not its answer are passed over.
+
+        Raises TimeoutError, ConnectionError where the peer has closed or answers without frames, and NotStoredError.
+        """
         if self._streams is None:
             raise ConnectionError("the connection is closed")
         reader, writer = self._streams
+        self._events.clear()  # what came before the message is no answer to it
         try:
             async with asyncio.timeout(self._timeout_s):
                 writer.write(wrap(data))
                 await writer.drain()
-                while not self._answers:
-                    received = await reader.read(_CHUNK_BYTES)
-                    if not received:
-                        raise ConnectionResetError("the peer closed the connection before it answered")
-                    events = self._framer.feed(received)
-                    self._answers.extend(event.data for event in events if isinstance(event, Frame))
-        except (OSError, TimeoutError, asyncio.CancelledError):
+                return await self._answer(reader, writer, is_answer)
+        except TimeoutError as error:
+            unframed = [event for event in self._framer.close() if isinstance(event, Broken)]
+            await self.close()
+            if unframed:
+                raise ConnectionError("the answer came without its start or end block") from error
+            raise
+        except (OSError, asyncio.CancelledError):
             await self.close()
             raise
-        return self._answers.popleft()
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_answer: Callable[[bytes], bool]
+    ) -> bytes:
+        while True:
+            while self._events:
+                match self._events.popleft():
+                    case Frame(answer) if is_answer(answer):
+                        if self._release == 2:
+                            writer.write(commit(True))
+                        return answer
+                    case Commit(False):
+                        raise NotStoredError("the receiver could not store the message")
+            received = await reader.read(_CHUNK_BYTES)
+            if not received:
+                raise ConnectionResetError("the peer closed the connection before it answered")
+            self._events.extend(self._framer.feed(received))
 
 
 async def send(host: str, port: int, *messages: bytes, timeout_s: float = 30.0) -> list[bytes]:

@@ -87,7 +87,8 @@ patient_identifiers = Table(
     _text("issuer"),
     _of("patient_id", "patients.id"),
     Column("position", Integer, nullable=False),  # 0 is the primary identifier
-    Column("retired", Integer, nullable=False),  # 1: a merge brought it; it finds the patient and is said to nobody
+    Column("retired", Integer, nullable=False),  # 1: it finds the patient and is said to nobody any more
+    Column("merged_from", _Number),  # the record that bore a retired one; NULL where an earlier release retired it
     PrimaryKeyConstraint("value", "issuer"),
     Index("patient_identifiers_by_patient", "patient_id", "position"),
     sqlite_with_rowid=False,
@@ -136,6 +137,7 @@ orders = Table(
     _stamps(),
     Column("by_hand", Integer, nullable=False, server_default=text("0")),  # 1: typed while the RIS was down
     Index("orders_by_patient", "patient_id"),
+    Index("orders_by_hand", "patient_id", sqlite_where=text("by_hand = 1"), postgresql_where=text("by_hand = 1")),
     Index("orders_by_visit", "visit_id", sqlite_where=text("visit_id IS NOT NULL"),
           postgresql_where=text("visit_id IS NOT NULL")),
     Index("orders_by_placer", "placer", "placer_issuer", unique=True, sqlite_where=text("placer IS NOT NULL"),
@@ -167,7 +169,7 @@ requested_procedures = Table(
 )  # fmt: skip
 
 # `order_id`, `patient_id` and `site` repeat what the procedure's order says, so that an item is one join and a change
-# of a patient finds its steps in one look; only `save_order` and `merge_patient` move them. `listed` repeats whether
+# of a patient finds its steps in one look; only `save_order` and `hand_over` move them. `listed` repeats whether
 # the status is one of LISTED. Numbers are never used again (AUTOINCREMENT): (id, revision) names an item's content for
 # ever (design D2).
 steps = Table(
@@ -250,9 +252,10 @@ mapping_versions = Table(
     _text("first_used_at"),
 )
 
-# The archive: input, outcome and answer of everything received. `search_keys` are the business keys as JSON pairs;
-# `message_keys` is the index of them. `replay_of` has no foreign key: what was replayed may be pruned before its
-# replay.
+# The archive: input, outcome and answer of everything received and sent. `search_keys` are the business keys as JSON
+# pairs; `message_keys` is the index of them. `replay_of` has no foreign key: what was replayed may be pruned before its
+# replay. Numbers rise with time, so a time is found by halving and no index of times is kept. The columns of
+# `messages_by_kind` have a few values each: whatever is asked of them is some dozens of ranges, each in order.
 messages = Table(
     "messages",
     metadata,
@@ -273,16 +276,18 @@ messages = Table(
     Column("replay_of", _Number),
     Column("direction", Text, nullable=False, server_default=text("'in'")),  # in, or out for what we sent
     Column("made_at", Text, nullable=False, server_default=text("''")),  # what its sender said (MSH-7), in UTC
-    Index("messages_by_control_id", "listener", "sender", "control_id"),
+    Index("messages_by_control_id", "control_id", "listener", "sender"),
+    Index("messages_by_kind", "listener", "direction", "message_type", "disposition"),
     Index("messages_held", "id", sqlite_where=text("disposition = 'held'"),
           postgresql_where=text("disposition = 'held'")),
 )  # fmt: skip
 
+# No foreign key to the message: to delete a message it would be looked for by a number that nothing is indexed by.
 message_keys = Table(
     "message_keys",
     metadata,
     _text("value"),
-    _of("message_id", "messages.id"),
+    Column("message_id", _Number, nullable=False),
     _text("kind"),
     PrimaryKeyConstraint("value", "message_id", "kind"),
     sqlite_with_rowid=False,
@@ -344,22 +349,26 @@ performed_requests = Table(
     Index("performed_requests_by_instance", "sop_instance_uid"),
 )
 
-# What is to be told to others, in order per destination and patient (design D8). Written in the transaction that
-# causes it. In this release nothing is forwarded, so nothing writes it yet; it is here because the order in which
-# things happened cannot be made up later.
+# What is to be told to others, in order per destination and patient (design D8). Written in the transaction that causes
+# it; a message that was sent leaves. No foreign key to the message: the archive leaves messages that wait alone.
 outbox = Table(
     "outbox",
     metadata,
     _id(),
+    Column("message_id", _Number, nullable=False),
     _text("destination"),
     _of("patient_id", "patients.id", nullable=True),
-    _text("created_at"),
+    _text("control_id"),
     Column("payload", LargeBinary, nullable=False),
+    _text("created_at"),
+    _text("due_at"),
     _text("state"),
     Column("attempts", Integer, nullable=False),
-    _text("due_at"),
+    Column("errors", Integer, nullable=False),
     _text("reason"),
-    Index("outbox_in_order", "destination", "patient_id", "id"),
+    Index("outbox_in_order", "destination", "state", "id"),
+    Index("outbox_by_patient", "destination", "state", "patient_id", "id"),
+    sqlite_autoincrement=True,  # who wrote a number down finds that message or none
 )
 
 # Worklist queries as they were asked and answered, the newest of each caller (`StoreUnit.add_queries`). Written after

@@ -21,6 +21,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    or_,
     select,
     union,
     update,
@@ -29,6 +30,7 @@ from sqlalchemy import (
 from gateway.domain.worklist import TRANSITIONS, SPSStatus, StepEvent
 from gateway.edges.database import Prepared
 from gateway.edges.schema import (
+    identity_log,
     message_keys,
     messages,
     meta,
@@ -92,13 +94,39 @@ PATIENTS_MERGE_FURTHER = Prepared(
     _set(patients, "merged_into").where(patients.c.merged_into == _given("key_merged_into"))
 )
 IDENTIFIERS_OF_PATIENT = Prepared(
-    select(patient_identifiers.c.value, patient_identifiers.c.issuer, patient_identifiers.c.retired)
+    select(
+        patient_identifiers.c.value,
+        patient_identifiers.c.issuer,
+        patient_identifiers.c.retired,
+        patient_identifiers.c.merged_from,
+    )
     .where(patient_identifiers.c.patient_id == _given("patient_id"))
     .order_by(patient_identifiers.c.position)
 )
 IDENTIFIER_INSERT = _insert(patient_identifiers)
 IDENTIFIERS_DELETE = Prepared(
     delete(patient_identifiers).where(patient_identifiers.c.patient_id == _given("patient_id"))
+)
+PATIENT_RETIRED_FROM = Prepared(
+    select(patients.c.id, patients.c.merged_into, patients.c.attributes, patients.c.stamps)
+    .join_from(patient_identifiers, patients, patients.c.id == patient_identifiers.c.merged_from)
+    .where(patient_identifiers.c.value == _given("value"), patient_identifiers.c.issuer == _given("issuer"))
+)
+PATIENT_IDS_OF_VALUE = Prepared(
+    select(patient_identifiers.c.patient_id)
+    .where(patient_identifiers.c.value == _given("value"))
+    .order_by(patient_identifiers.c.issuer)
+)
+PATIENT_IDS_OF_NAME = Prepared(
+    select(patient_names.c.patient_id)
+    .where(patient_names.c.folded >= _given("name_from"), patient_names.c.folded <= _given("name_to"))
+    .order_by(patient_names.c.folded)
+    .limit(_given("limit"))
+)
+PATIENTS_MERGED_INTO = Prepared(
+    select(patients.c.id, patients.c.merged_into, patients.c.attributes, patients.c.stamps)
+    .where(patients.c.merged_into == _given("patient_id"))
+    .order_by(patients.c.id)
 )
 NAMES_OF_PATIENT = Prepared(select(patient_names.c.folded).where(patient_names.c.patient_id == _given("patient_id")))
 NAME_INSERT = _insert(patient_names)
@@ -147,16 +175,25 @@ _ORDER = select(
 ORDER = Prepared(_ORDER.where(orders.c.id == _given("id")))
 ORDER_BY_PLACER = Prepared(_ORDER.where(orders.c.placer == _given("value"), orders.c.placer_issuer == _given("issuer")))
 ORDER_BY_FILLER = Prepared(_ORDER.where(orders.c.filler == _given("value"), orders.c.filler_issuer == _given("issuer")))
+ORDERS_BY_HAND = Prepared(
+    _ORDER.where(orders.c.patient_id == _given("patient_id"), orders.c.by_hand == literal_column("1"))
+)
+ORDER_IDS_OF_PATIENT = Prepared(
+    select(steps.c.order_id)
+    .where(steps.c.patient_id == _given("patient_id"), steps.c.status == _given("status"))
+    .order_by(steps.c.order_id)
+)
 ORDER_ID_OF_STUDY = Prepared(
     select(requested_procedures.c.order_id).where(requested_procedures.c.study_instance_uid == _given("uid"))
 )
-ORDER_IDS_BY_ACCESSION = Prepared(
+_ORDER_IDS_BY_ACCESSION = (
     select(requested_procedures.c.order_id)
-    .where(
-        requested_procedures.c.accession == _given("value"),
-        requested_procedures.c.accession_issuer == _given("issuer"),
-    )
+    .where(requested_procedures.c.accession == _given("value"))
     .order_by(requested_procedures.c.id)
+)
+ORDER_IDS_BY_ACCESSION_OF_ANY = Prepared(_ORDER_IDS_BY_ACCESSION)
+ORDER_IDS_BY_ACCESSION = Prepared(
+    _ORDER_IDS_BY_ACCESSION.where(requested_procedures.c.accession_issuer == _given("issuer"))
 )
 
 
@@ -208,11 +245,6 @@ ORDER_UPDATE = Prepared(
     ).where(orders.c.id == _given("key_id"))
 )  # fmt: skip
 ORDER_SET_STAMPS = Prepared(_set(orders, "stamps").where(orders.c.id == _given("key_id")))
-ORDERS_MOVE_TO_PATIENT = Prepared(_set(orders, "patient_id").where(orders.c.patient_id == _given("key_patient_id")))
-VISITS_MOVE_TO_PATIENT = Prepared(_set(visits, "patient_id").where(visits.c.patient_id == _given("key_patient_id")))
-PERFORMED_STEPS_MOVE_TO_PATIENT = Prepared(
-    _set(performed_steps, "patient_id").where(performed_steps.c.patient_id == _given("key_patient_id"))
-)
 PROCEDURE_INSERT = _insert(requested_procedures, returning=True)
 PROCEDURE_UPDATE = Prepared(
     _set(
@@ -248,14 +280,13 @@ STEPS_REVISE_OF_ORDER = Prepared(
 STEPS_REVISE_OF_PROCEDURE = Prepared(
     _set(steps, **_NEXT_REVISION).where(steps.c.procedure_id == _given("key_procedure_id"))
 )
-STEPS_REVISE_OF_PATIENT = Prepared(
-    _set(steps, "patient_id", **_NEXT_REVISION).where(steps.c.patient_id == _given("key_patient_id"))
-)
+STEPS_REVISE_OF_PATIENT = Prepared(_set(steps, **_NEXT_REVISION).where(steps.c.patient_id == _given("key_patient_id")))
 STEPS_REVISE_OF_VISIT = Prepared(
     _set(steps, **_NEXT_REVISION).where(
         _of_order(select(orders.c.id).where(orders.c.visit_id == _given("key_visit_id")))
     )
 )
+STEPS_HAND_OVER = Prepared(_set(steps, "patient_id", **_NEXT_REVISION).where(_of_order(_given("key_order_id"))))
 STATION_INSERT = _insert(step_stations)
 STATIONS_DELETE = Prepared(delete(step_stations).where(step_stations.c.step_id == _given("step_id")))
 STATIONS_SET_LISTED = Prepared(_set(step_stations, "listed").where(step_stations.c.step_id == _given("key_step_id")))
@@ -361,7 +392,7 @@ def padded(values: Sequence[T]) -> list[T]:
     return [*values, *[values[-1]] * (length - len(values))]
 
 
-def _in(column: ColumnElement[T], name: str, length: int) -> ColumnElement[bool]:
+def one_of(column: ColumnElement[T], name: str, length: int) -> ColumnElement[bool]:
     """Whether the column is one of `name_0`, `name_1`, ...; a single one is an equation, which keeps index order."""
     if length == 1:
         return column == _given(f"{name}_0")
@@ -388,7 +419,7 @@ def items(length: int) -> Prepared:
             .join(patients, patients.c.id == steps.c.patient_id)
             .outerjoin(visits, visits.c.id == orders.c.visit_id)
         )
-        .where(_in(steps.c.id, "id", length))
+        .where(one_of(steps.c.id, "id", length))
     )
 
 
@@ -450,7 +481,7 @@ def candidates(shape: Shape) -> Prepared:
         tables = tables.join(requested_procedures, requested_procedures.c.id == steps.c.procedure_id)
     if Bound.STUDY in shape.bounds:
         uid = column_for(Bound.STUDY, requested_procedures.c.study_instance_uid)
-        terms.append(_in(uid, "study", shape.studies))
+        terms.append(one_of(uid, "study", shape.studies))
     if Bound.ACCESSION in shape.bounds:
         terms.append(column_for(Bound.ACCESSION, requested_procedures.c.accession) == _given("accession_number"))
     if Bound.PROCEDURE in shape.bounds:
@@ -468,7 +499,7 @@ def candidates(shape: Shape) -> Prepared:
         terms += [folded >= _given("name_from"), folded < _given("name_to")]
     if Bound.STATION in shape.bounds:
         tables = tables.join(step_stations, step_stations.c.step_id == steps.c.id)
-        terms.append(_in(column_for(Bound.STATION, step_stations.c.ae_title), "station", shape.stations))
+        terms.append(one_of(column_for(Bound.STATION, step_stations.c.ae_title), "station", shape.stations))
 
     timed: Table = step_stations if driver is Bound.STATION else steps  # whose copy of listed and start is used
     indexed = driver in (Bound.STATION, Bound.START)
@@ -483,9 +514,9 @@ def candidates(shape: Shape) -> Prepared:
     if shape.modality:
         terms.append(_unindexed(steps.c.modality) == _given("modality"))
     if shape.sites:
-        terms.append(_in(_unindexed(steps.c.site), "site", shape.sites))
+        terms.append(one_of(_unindexed(steps.c.site), "site", shape.sites))
     if shape.statuses:
-        terms.append(_in(steps.c.status, "status", len(SPSStatus)))
+        terms.append(one_of(steps.c.status, "status", len(SPSStatus)))
     step_id = step_stations.c.step_id if driver is Bound.STATION else steps.c.id
     return Prepared(
         select(steps.c.id, steps.c.revision)
@@ -593,37 +624,6 @@ HELD_MESSAGES = Prepared(
     .limit(_given("limit"))
 )
 
-
-@lru_cache(maxsize=16)  # four filters, each there or not
-def list_messages(listener: bool, disposition: bool, key: bool, since: bool) -> Prepared:
-    """The newest messages; filters bind listener, disposition, key, since, and `limit` always."""
-    keyed = select(message_keys.c.message_id).where(message_keys.c.value == _given("key"))
-    filters: Sequence[tuple[bool, ColumnElement[bool]]] = (
-        (listener, messages.c.listener == _given("listener")),
-        (disposition, messages.c.disposition == _given("disposition")),
-        (key, messages.c.id.in_(keyed)),
-        (since, messages.c.received_at >= _given("since")),
-    )
-    return Prepared(
-        _MESSAGE.where(*(term for there, term in filters if there))
-        .order_by(messages.c.id.desc())  # in the order they came
-        .limit(_given("limit"))
-    )
-
-
-@lru_cache(maxsize=len(LIST_LENGTHS))
-def troubled_messages(length: int) -> Prepared:
-    """The newest `limit` messages after number `after` whose disposition is one of disposition_0, ..."""
-    return Prepared(
-        _MESSAGE.where(messages.c.id > _given("after"), _in(messages.c.disposition, "disposition", length))
-        .order_by(messages.c.id.desc())
-        .limit(_given("limit"))
-    )
-
-
-NEWEST_MESSAGES = Prepared(select(messages.c.listener, func.max(messages.c.id)).group_by(messages.c.listener))
-NEWEST_MESSAGE = Prepared(select(func.max(messages.c.id)))
-
 # -- queries ---------------------------------------------------------------------------------------------------------
 
 _QUERY = select(
@@ -682,6 +682,74 @@ _oldest = select(queries.c.id, queries.c.at).order_by(queries.c.id).limit(_given
 QUERIES_DELETE_BEFORE = Prepared(
     delete(queries).where(queries.c.id.in_(select(_oldest.c.id).where(_oldest.c.at < _given("before"))))
 )
+
+# -- identities ------------------------------------------------------------------------------------------------------
+
+ORDERS_OF_PATIENT = Prepared(
+    select(orders.c.id).where(orders.c.patient_id == _given("patient_id")).order_by(orders.c.id)
+)
+ORDERS_OF_VISIT = Prepared(select(orders.c.id).where(orders.c.visit_id == _given("visit_id")).order_by(orders.c.id))
+VISITS_OF_PATIENT = Prepared(
+    select(visits.c.id).where(visits.c.patient_id == _given("patient_id")).order_by(visits.c.id)
+)
+PERFORMED_OF_PATIENT = Prepared(
+    select(performed_steps.c.sop_instance_uid)
+    .where(performed_steps.c.patient_id == _given("patient_id"))
+    .order_by(performed_steps.c.sop_instance_uid)
+)
+PERFORMED_OF_ORDER = Prepared(
+    select(performed_step_links.c.sop_instance_uid)
+    .where(performed_step_links.c.step_id.in_(select(steps.c.id).where(_of_order(_given("order_id")))))
+    .order_by(performed_step_links.c.sop_instance_uid)
+)
+
+
+def _hand_over(table: Table, key: str, bound: str) -> Prepared:
+    """This row belongs to another patient, if it is that patient's now."""
+    return Prepared(
+        _set(table, "patient_id").where(
+            table.c[key] == _given(bound), table.c.patient_id == _given("key_patient_id")
+        )
+    )  # fmt: skip
+
+
+ORDER_HAND_OVER = _hand_over(orders, "id", "key_id")
+VISIT_HAND_OVER = _hand_over(visits, "id", "key_id")
+PERFORMED_STEP_HAND_OVER = _hand_over(performed_steps, "sop_instance_uid", "key_uid")
+
+_IDENTITY_CHANGE = select(
+    identity_log.c.id,
+    identity_log.c.at,
+    identity_log.c.kind,
+    identity_log.c.cause,
+    identity_log.c.patient_id,
+    identity_log.c.other_id,
+    identity_log.c.details,
+    identity_log.c.undone_at,
+)
+IDENTITY_CHANGE = Prepared(_IDENTITY_CHANGE.where(identity_log.c.id == _given("id")))
+IDENTITY_CHANGES = Prepared(
+    _IDENTITY_CHANGE.where(identity_log.c.at >= _given("since"))
+    .order_by(identity_log.c.id.desc())
+    .limit(_given("limit"))
+)
+IDENTITY_CHANGES_OF_PATIENT = Prepared(
+    _IDENTITY_CHANGE.where(
+        or_(identity_log.c.patient_id == _given("patient_id"), identity_log.c.other_id == _given("patient_id")),
+        identity_log.c.at >= _given("since"),
+    )
+    .order_by(identity_log.c.id.desc())
+    .limit(_given("limit"))
+)
+LINKED_PATIENTS = Prepared(
+    select(identity_log.c.patient_id, identity_log.c.other_id).where(
+        or_(identity_log.c.patient_id == _given("patient_id"), identity_log.c.other_id == _given("patient_id")),
+        identity_log.c.kind == literal_column("'link'"),
+        identity_log.c.undone_at == literal_column("''"),
+    )
+)
+IDENTITY_CHANGE_INSERT = _insert(identity_log, returning=True)
+IDENTITY_CHANGE_UNDO = Prepared(_set(identity_log, "undone_at").where(identity_log.c.id == _given("key_id")))
 
 # -- counts ----------------------------------------------------------------------------------------------------------
 

@@ -72,6 +72,8 @@ class _Job:
 
     use_case: Callable[[StoreUnit], Any]
     future: "Future[Any]"
+    rehearsed: bool = False
+    """Whether what it does is undone at its end."""
 
 
 class Store:
@@ -140,6 +142,16 @@ class Store:
         The Future raises what the use case raised, after undoing what it did; StoreUnavailable where nothing could
         be written, also when too many jobs wait. Awaiting is `asyncio.wrap_future(store.write(...))`.
         """
+        return self._offer(use_case, rehearsed=False)
+
+    def rehearse(self, use_case: Callable[[StoreUnit], T]) -> "Future[T]":
+        """Run `use_case` as `write` would and undo all it did: its result says what would come of it.
+
+        Other changes wait meanwhile, as for any job.
+        """
+        return self._offer(use_case, rehearsed=True)
+
+    def _offer(self, use_case: Callable[[StoreUnit], T], *, rehearsed: bool) -> "Future[T]":
         future: Future[T] = Future()
         with self._gate:
             problem = (
@@ -150,7 +162,7 @@ class Store:
                 else ""
             )
             if not problem:
-                self._jobs.put(_Job(use_case, future))
+                self._jobs.put(_Job(use_case, future, rehearsed))
         if problem:
             self.counts.unavailable += 1
             future.set_exception(StoreUnavailable(problem))
@@ -204,7 +216,10 @@ class Store:
             for job in batch:
                 connection.control("SAVEPOINT job")  # where this, or its end, fails, nothing of the batch is certain
                 try:
-                    done.append((job, self._run(connection, job)))
+                    result = self._run(connection, job)
+                    if job.rehearsed:
+                        connection.control("ROLLBACK TO job")
+                    done.append((job, result))
                 except BaseException as error:  # a job's failure is its own; the writer goes on
                     failed.append((job, error))
                     if not connection.in_transaction:  # the database itself took everything back

@@ -6,45 +6,37 @@ the same ways inside its transaction.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from gateway.domain.attributes import SPS_SEQUENCE, TAG, Attributes, element
 from gateway.domain.facts import stamps_of
 from gateway.domain.identifiers import Identifier
 from gateway.domain.matching import Narrowing
 from gateway.domain.order import Order, Procedure, Step
-from gateway.domain.patient import Patient, Visit
 from gateway.domain.performed import MPPSState, PerformedStep
 from gateway.domain.worklist import LISTED, SPSStatus, WorklistItem
 from gateway.edges import statements
+from gateway.edges.archive_reader import ArchiveReader
 from gateway.edges.database import Queries, Row, StoreError
 from gateway.edges.statements import LIST_LENGTHS, Bound, Shape, padded
+from gateway.edges.store_identities import IdentityReader
+from gateway.edges.store_outbox import OutboxReader
+from gateway.edges.stored_values import bare, minted_of, storable
 from gateway.workflow.ports import (
     HistoryEntry,
     ItemKey,
-    MessageRecord,
     QueryRecord,
     StepRef,
-    StoredMessage,
     StoredQuery,
 )
 
-EARLIER_MESSAGES_MAX = 20
-"""Messages with the same sender and control ID that a repeat is compared with. Senders that restart their counters
-meet a handful; one that always says the same ID must not make each of its messages dearer than the last."""
-
 ITEMS_CHUNK = LIST_LENGTHS[-1]
 """Items fetched by one statement."""
-
-TROUBLED_AMONG = 20_000
-"""Of how many of the newest messages those are looked for that changed nothing: some days of a hospital's feeds."""
-
-_TROUBLED = ("refused", "unreadable", "held", "ignored")
 
 FOUND_MAX, FOUND_REFS_MAX = 1_024, 1_024
 """Lists of ids and revisions kept until anything is committed, and the longest that is: 100 MB if all were as long."""
@@ -75,54 +67,11 @@ class Counts:
     quarantined_performed_steps: int
 
 
-def json_text(value: Attributes | Sequence[tuple[str, str]] | Sequence[str]) -> str:
-    """The one text of a value: equal attribute sets have equal texts, so a change can be seen without reading it."""
-    if isinstance(value, dict):
-        value = dict(sorted(value.items()))
-    try:
-        return to_json(value).decode()
-    except ValueError:  # its text quotes the value
-        raise StoreError("a text has characters that cannot be encoded") from None
-
-
-_MINTED_BY_RANK = ("StudyInstanceUID", "AccessionNumber", "RequestedProcedureID")
-
-
-def minted_flags(minted: frozenset[str]) -> int:
-    """Which keys of a procedure were minted, as bits in the order of `_MINTED_BY_RANK`."""
-    return sum(1 << rank for rank, keyword in enumerate(_MINTED_BY_RANK) if keyword in minted)
-
-
-def _minted(flags: int) -> frozenset[str]:
-    return frozenset(keyword for rank, keyword in enumerate(_MINTED_BY_RANK) if flags & 1 << rank)
-
-
-def bare(value: str) -> str:
-    """A key without its padding, which does not count (PS3.5 6.2): so it is indexed, and so it is looked for."""
-    return value.strip(" \0")
-
-
-def storable(peers_text: str) -> str:
-    """A text of a peer's choosing in characters that the database can hold."""
-    return peers_text if peers_text.isascii() else peers_text.encode("utf-8", "backslashreplace").decode()
-
-
-@lru_cache(maxsize=8)  # one job says the same time for each of its rows
-def utc_text(at: datetime) -> str:
-    """An event's time as stored: UTC, fixed width.
-
-    Raises ValueError for a time without a zone.
-    """
-    if at.tzinfo is None:
-        raise ValueError("an event's time needs a zone")
-    return at.astimezone(UTC).isoformat(timespec="microseconds")
-
-
 def _tell_nobody(step_id: int, reason: Exception) -> None:
     """For a reader whose bad items nobody wants to know."""
 
 
-class StoreReader:
+class StoreReader(ArchiveReader, IdentityReader, OutboxReader):
     """Reads through one connection, for one thread at a time, with no transaction open between calls.
 
     `left_out` is told the step and the reason of an item that cannot be read. Raises StoreUnavailable where the
@@ -230,49 +179,7 @@ class StoreReader:
         rows = (self._connection.row(statements.STEP_REF, step_id=step_id) for step_id in step_ids)
         return [_step_ref(row) for row in rows if row is not None]
 
-    # -- patients and visits
-
-    def patients(self, identifiers: Sequence[Identifier]) -> Sequence[Patient]:
-        """The distinct patients who bear any of these identifiers, merges followed to the survivor."""
-        found: dict[int, Patient] = {}
-        for identifier in identifiers:
-            row = self._connection.row(
-                statements.PATIENT_BY_IDENTIFIER, value=identifier.value, issuer=identifier.issuer
-            )
-            while row is not None and row[1] is not None:
-                row = self._connection.row(statements.PATIENT, id=row[1])
-            if row is not None and row[0] not in found:
-                found[row[0]] = self._patient(row)
-        return list(found.values())
-
-    def patient(self, patient_id: int) -> Patient | None:
-        """A patient by number, merges followed."""
-        row = self._connection.row(statements.PATIENT, id=patient_id)
-        while row is not None and row[1] is not None:
-            row = self._connection.row(statements.PATIENT, id=row[1])
-        return self._patient(row) if row else None
-
-    def _patient(self, row: Row) -> Patient:
-        rows = self._connection.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=row[0])
-        current, past = ([Identifier(*pair) for *pair, retired in rows if retired == wanted] for wanted in (0, 1))
-        return Patient(row[0], tuple(current), from_json(row[2]), tuple(past), stamps_of(row[3]))
-
-    def visit(self, patient_id: int, number: Identifier | None) -> Visit | None:
-        """The patient's visit of that number, or the unnumbered one; of several after a merge the last begun."""
-        value, issuer = (number.value, number.issuer) if number else ("", "")
-        row = self._connection.row(statements.VISIT, patient_id=patient_id, number=value, issuer=issuer)
-        return Visit(row[0], patient_id, number, from_json(row[1]), stamps_of(row[2])) if row else None
-
     # -- orders
-
-    def visit_by_id(self, visit_id: int) -> Visit | None:
-        """A visit by the store's number."""
-        row = self._connection.row(statements.VISIT_BY_ID, id=visit_id)
-        if row is None:
-            return None
-        patient_id, number, issuer, attributes, stamps = row
-        known = Identifier(number, issuer) if number else None
-        return Visit(visit_id, patient_id, known, from_json(attributes), stamps_of(stamps))
 
     def orders(self, placer: Identifier | None, filler: Identifier | None) -> Sequence[Order]:
         """The distinct orders that bear the placer or the filler number."""
@@ -290,12 +197,25 @@ class StoreReader:
         row = self._connection.row(statements.ORDER_ID_OF_STUDY, uid=bare(study_instance_uid))
         return self.order(row[0]) if row else None
 
-    def orders_by_accession(self, accession: Identifier) -> Sequence[Order]:
-        """The distinct orders with a requested procedure of this accession number and issuer."""
-        found = self._connection.rows(
-            statements.ORDER_IDS_BY_ACCESSION, value=bare(accession.value), issuer=accession.issuer
+    def orders_by_accession(self, accession: Identifier, any_issuer: bool = False) -> Sequence[Order]:
+        """The distinct orders with a requested procedure of this accession number, of this issuer or of any."""
+        value = bare(accession.value)
+        found = (
+            self._connection.rows(statements.ORDER_IDS_BY_ACCESSION_OF_ANY, value=value)
+            if any_issuer
+            else self._connection.rows(statements.ORDER_IDS_BY_ACCESSION, value=value, issuer=accession.issuer)
         )
         orders = (self.order(order_id) for order_id in dict.fromkeys(order_id for (order_id,) in found))
+        return [order for order in orders if order is not None]
+
+    def orders_by_hand(self, patient_id: int) -> Sequence[Order]:
+        """The patient's orders that a person typed and that no RIS took over yet."""
+        return [self._order(row) for row in self._connection.rows(statements.ORDERS_BY_HAND, patient_id=patient_id)]
+
+    def orders_of_patient(self, patient_id: int, status: SPSStatus) -> Sequence[Order]:
+        """The patient's orders that have a step of this status."""
+        rows = self._connection.rows(statements.ORDER_IDS_OF_PATIENT, patient_id=patient_id, status=str(status))
+        orders = (self.order(order_id) for order_id in dict.fromkeys(order_id for (order_id,) in rows))
         return [order for order in orders if order is not None]
 
     def order(self, order_id: int) -> Order | None:
@@ -326,7 +246,7 @@ class StoreReader:
         procedures = tuple(
             Procedure(
                 number, uid or "", rp_id, _identifier(accession, accession_issuer), from_json(held_attributes),
-                tuple(steps.get(number, ())), _minted(flags), stamps_of(since),
+                tuple(steps.get(number, ())), minted_of(flags), stamps_of(since),
             )
             for number, uid, rp_id, accession, accession_issuer, held_attributes, flags, since in self._connection.rows(
                 statements.PROCEDURES_OF_ORDER, order_id=order_id
@@ -379,69 +299,6 @@ class StoreReader:
             uid, MPPSState(state), from_json(attributes), calling_ae_title, patient_id,
             tuple(step_id for (step_id,) in links), bool(quarantined),
         )  # fmt: skip
-
-    # -- the archive
-
-    def earlier_messages(self, listener: str, sender: str, control_id: str) -> Sequence[StoredMessage]:
-        """Messages that may be the same one, newest first, at most EARLIER_MESSAGES_MAX."""
-        found = self._connection.rows(
-            statements.EARLIER_MESSAGES,
-            listener=listener, sender=sender, control_id=control_id, limit=EARLIER_MESSAGES_MAX,
-        )  # fmt: skip
-        return [self._message(row) for row in found]
-
-    def message(self, message_id: int) -> StoredMessage | None:
-        """An archived message by number."""
-        row = self._connection.row(statements.MESSAGE, id=message_id)
-        return self._message(row) if row else None
-
-    def list_messages(
-        self,
-        limit: int,
-        listener: str = "",
-        disposition: str = "",
-        key: str = "",
-        since: datetime | None = None,
-    ) -> Sequence[StoredMessage]:
-        """The newest messages of which every filter holds that is given; `key` is a business key, whole."""
-        statement = statements.list_messages(bool(listener), bool(disposition), bool(key), since is not None)
-        found = self._connection.rows(
-            statement,
-            listener=listener, disposition=disposition, key=key, since=utc_text(since) if since else "", limit=limit,
-        )  # fmt: skip
-        return [self._message(row) for row in found]
-
-    def held_messages(self, limit: int, after: int = 0) -> Sequence[StoredMessage]:
-        """Messages that wait for a mapping rule, in the order they came, from number `after` on (without it)."""
-        found = self._connection.rows(statements.HELD_MESSAGES, after=after, limit=limit)
-        return [self._message(row) for row in found]
-
-    def troubled_messages(self, limit: int) -> Sequence[StoredMessage]:
-        """The newest that were refused, unreadable, held or ignored, of the last TROUBLED_AMONG messages."""
-        row = self._connection.row(statements.NEWEST_MESSAGE)
-        newest = row[0] if row and row[0] is not None else 0
-        values = {f"disposition_{index}": disposition for index, disposition in enumerate(_TROUBLED)}
-        statement = statements.troubled_messages(len(_TROUBLED))
-        found = self._connection.rows(statement, after=newest - TROUBLED_AMONG, limit=limit, **values)
-        return [self._message(row) for row in found]
-
-    def newest_messages(self) -> Sequence[StoredMessage]:
-        """The newest message of each listener, by the listener's name."""
-        numbers = self._connection.rows(statements.NEWEST_MESSAGES)
-        found = (self.message(number) for _listener, number in sorted(numbers))
-        return [each for each in found if each is not None]
-
-    def _message(self, row: Row) -> StoredMessage:
-        (
-            number, received_at, listener, peer, sender, control_id, message_type, digest, raw, disposition, reasons,
-            answer, mapping, keys, replay_of, direction, made_at,
-        ) = row  # fmt: skip
-        record = MessageRecord(
-            datetime.fromisoformat(received_at), listener, peer, sender, control_id, message_type, digest, raw,
-            disposition, reasons, answer, mapping, tuple((kind, value) for kind, value in from_json(keys)), replay_of,
-            direction, made_at,
-        )  # fmt: skip
-        return StoredMessage(number, record)
 
     # -- queries
 

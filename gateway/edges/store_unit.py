@@ -13,15 +13,17 @@ from typing import Any
 from gateway.domain.attributes import TAG, Attributes, element, text, values
 from gateway.domain.facts import stamps_text
 from gateway.domain.identifiers import Identifier
-from gateway.domain.names import name_index
 from gateway.domain.order import Order, Procedure, Step
-from gateway.domain.patient import Patient, Visit
 from gateway.domain.performed import PerformedStep, references
 from gateway.domain.worklist import LISTED, SPSStatus, start_of
 from gateway.edges import statements
+from gateway.edges.archive_unit import ArchiveUnit
 from gateway.edges.database import Connection, Row, StoreError
-from gateway.edges.store_reader import StoreReader, bare, json_text, minted_flags, storable, utc_text
-from gateway.workflow.ports import MessageRecord, QueryRecord
+from gateway.edges.store_identities import IdentityWriter
+from gateway.edges.store_outbox import OutboxWriter
+from gateway.edges.store_reader import StoreReader
+from gateway.edges.stored_values import bare, json_text, minted_flags, storable, utc_text
+from gateway.workflow.ports import QueryRecord
 
 UNKNOWN_CALLERS_MAX = 200
 """Callers outside the registry whose queries are kept. A peer may call itself anything; a site that registers nobody
@@ -35,7 +37,7 @@ _NOTES_KEPT_MAX = 16
 _NOTE_CHARACTERS_MAX = 300
 
 
-class StoreUnit(StoreReader):
+class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter):
     """One job's view of the transaction it runs in. Of use only until the job returns.
 
     Methods raise StoreConflict where a key that is unique is held already, StoreError where what is to be changed
@@ -47,147 +49,10 @@ class StoreUnit(StoreReader):
         self._write = connection
         self._zone = zone
 
-    # -- the archive
-
-    def add_message(self, record: MessageRecord) -> int:
-        """Archive a message; its number."""
-        keys = list(dict.fromkeys(record.keys))
-        message_id = self._write.number(
-            statements.MESSAGE_INSERT,
-            received_at=utc_text(record.received_at), listener=record.listener, peer=record.peer,
-            sender=record.sender, control_id=record.control_id, message_type=record.message_type,
-            digest=record.digest, raw=record.raw, disposition=record.disposition, reasons=record.reasons,
-            answer=record.answer, mapping=record.mapping, search_keys=json_text(keys),
-            replay_of=record.replay_of, direction=record.direction, made_at=record.made_at,
-        )  # fmt: skip
-        if keys:
-            self._write.run_many(
-                statements.MESSAGE_KEY_INSERT,
-                [{"message_id": message_id, "kind": kind, "value": value} for kind, value in keys],
-            )
-        return message_id
-
-    def set_message_disposition(self, message_id: int, disposition: str, reasons: str) -> None:
-        """What became of a message that was held."""
-        if not self._write.run(
-            statements.MESSAGE_SET_DISPOSITION, key_id=message_id, disposition=disposition, reasons=reasons
-        ):
-            raise StoreError("there is no such message")
-
-    # -- patients
-
-    def save_patient(self, patient: Patient, at: datetime) -> int:
-        """Insert or update; afterwards the patient bears exactly these identifiers, the first one primary."""
-        attributes, stamps = json_text(patient.attributes), stamps_text(patient.stamps)
-        patient_id = patient.id
-        if patient_id is None:
-            patient_id = self._write.number(
-                statements.PATIENT_INSERT,
-                patient_id=bare(text(patient.attributes, "PatientID")), merged_into=None, attributes=attributes,
-                stamps=stamps, created_at=utc_text(at), updated_at=utc_text(at),
-            )  # fmt: skip
-            self._add_identifiers(patient_id, patient.identifiers, patient.retired)
-            self._add_names(patient_id, _name_index(patient.attributes))
-            return patient_id
-        held = self._write.row(statements.PATIENT, id=patient_id)
-        if held is None or held[1] is not None:
-            raise StoreError("there is no such patient, or it was merged into another")
-        if held[2] != attributes:
-            self._write.run(
-                statements.PATIENT_UPDATE,
-                key_id=patient_id, patient_id=bare(text(patient.attributes, "PatientID")), attributes=attributes,
-                stamps=stamps, updated_at=utc_text(at),
-            )  # fmt: skip
-            names = _name_index(patient.attributes)
-            if {name for (name,) in self._write.rows(statements.NAMES_OF_PATIENT, patient_id=patient_id)} != names:
-                self._write.run(statements.NAMES_DELETE, patient_id=patient_id)
-                self._add_names(patient_id, names)
-            self._write.run(statements.STEPS_REVISE_OF_PATIENT, key_patient_id=patient_id, patient_id=patient_id)
-        elif held[3] != stamps:  # the same was said again: nobody sees a difference
-            self._write.run(statements.PATIENT_SET_STAMPS, key_id=patient_id, stamps=stamps)
-        self._set_identifiers(patient_id, patient.identifiers, patient.retired)
-        return patient_id
-
-    def merge_patient(self, prior_id: int, surviving_id: int, at: datetime) -> None:
-        """Orders, visits, performed steps and identifiers of the prior one now belong to the surviving one.
-
-        Either may have been merged before: then its survivor is meant. The same one twice is no change.
-        """
-        prior, surviving = self.patient(prior_id), self.patient(surviving_id)
-        if prior is None or surviving is None or prior.id is None or surviving.id is None:
-            raise StoreError("there is no such patient")
-        if prior.id == surviving.id:
-            return
-        self._write.run(statements.IDENTIFIERS_DELETE, patient_id=prior.id)
-        past = (*surviving.retired, *prior.identifiers, *prior.retired)
-        self._write.run(statements.IDENTIFIERS_DELETE, patient_id=surviving.id)
-        self._add_identifiers(surviving.id, surviving.identifiers, past)
-        self._write.run(statements.NAMES_DELETE, patient_id=prior.id)
-        for statement in (
-            statements.VISITS_MOVE_TO_PATIENT,
-            statements.ORDERS_MOVE_TO_PATIENT,
-            statements.PERFORMED_STEPS_MOVE_TO_PATIENT,
-            statements.STEPS_REVISE_OF_PATIENT,
-        ):
-            self._write.run(statement, key_patient_id=prior.id, patient_id=surviving.id)
-        self._write.run(statements.PATIENTS_MERGE_FURTHER, key_merged_into=prior.id, merged_into=surviving.id)
-        self._write.run(statements.PATIENT_MERGE, key_id=prior.id, merged_into=surviving.id, updated_at=utc_text(at))
-
-    def _set_identifiers(
-        self, patient_id: int, identifiers: Sequence[Identifier], retired: Sequence[Identifier]
-    ) -> None:
-        rows = self._write.rows(statements.IDENTIFIERS_OF_PATIENT, patient_id=patient_id)
-        held, past = (
-            [Identifier(value, issuer) for value, issuer, flag in rows if flag == wanted] for wanted in (0, 1)
-        )
-        if (held, past) != (list(dict.fromkeys(identifiers)), list(dict.fromkeys(retired))):
-            self._write.run(statements.IDENTIFIERS_DELETE, patient_id=patient_id)
-            self._add_identifiers(patient_id, identifiers, retired)
-
-    def _add_identifiers(
-        self, patient_id: int, identifiers: Sequence[Identifier], past: Sequence[Identifier] = ()
-    ) -> None:
-        current = dict.fromkeys(identifiers, 0)
-        said = current | dict.fromkeys((each for each in past if each not in current), 1)
-        self._write.run_many(
-            statements.IDENTIFIER_INSERT,
-            [
-                {
-                    "value": each.value, "issuer": each.issuer, "patient_id": patient_id, "position": position,
-                    "retired": retired,
-                }
-                for position, (each, retired) in enumerate(said.items())
-            ],
-        )  # fmt: skip
-
-    def _add_names(self, patient_id: int, names: set[str]) -> None:
-        self._write.run_many(statements.NAME_INSERT, [{"patient_id": patient_id, "folded": name} for name in names])
-
-    # -- visits
-
-    def save_visit(self, visit: Visit, at: datetime) -> int:
-        """Insert or update; every item of an order of this visit gets a new revision where something changed."""
-        number, issuer = (visit.number.value, visit.number.issuer) if visit.number else ("", "")
-        attributes, stamps = json_text(visit.attributes), stamps_text(visit.stamps)
-        if visit.id is None:
-            return self._write.number(
-                statements.VISIT_INSERT,
-                patient_id=visit.patient_id, number=number, issuer=issuer, attributes=attributes,
-                stamps=stamps, created_at=utc_text(at), updated_at=utc_text(at),
-            )  # fmt: skip
-        held = self._write.row(statements.VISIT_BY_ID, id=visit.id)
-        if held is None:
-            raise StoreError("there is no such visit")
-        if held[:4] != (visit.patient_id, number, issuer, attributes):
-            self._write.run(
-                statements.VISIT_UPDATE,
-                key_id=visit.id, patient_id=visit.patient_id, number=number, issuer=issuer, attributes=attributes,
-                stamps=stamps, updated_at=utc_text(at),
-            )  # fmt: skip
-            self._write.run(statements.STEPS_REVISE_OF_VISIT, key_visit_id=visit.id)
-        elif held[4] != stamps:
-            self._write.run(statements.VISIT_SET_STAMPS, key_id=visit.id, stamps=stamps)
-        return visit.id
+    @property
+    def changes(self) -> int:
+        """How many rows were changed so far, but for those of what was said again; only a difference means anything."""
+        return self._write.changes
 
     # -- orders
 
@@ -243,7 +108,7 @@ class StoreUnit(StoreReader):
             raise StoreError("there is no such order")
         if held[1:-1] == tuple(columns.values()):
             if held[-1] != stamps:  # the same was said again: nobody sees a difference
-                self._write.run(statements.ORDER_SET_STAMPS, key_id=order.id, stamps=stamps)
+                self._write.run_unseen(statements.ORDER_SET_STAMPS, key_id=order.id, stamps=stamps)
             return order.id, False
         self._write.run(statements.ORDER_UPDATE, key_id=order.id, **columns, stamps=stamps, updated_at=now)
         return order.id, True
@@ -272,7 +137,7 @@ class StoreUnit(StoreReader):
             self._write.run(statements.PROCEDURE_UPDATE, key_id=number, **columns, stamps=stamps)
             self._write.run(statements.STEPS_REVISE_OF_PROCEDURE, key_procedure_id=number)
         elif held_procedures[number][-1] != stamps:
-            self._write.run(statements.PROCEDURE_SET_STAMPS, key_id=number, stamps=stamps)
+            self._write.run_unseen(statements.PROCEDURE_SET_STAMPS, key_id=number, stamps=stamps)
         offset = text(procedure.attributes, "TimezoneOffsetFromUTC")
         steps = tuple(self._save_step(step, number, offset, written, held_steps) for step in procedure.steps)
         return Procedure(
@@ -320,7 +185,7 @@ class StoreUnit(StoreReader):
         ]
         if (held_sps_id, held_status, held_attributes, held_minted) == tuple(columns.values())[:4]:
             if held_stamps != columns["stamps"]:
-                self._write.run(statements.STEP_SET_STAMPS, key_id=number, stamps=columns["stamps"])
+                self._write.run_unseen(statements.STEP_SET_STAMPS, key_id=number, stamps=columns["stamps"])
             return step
         if held_start == start_local:
             columns["zone"] = held_zone  # the wall clock that was meant when this start was said
@@ -518,12 +383,6 @@ def _query_columns(record: QueryRecord) -> dict[str, object]:
         "negotiation": record.negotiation,
         "notes": json_text([storable(note) for note in record.notes]),
     }
-
-
-def _name_index(attributes: Attributes) -> set[str]:
-    """What the patient's name is found by (`names.name_index`)."""
-    first = next(iter(values(attributes, "PatientName")), None)  # of one value, as the matcher counts them
-    return set(name_index(first)) if first else set()
 
 
 def _with_keys(procedure: Procedure) -> Procedure:

@@ -1,16 +1,16 @@
 """HL7 v2 text (ER7, "vertical bar" encoding; HL7 v2 chapter 2) by position: segments, fields, repetitions, escapes.
 
-Reading is tolerant of how things are written (any segment terminator, any delimiters, unknown segments, an
-unexpected order of segments, short MSH) and strict about what they say (character sets, bounds). Nothing here knows
-what a segment means; only MSH is looked into, because it says how to read the rest. A message that cannot be read
-raises `Refused` with coordinates; nothing else leaves `parse`.
+Reading is tolerant of how things are written (any segment terminator, any delimiters, unknown segments, an unexpected
+order of segments, short MSH), with a note of each liberty, and strict about what they say (character sets, bounds).
+Nothing here knows what a segment means; only MSH is looked into, because it says how to read the rest. A message that
+cannot be read raises `Refused` with coordinates; nothing else leaves `parse`.
 
 Splitting is lazy: `parse` cuts the text into segments and fields, a field is taken apart when it is read (design D4:
 this is the hot path).
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -187,13 +187,21 @@ class Message:
 
     @property
     def message_code(self) -> str:
-        """MSH-9.1, such as ORM."""
-        return self.msh.text(9)
+        """MSH-9.1, such as ORM; of `ORM_O01` alone too."""
+        return self._message_type[0]
 
     @property
     def trigger_event(self) -> str:
-        """MSH-9.2, such as O01."""
-        return self.msh.text(9, 1, 2)
+        """MSH-9.2, such as O01; '' where nothing in MSH-9 names it."""
+        return self._message_type[1]
+
+    @property
+    def _message_type(self) -> tuple[str, str]:
+        """Code and event. Senders write `ORM_O01`, the message structure of MSH-9.3, where the code belongs."""
+        code, event = self.msh.text(9).strip().upper(), self.msh.text(9, 1, 2).strip().upper()
+        if not event and "_" in code:
+            code, _, event = code.partition("_")
+        return code, event
 
     @property
     def processing_id(self) -> str:
@@ -211,13 +219,12 @@ class Message:
         return f"{self.msh.text(3)}|{self.msh.text(4)}"
 
 
-def parse(data: bytes, default_charset: str = "ascii", bounds: Bounds = BOUNDS) -> Message:
+def parse(data: bytes, default_charset: str = "ascii", bounds: Bounds = BOUNDS, charset_override: str = "") -> Message:
     """The message in `data`, one MLLP block.
 
-    `default_charset` (table 0211 or a Python codec; empty means ASCII) reads messages whose MSH-18 is empty. Raises
-    `Refused`:
-    UNREADABLE at MSH, MSH-1, MSH-2, MSH-18 or the field that holds a wrong byte, TOO_LONG beyond a bound,
-    UNSUPPORTED_TYPE for a batch.
+    `default_charset` (table 0211 or a Python codec; empty means ASCII) reads messages whose MSH-18 is empty,
+    `charset_override` all of them: for senders that declare what they do not send. Raises `Refused`: UNREADABLE at MSH,
+    MSH-1, MSH-2, MSH-18 or the field that holds a wrong byte, TOO_LONG beyond a bound, UNSUPPORTED_TYPE for a batch.
     """
     if len(data) > bounds.message_bytes_max:
         raise _refused(
@@ -230,13 +237,22 @@ def parse(data: bytes, default_charset: str = "ascii", bounds: Bounds = BOUNDS) 
     said = header[17] if len(header) > 17 else ""
     declared = tuple(_split(said[:_MSH_18_CHARACTERS_MAX], delimiters.repetition))
     try:
-        if any(declared):
+        if charset_override:
+            charset = default_character_set(charset_override)
+        elif any(declared):
             charset = character_set(declared)
         else:
             charset = default_character_set("utf-8" if marked_utf8 else default_charset or "ascii")
     except UnknownCharacterSet as error:
         raise _refused(RefusalKind.UNREADABLE, "MSH-18", str(error), f"send one of: {', '.join(KNOWN)}") from None
-    return _cut(_decode(data, delimiters, charset), _Reading(delimiters, charset), bounds)
+    notes = ["a byte order mark before MSH"] if marked_utf8 else []
+    if charset_override and any(declared):
+        notes.append(f"MSH-18 is not believed: read as {charset_override}")
+    if len(header) < 12 or not (header[10] and header[11]):
+        for place, meant in _TAKEN_AS.items():
+            if not any(header[place - 1 : place]):
+                notes.append(f"MSH-{place} is empty; taken as {meant}")
+    return _cut(_decode(data, delimiters, charset), _Reading(delimiters, charset), bounds, notes)
 
 
 def parse_header(data: bytes) -> Message:
@@ -249,27 +265,48 @@ def parse_header(data: bytes) -> Message:
     start = data.find(b"MSH")
     delimiters, _ = _header(data[max(start, 0) :])
     line = re.split(rb"[\r\n]", data[start:], maxsplit=1)[0].replace(b"\0", b"")
-    return _cut(line.decode("iso8859-1"), _Reading(delimiters, character_set(("8859/1",))), BOUNDS)
+    return _cut(line.decode("iso8859-1"), _Reading(delimiters, character_set(("8859/1",))), BOUNDS, [])
 
 
-def check_header(message: Message, processing_ids: frozenset[str] = frozenset("PD")) -> list[Refusal]:
+HEADER_FIELDS: Mapping[int, str] = {
+    3: "the sending application",
+    4: "the sending facility",
+    5: "the receiving application",
+    6: "the receiving facility",
+    7: "the date and time of the message",
+    9: "the message type",
+    10: "the message control ID",
+    11: "the processing ID",
+    12: "the version ID",
+}
+"""The fields of MSH that a listener may insist on (RAD TF-2 2.4 asks for all of them)."""
+
+HEADER_REQUIRED = (9, 10)
+"""Without these no message can be processed or answered; nothing depends on the others."""
+
+
+def check_header(
+    message: Message,
+    processing_ids: frozenset[str] = frozenset("PD"),
+    required: Sequence[int] = HEADER_REQUIRED,
+) -> list[Refusal]:
     """What MSH must say before anything else is worth reading; every problem, not the first.
 
-    A strange date in MSH-7 or empty MSH-3 to MSH-7 are no reason to refuse: nothing depends on them.
+    `required` are keys of HEADER_FIELDS. An empty MSH-11 is taken as P, an empty MSH-12 as 2.3.1; a strange date in
+    MSH-7 is no reason to refuse.
     """
     refusals = [
-        Refusal(RefusalKind.MISSING_FIELD, f"MSH-{place}", f"{what} is empty", "send it")
-        for place, what in ((9, "the message type"), (10, "the message control ID"), (11, "the processing ID"),
-                            (12, "the version ID"))
+        Refusal(RefusalKind.MISSING_FIELD, f"MSH-{place}", f"{HEADER_FIELDS[place]} is empty", "send it")
+        for place in required
         if message.msh.text(place) in ("", NULL)
-    ]  # fmt: skip
-    processing_id, version = message.processing_id, message.version
+    ]
+    processing_id, version = message.processing_id.strip().upper(), message.version.strip()
     if processing_id not in ("", NULL) and processing_id not in processing_ids:
         refusals.append(
             Refusal(
                 RefusalKind.UNSUPPORTED_PROCESSING_ID,
                 "MSH-11",
-                f"processing ID {processing_id} is not taken here",
+                f"processing ID {processing_id!r} is not taken here",
                 f"send one of {', '.join(sorted(processing_ids))}; a listener for tests can allow T",
             )
         )
@@ -278,13 +315,14 @@ def check_header(message: Message, processing_ids: frozenset[str] = frozenset("P
             Refusal(
                 RefusalKind.UNSUPPORTED_VERSION,
                 "MSH-12",
-                f"version {version} is not an HL7 v2 version",
+                f"version {version!r} is not an HL7 v2 version",
                 "send a version from 2.1 to 2.9",
             )
         )
     return refusals
 
 
+_TAKEN_AS = {11: "P", 12: "2.3.1"}
 _MSH_18_CHARACTERS_MAX = 200  # ten names of table 0211; what is longer is cut, and so not known
 _VERSION = re.compile(r"2\.[1-9](\.[0-9])?")
 
@@ -302,7 +340,7 @@ def _header(data: bytes) -> tuple[Delimiters, list[str]]:
     if data[:3] != b"MSH":
         if data[:3] in (b"FHS", b"BHS"):
             raise _refused(
-                RefusalKind.UNSUPPORTED_TYPE, data[:3].decode(), "batches are not taken", "send each message alone"
+                RefusalKind.UNSUPPORTED_TYPE, data[:3].decode(), "a batch is not one message", "cut it into messages"
             )
         if b"M\0S\0H" in data[:8]:
             raise _refused(RefusalKind.UNREADABLE, "MSH-18", "UTF-16 cannot pass through MLLP", "send UNICODE UTF-8")
@@ -316,7 +354,7 @@ def _header(data: bytes) -> tuple[Delimiters, list[str]]:
     separator = data[3:4]
     if not _may_delimit(separator):
         raise _refused(
-            RefusalKind.UNREADABLE, "MSH-1", "the field separator is missing or not a printable ASCII sign",
+            RefusalKind.UNREADABLE, "MSH-1", f"the field separator {separator!r} is no printable ASCII sign",
             "send | as the fourth character of the message",
         )  # fmt: skip
     header = data[:end].decode("ascii", "replace").split(chr(separator[0]))
@@ -382,19 +420,22 @@ def _place_of(data: bytes, offset: int, delimiters: Delimiters) -> str:
 _SEGMENT_NAME = re.compile(r"[A-Z][A-Z0-9]{2}")
 
 
-def _cut(text: str, reading: _Reading, bounds: Bounds) -> Message:
+def _cut(text: str, reading: _Reading, bounds: Bounds, notes: list[str]) -> Message:
     """The text as segments. A line that is none continues the one before: senders leave line ends inside text."""
     if "\n" in text:
+        ends = "CR LF" if "\r\n" in text or "\n\r" in text else "LF" if "\r" not in text else ""
+        if ends:
+            notes.append(f"segments end with {ends} instead of CR")
         text = text.replace("\r\n", "\r").replace("\n", "\r")
     separator = reading.delimiters.field
     segments: list[Segment] = []
     by_name: dict[str, list[Segment]] = {}
-    notes: list[str] = []
     lines = [line for line in text.split("\r") if line.strip()]
     if len(lines) > bounds.segments_max:
         raise _refused(
-            RefusalKind.TOO_LONG, "", f"the message has {len(lines)} segments, {bounds.segments_max} are allowed"
-        )
+            RefusalKind.TOO_LONG, "", f"the message has {len(lines)} segments, {bounds.segments_max} are allowed",
+            "cut it into several messages",
+        )  # fmt: skip
     for line in _whole_segments(lines, separator, notes):
         name = line[:3]
         same = by_name.setdefault(name, [])
@@ -404,22 +445,27 @@ def _cut(text: str, reading: _Reading, bounds: Bounds) -> Message:
     repetition = reading.delimiters.repetition
     if repetition and text.count(repetition) > bounds.repetitions_max:
         _check_repetitions(segments, repetition, bounds.repetitions_max)
-    return Message(tuple(segments), by_name, reading, tuple(notes))
+    return Message(tuple(segments), by_name, reading, tuple(dict.fromkeys(notes)))
 
 
 def _whole_segments(lines: list[str], separator: str, notes: list[str]) -> list[str]:
     """The lines, each with those that continue it."""
     whole: list[list[str]] = []
-    field = 0
+    field = continued = 0
     for line in lines:
         if (line[3:4] == separator or len(line) == 3) and _SEGMENT_NAME.match(line):
             whole.append([line])
             field = line.count(separator) + line.startswith("MSH")
         else:
-            notes.append(f"line break inside {whole[-1][0][:3]}-{field}")
+            continued += 1
+            if continued <= _BREAKS_NOTED_MAX:
+                notes.append(f"line break inside {whole[-1][0][:3]}-{field}")
             whole[-1].append(line)
             field += line.count(separator)
-    return ["\n".join(parts) for parts in whole] if notes else lines
+    return ["\n".join(parts) for parts in whole] if continued else lines
+
+
+_BREAKS_NOTED_MAX = 10  # the archive keeps the notes of every message; ten places tell what the sender does
 
 
 def _check_repetitions(segments: list[Segment], repetition: str, repetitions_max: int) -> None:
@@ -431,6 +477,7 @@ def _check_repetitions(segments: list[Segment], repetition: str, repetitions_max
                     RefusalKind.TOO_LONG,
                     f"{segment.name}{number}-{n}",
                     f"the field repeats {raw.count(repetition) + 1} times, {repetitions_max} are allowed",
+                    "send fewer, or escape the repetition separator",
                 )
 
 

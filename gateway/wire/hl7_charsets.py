@@ -40,7 +40,17 @@ def _key(name: str) -> str:
     return re.sub(r"[^A-Z0-9]", "", name.upper()).replace("ISO8859", "8859")
 
 
-_BY_KEY = {_key(name): name for name in _CODECS} | {"UTF8": "UNICODE UTF-8", "GB18030": "GB 18030-2000"}
+_DICOM_TERMS = {
+    13: "ISO IR14", 100: "8859/1", 101: "8859/2", 109: "8859/3", 110: "8859/4", 126: "8859/7", 127: "8859/6",
+    138: "8859/8", 144: "8859/5", 148: "8859/9", 192: "UNICODE UTF-8", 203: "8859/15",
+}  # fmt: skip
+_BY_KEY = {
+    **{_key(name): name for name in _CODECS},
+    **{f"ISOIR{number}": name for number, name in _DICOM_TERMS.items()},  # senders write DICOM's terms, too
+    "UTF8": "UNICODE UTF-8",
+    "GB18030": "GB 18030-2000",
+    "EUCKR": "KS X 1001",
+}
 
 _RIGHT_HALVES = frozenset({"euc_kr", *(codec for codec in _CODECS.values() if codec.startswith("iso8859"))})
 """The sets that use the bytes above 7FH and can stand beside ISO 2022 shifts."""
@@ -152,6 +162,8 @@ def _known(value: str) -> str:
         return name
     if re.search("UTF(16|32)", _key(value)):
         raise UnknownCharacterSet(f"{value.strip()} cannot pass through MLLP")
+    if _key(value).startswith("CNS11643"):
+        raise UnknownCharacterSet(f"{value.strip()} is a set of table 0211 that is not read here")
     raise UnknownCharacterSet(f"{value.strip()} is not a known character set")
 
 

@@ -1,6 +1,8 @@
-"""MLLP release 1 framing (HL7 v2 transport, spec appendix C): blocks in and out of a byte stream.
+"""MLLP framing (HL7 v2 transport, spec appendix C; releases 1 and 2): blocks in and out of a byte stream.
 
     0B  data  1C 0D
+
+In release 2 each side confirms every block it receives by a block of one byte: 06 it is stored, 15 it is not.
 
 1. Bytes in, events out; no sockets, no clock. The events do not depend on how the stream was cut into chunks.
 2. Memory is bounded: a block that is too long is remembered by its beginning and drained to its end.
@@ -19,6 +21,7 @@ from gateway.domain.refusal import Refusal, RefusalKind
 
 START = b"\x0b"
 END = b"\x1c"
+_COMMITS = {b"\x06": True, b"\x15": False}
 _SIGNS = re.compile(rb"[\x0b\x1c]")
 _SILENT = b"\r\n\x00"  # what senders put between blocks without meaning anything by it
 
@@ -47,6 +50,13 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Commit:
+    """Release 2: whether the other side has stored the block before."""
+
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Junk:
     """Bytes outside any block that are no message: the first of `size`. Not to be answered."""
 
@@ -70,7 +80,7 @@ class Broken:
         return Refusal(kind, "", f"{self.reason} ({self.size} bytes)", "send 0B, the message, 1C 0D")
 
 
-Event: TypeAlias = Frame | Junk | Broken
+Event: TypeAlias = Frame | Commit | Junk | Broken
 
 
 class Framer:
@@ -131,7 +141,8 @@ class Framer:
             if size > self._frame_bytes_max:
                 return [Broken(data[:REMEMBERED_BYTES_MAX], Fault.OVERSIZED, size)]
             if fault is None:
-                return [Frame(data)]
+                stored = _COMMITS.get(data)
+                return [Frame(data) if stored is None else Commit(stored)]
             return [Broken(data[:REMEMBERED_BYTES_MAX], fault, size)]
         if not size:
             return []
@@ -143,3 +154,8 @@ class Framer:
 def wrap(data: bytes) -> bytes:
     """`data` as one block. The two framing bytes, which HL7 text cannot hold, are dropped from it."""
     return START + data.translate(None, START + END) + END + b"\r"
+
+
+def commit(stored: bool) -> bytes:
+    """The block that confirms a received one (release 2)."""
+    return START + (b"\x06" if stored else b"\x15") + END + b"\r"

@@ -52,6 +52,7 @@ STATUSES: Mapping[RefusalKind, int] = {
     RefusalKind.UNKNOWN_KEY: 0x0110,
     RefusalKind.UNKNOWN_ORDER: 0x0110,
     RefusalKind.LOCKED: 0x0110,
+    RefusalKind.UNKNOWN_SENDER: 0x0110,
     RefusalKind.MALFORMED: 0x0106,
     RefusalKind.DUPLICATE_KEY: 0x0110,
     RefusalKind.SEGMENT_SEQUENCE: 0x0110,

@@ -1,4 +1,4 @@
-"""Worklist items from files of other systems: `.wl` datasets as DCMTK and Orthanc serve them, and DICOM JSON.
+"""Worklist items from and to files of other systems: `.wl` datasets as DCMTK and Orthanc serve them, and DICOM JSON.
 
 A site moves over by importing what it has, so everything is kept as it is: each attribute with the thing it describes,
 private and unknown ones with the requested procedure or, inside the sequence, with the step. Nothing is made up:
@@ -12,13 +12,14 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
 from gateway.domain.attributes import ATTRIBUTES, BY_TAG, SPS_SEQUENCE, TAG, Attributes, Element, Level, at_level, text
 from gateway.domain.identifiers import Identifier, Issuers
 from gateway.domain.order import OrderControl, OrderEvent, ProcedureInput, StepInput
 from gateway.domain.patient import PatientInput, VisitInput
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.domain.worklist import SPSStatus, missing_for_listing
+from gateway.domain.worklist import SPSStatus, WorklistItem, missing_for_listing
 from gateway.wire.charsets import UNICODE
 from gateway.wire.dicom_json import (
     CHARACTER_SET,
@@ -27,6 +28,7 @@ from gateway.wire.dicom_json import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     VRS,
     dictionary_vr,
+    element_bytes,
     read_attributes,
     write_attributes,
 )
@@ -36,6 +38,7 @@ FILE_BYTES_MAX = 64 * 1024 * 1024
 
 _PREAMBLE_BYTES = 128
 _TRANSFER_SYNTAX_UID = (0x0002, 0x0010)
+_MODALITY_WORKLIST_FIND = "1.2.840.10008.5.1.4.31"
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _DS_CHARACTERS_MAX = 16
 _TYPE_1 = tuple(
@@ -270,3 +273,27 @@ def _identifier(
     issuer = items[0] or {}
     said = namespace or text(issuer, "LocalNamespaceEntityID")
     return Identifier(value, issuers.resolve(said, text(issuer, "UniversalEntityID")))
+
+
+def write_worklist_file(item: WorklistItem) -> bytes:
+    """The item as a `.wl` file that DCMTK and Orthanc serve: PS3.10, explicit VR little endian, in Unicode."""
+    dataset = write_attributes(item.attributes, EXPLICIT_VR_LITTLE_ENDIAN, UNICODE)
+    return b"\0" * _PREAMBLE_BYTES + b"DICM" + _file_meta_of(item) + dataset
+
+
+def _file_meta_of(item: WorklistItem) -> bytes:
+    """Group 0002 (PS3.10 7.1): a worklist item is no instance, so its class is that of the query, as DCMTK has it."""
+    from gateway.wire.upper_layer import IMPLEMENTATION_CLASS_UID  # with a network library, which reading needs not
+
+    instance = f"2.25.{uuid5(NAMESPACE_OID, f'worklist item {item.step_id}.{item.revision}').int}"
+    elements = b"".join(
+        element_bytes(f"0002{number}", vr, value + b"\0" * (len(value) % 2), explicit=True)
+        for number, vr, value in (
+            ("0001", "OB", b"\0\1"),
+            ("0002", "UI", _MODALITY_WORKLIST_FIND.encode()),
+            ("0003", "UI", instance.encode()),
+            ("0010", "UI", EXPLICIT_VR_LITTLE_ENDIAN.encode()),
+            ("0012", "UI", IMPLEMENTATION_CLASS_UID.encode()),
+        )
+    )
+    return element_bytes("00020000", "UL", struct.pack("<I", len(elements)), explicit=True) + elements

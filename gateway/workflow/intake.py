@@ -6,29 +6,42 @@ caller then archives the same bytes with their reasons through `archive_refused`
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
+from typing import Literal
 
-from gateway.domain.identifiers import Issuers, Mint
+from gateway.domain.facts import Stamp
+from gateway.domain.identifiers import Identifier, Issuers, Mint
 from gateway.domain.mapping import Mapping, MappingResult
-from gateway.domain.order import Order, OrderEvent, apply, removes
-from gateway.domain.patient import PatientMerge
+from gateway.domain.order import Order, OrderEvent, removes
+from gateway.domain.order_change import apply
+from gateway.domain.patient import IdentifierChange, PatientEvent, PatientLink, PatientMerge, PatientUpdate, VisitMove
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.wire import ack, er7, hl7_source
+from gateway.domain.source import Document
+from gateway.wire import er7, hl7_source
+from gateway.wire.ack_modes import Answers, answers
+from gateway.wire.hl7_stamps import made_at
+from gateway.workflow import outbox
 from gateway.workflow.circumstances import Circumstances
 from gateway.workflow.orders import apply_events
-from gateway.workflow.ports import MessageRecord, StoredMessage, Unit
+from gateway.workflow.ports import ORDER_LINK, PATIENT_LINK, MessageRecord, MessageSearch, Outcome, StoredMessage, Unit
 
 HELD_OF_ONE_ORDER_MAX = 100
-"""Held messages looked at for one cancelled order; a sender repeats an order a few times, not a hundred."""
+"""Held or early messages looked at for one order; a sender repeats an order a few times, not a hundred."""
 
 POSITIVE = frozenset({"accepted", "held", "ignored"})
+_COMES_BACK = frozenset({"held", "early"})
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A listener's way of reading: everything about a sender that is not in its messages."""
+    """A listener's way of reading: everything about a sender that is not in its messages.
+
+    `senders` are those taken, as `MSH-3|MSH-4` or MSH-3 alone; none means anyone. `zone` is that of an MSH-7 that
+    names no offset, `department` the one by whose wall clock steps are scheduled. With `sort_late` a message made
+    before what is held counts as the older one, else the last to arrive counts.
+    """
 
     name: str
     mapping: Mapping = field(repr=False)
@@ -42,15 +55,84 @@ class Feed:
     processing_ids: frozenset[str] = frozenset("PD")
     ignore: frozenset[str] = frozenset()
     site: str = ""
+    senders: frozenset[str] = frozenset()
+    charset_override: str = ""
+    header_required: tuple[int, ...] = er7.HEADER_REQUIRED
+    zone: tzinfo = UTC
+    department: tzinfo | None = None
+    sort_late: bool = True
+    discontinue_started: bool = False
+    cancel_unsaid: bool = False
+    merge_linked: bool = False
+    strict: bool = False
+    answer: Literal["ack", "order"] = "ack"
+    acknowledge_to: str = ""
 
-    def circumstances(self, cause: str) -> Circumstances:
+    def read(self, raw: bytes) -> er7.Message:
+        """The message as this listener reads it. Raises Refused."""
+        return er7.parse(raw, self.charset, charset_override=self.charset_override)
+
+    def understand(self, document: Document, *, trace: bool = False) -> MappingResult:
+        """What the message means, or all of its refusals."""
+        return self.mapping.apply(document, default_issuer=self.issuer, zone=self.department, trace=trace)
+
+    def takes(self, message: er7.Message) -> bool:
+        """Whether its sender is one of those that may speak here."""
+        return not self.senders or message.sender in self.senders or message.msh.text(3) in self.senders
+
+    def ignores(self, message: er7.Message) -> bool:
+        """Whether nobody here needs to know what it says."""
+        code = message.message_code
+        return bool(self.ignore) and (code in self.ignore or f"{code}^{message.trigger_event}" in self.ignore)
+
+    def stamp(self, message: er7.Message, arrived: datetime) -> Stamp:
+        """When the message was made, and by whom."""
+        said = message.msh.text(7) if self.sort_late else ""
+        return Stamp(made_at(said, self.zone, arrived), f"{self.name} {message.sender}")
+
+    def circumstances(self, cause: str, stamp: Stamp) -> Circumstances:
         """How the events of one message are applied."""
-        return Circumstances(cause, self.mint, self.issuers, self.issuer, self.redirect_merged, self.site)
+        return Circumstances(
+            cause,
+            self.mint,
+            self.issuers,
+            self.issuer,
+            self.redirect_merged,
+            self.site,
+            stamp,
+            self.discontinue_started,
+            self.cancel_unsaid,
+            self.merge_linked,
+        )
+
+    def answers(
+        self,
+        message: er7.Message | None,
+        raw: bytes,
+        now: datetime,
+        refusals: Sequence[Refusal] = (),
+        notes: Sequence[str] = (),
+        outcome: Outcome = Outcome(),  # noqa: B008  (frozen)
+        *,
+        storable: bool = True,
+    ) -> Answers:
+        """What the sender is told; with `storable` also by a message of its own, where this listener sends such."""
+        return answers(
+            message,
+            refusals,
+            now=now,
+            notes=tuple(notes),
+            raw=raw if message is None else b"",
+            responses=outcome.responses,
+            structure=self.answer,
+            destination=storable and bool(self.acknowledge_to),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a message. `answer` is the HL7 acknowledgement to send; logs take the other fields."""
+    """What became of a message. `answer` is the HL7 acknowledgement to send, b"" where the sender wants none; logs
+    take the other fields."""
 
     answer: bytes = field(repr=False)
     disposition: str
@@ -59,33 +141,56 @@ class Receipt:
     kinds: tuple[str, ...] = ()
 
 
-def receive(unit: Unit, raw: bytes, feed: Feed, peer: str, now: datetime, replay_of: int | None = None) -> Receipt:
-    """Process one message within the transaction `unit`. Raises Refused with every problem found."""
-    message = er7.parse(raw, feed.charset)
-    record = _record(raw, feed, peer, now, message, replay_of)
+def receive(
+    unit: Unit,
+    raw: bytes,
+    feed: Feed,
+    peer: str,
+    now: datetime,
+    replay_of: int | None = None,
+    malformed: Sequence[Refusal] = (),
+) -> Receipt:
+    """Process one message within the transaction `unit`. Raises Refused with every problem found.
+
+    `malformed` is what a strict listener found before (`wire.strict`). A message that is run again was made and
+    arrived when it did the first time.
+    """
+    message = feed.read(raw)
+    first = unit.message(replay_of) if replay_of is not None else None
+    stamp = feed.stamp(message, first.record.received_at if first else now)
+    record = _record(raw, feed, peer, now, message, replay_of, stamp)
     notes: list[str] = []
+    if not feed.takes(message):
+        raise Refused(_stranger(message, feed))
     if replay_of is None:
         repeated = _repeated(unit, record, feed, notes)
         if repeated is not None:
             return repeated
-    if record.message_type in feed.ignore or message.message_code in feed.ignore:
-        return _conclude(unit, message, record, "ignored", [f"{record.message_type} is ignored here"], now)
-    problems = [*er7.check_header(message, feed.processing_ids), *_several_patients(message)]
+    if feed.ignores(message):
+        return _conclude(unit, feed, message, record, "ignored", [f"{record.message_type} is ignored here"], now)
+    problems = [*er7.check_header(message, feed.processing_ids, feed.header_required), *malformed]
     if problems:
         raise Refused(*problems)
-    result = feed.mapping.apply(hl7_source.document(message), default_issuer=feed.issuer)
+    document = hl7_source.document(message)
+    result = feed.understand(document)
     if result.refusals:
         raise Refused(*result.refusals)
     notes += result.notes
     withdrawn = _withdraw_held(unit, result, feed)
     if withdrawn:
-        return _conclude(unit, message, replace(record, keys=_keys(result)), "accepted", [*notes, withdrawn], now)
-    notes += apply_events(unit, result.events, feed.circumstances(f"{feed.name} {message.control_id}"), now)
-    if replay_of is not None:
-        replayed = unit.message(replay_of)
-        if replayed is not None and replayed.record.disposition == "held":
-            unit.set_message_disposition(replay_of, "released", replayed.record.reasons)
-    return _conclude(unit, message, replace(record, keys=_keys(result)), "accepted", notes, now)
+        record = replace(record, keys=_keys(result))
+        return _conclude(unit, feed, message, record, "accepted", [*notes, withdrawn], now)
+    before = unit.changes
+    outcome = apply_events(unit, result.events, feed.circumstances(f"{feed.name} {message.control_id}", stamp), now)
+    notes += outcome.notes
+    if unit.changes == before and not notes:
+        notes.append("nothing changed")
+    if first is not None and first.record.disposition in _COMES_BACK:
+        unit.set_message_disposition(first.id, "released", first.record.reasons)
+    if outcome.created:
+        notes += _run_early(unit, outcome.created, feed, now)
+    record = replace(record, keys=_keys(result, outcome))
+    return _conclude(unit, feed, message, record, "accepted", notes, now, outcome)
 
 
 def archive_refused(
@@ -97,25 +202,34 @@ def archive_refused(
     now: datetime,
     replay_of: int | None = None,
 ) -> Receipt:
-    """Keep a refused message with its reasons; hold it instead where the listener holds uncovered orders."""
+    """Keep a refused message with its reasons.
+
+    It is held instead where the listener holds uncovered orders, and comes back by itself where all that it lacks is an
+    order that may arrive later.
+    """
     message, keys = _readable(raw, feed)
-    record = replace(_record(raw, feed, peer, now, message, replay_of), keys=keys)
-    reasons = "\n".join(map(str, refusals))
-    may_hold = message is not None and feed.hold_uncovered and replay_of is None
-    if message is not None and may_hold and all(r.kind is RefusalKind.UNCOVERED for r in refusals):
-        record = replace(record, reasons=reasons)
-        return _conclude(unit, message, record, "held", ["held: no procedure rule covers this order yet"], now)
-    answer = ack.acknowledge(message, refusals, now=now, raw=raw)
-    disposition = "refused" if message is not None else "unreadable"
-    unit.add_message(replace(record, disposition=disposition, reasons=reasons, answer=answer))
-    return _receipt(answer, disposition, record, refusals)
+    stamp = feed.stamp(message, now) if message else Stamp()
+    record = replace(_record(raw, feed, peer, now, message, replay_of, stamp), keys=keys)
+    record = replace(record, reasons="\n".join(map(str, refusals)))
+    kinds = {refusal.kind for refusal in refusals}
+    if message is None:
+        return _conclude(unit, feed, None, record, "unreadable", (), now, refusals=refusals)
+    if replay_of is None and feed.hold_uncovered and kinds == {RefusalKind.UNCOVERED}:
+        return _conclude(unit, feed, message, record, "held", ["held: no procedure rule covers this order yet"], now)
+    if replay_of is None and kinds == {RefusalKind.UNKNOWN_ORDER}:
+        result = feed.understand(hl7_source.document(message))
+        record = replace(record, keys=_keys(result))
+        note = "the message is kept, and acts if the order arrives"
+        return _conclude(unit, feed, message, record, "early", [note], now, refusals=refusals)
+    return _conclude(unit, feed, message, record, "refused", (), now, refusals=refusals)
 
 
 def refuse_unarchived(raw: bytes, refusals: Sequence[Refusal], feed: Feed, now: datetime) -> Receipt:
     """The negative answer when not even the archive can be written (disk full, database away)."""
     message, _ = _readable(raw, feed)
-    record = _record(raw, feed, "", now, message, None)
-    return _receipt(ack.acknowledge(message, refusals, now=now, raw=raw), "refused", record, refusals)
+    record = _record(raw, feed, "", now, message, None, Stamp())
+    # The outbox cannot be written either: whatever is wanted is said on the connection.
+    return _receipt(feed.answers(message, raw, now, refusals, storable=False).here, "refused", record, refusals)
 
 
 def release(unit: Unit, held: StoredMessage, feed: Feed, now: datetime) -> None:
@@ -124,7 +238,8 @@ def release(unit: Unit, held: StoredMessage, feed: Feed, now: datetime) -> None:
     A held message must not undo what came later: if one about the same order was accepted since, it is superseded.
     """
     for kind, value in held.record.keys:
-        newer = unit.list_messages(1, feed.name, "accepted", value) if kind in ("placer", "filler") else ()
+        about = MessageSearch(value, kind, listener=feed.name, dispositions=frozenset({"accepted"}))
+        newer = unit.find_messages(about, 1) if kind in ("placer", "filler") else ()
         if newer and newer[0].id > held.id:
             reason = f"message {newer[0].id} about the same order was accepted since"
             unit.set_message_disposition(held.id, "superseded", f"{held.record.reasons}\n{reason}")
@@ -143,9 +258,10 @@ class Preview:
 
 def preview(raw: bytes, feed: Feed) -> Preview:
     """Map a message with its trace, and apply its orders to nothing. Raises Refused if it cannot be read."""
-    message = er7.parse(raw, feed.charset)
-    refusals = [*er7.check_header(message, feed.processing_ids)]
-    result = feed.mapping.apply(hl7_source.document(message), default_issuer=feed.issuer, trace=True)
+    message = feed.read(raw)
+    refusals = [] if feed.takes(message) else [_stranger(message, feed)]
+    refusals += er7.check_header(message, feed.processing_ids, feed.header_required)
+    result = feed.understand(hl7_source.document(message), trace=True)
     refusals += result.refusals
     orders = []
     for event in result.events:
@@ -158,7 +274,13 @@ def preview(raw: bytes, feed: Feed) -> Preview:
 
 
 def _record(
-    raw: bytes, feed: Feed, peer: str, now: datetime, message: er7.Message | None, replay_of: int | None
+    raw: bytes,
+    feed: Feed,
+    peer: str,
+    now: datetime,
+    message: er7.Message | None,
+    replay_of: int | None,
+    stamp: Stamp,
 ) -> MessageRecord:
     return MessageRecord(
         received_at=now,
@@ -171,13 +293,14 @@ def _record(
         raw=raw,
         mapping=feed.mapping.version_id,
         replay_of=replay_of,
+        made_at=stamp.made,
     )
 
 
 def _readable(raw: bytes, feed: Feed) -> tuple[er7.Message | None, tuple[tuple[str, str], ...]]:
     """The message and its search keys, as far as it can be read at all."""
     try:
-        message = er7.parse(raw, feed.charset)
+        message = feed.read(raw)
     except Refused:
         return None, ()
     patient = message.first("PID")
@@ -190,14 +313,37 @@ def _readable(raw: bytes, feed: Feed) -> tuple[er7.Message | None, tuple[tuple[s
     return message, tuple((kind, value) for kind, value in keys if value)
 
 
-def _several_patients(message: er7.Message) -> list[Refusal]:
-    """More than one PID where the message is about one patient: nobody can tell whose the orders are."""
-    if len(message.all("PID")) < 2 or message.trigger_event == "A40":
-        return []
-    return [Refusal(
-        RefusalKind.SEGMENT_SEQUENCE, "PID[2]", "the message names a second patient",
-        "send one message for each patient",
-    )]  # fmt: skip
+def _stranger(message: er7.Message, feed: Feed) -> Refusal:
+    return Refusal(
+        RefusalKind.UNKNOWN_SENDER, "MSH-3", f"messages of {message.sender!r} (MSH-3|MSH-4) are not taken here",
+        f"taken are {', '.join(sorted(feed.senders))}; the listener's `senders` names them",
+    )  # fmt: skip
+
+
+def _run_early(unit: Unit, created: Collection[Identifier], feed: Feed, now: datetime) -> list[str]:
+    """Run the messages about these orders that came before them, as they were made. Returns what to tell the sender.
+
+    One that still cannot act stays early: what it did is undone, and the order that just came is not refused for it.
+    """
+    found: dict[int, StoredMessage] = {}
+    for identifier in created:
+        search = MessageSearch(identifier.value, listener=feed.name, dispositions=frozenset({"early"}))
+        found |= {stored.id: stored for stored in unit.find_messages(search, HELD_OF_ONE_ORDER_MAX)}
+    notes: list[str] = []
+    for stored in sorted(found.values(), key=lambda each: (each.record.made_at, each.id)):
+        record = stored.record
+
+        def run(early: int = stored.id, record: MessageRecord = record) -> None:
+            receive(unit, record.raw, feed, record.peer, now, replay_of=early)
+
+        try:
+            unit.attempt(run)
+        except Refused as refused:
+            reasons = "\n".join(map(str, refused.refusals))
+            unit.set_message_disposition(stored.id, "early", f"{record.reasons}\nwhen the order arrived: {reasons}")
+        else:
+            notes.append(f"message {record.control_id}, which came before this order, took effect")
+    return notes
 
 
 def _withdraw_held(unit: Unit, result: MappingResult, feed: Feed) -> str:
@@ -211,7 +357,8 @@ def _withdraw_held(unit: Unit, result: MappingResult, feed: Feed) -> str:
             return ""
         for identifier in (event.placer, event.filler):
             if identifier is not None:
-                found = unit.list_messages(HELD_OF_ONE_ORDER_MAX, feed.name, "held", identifier.value)
+                search = MessageSearch(identifier.value, listener=feed.name, dispositions=frozenset({"held"}))
+                found = unit.find_messages(search, HELD_OF_ONE_ORDER_MAX)
                 held |= {stored.id: stored for stored in found}
     for stored in held.values():
         unit.set_message_disposition(stored.id, "withdrawn", f"{stored.record.reasons}\ncancelled by the sender")
@@ -230,7 +377,7 @@ def _repeated(unit: Unit, record: MessageRecord, feed: Feed, notes: list[str]) -
                 Refusal(
                     RefusalKind.DUPLICATE_KEY,
                     "MSH-10",
-                    "this control ID was used before for another message",
+                    f"control ID {record.control_id!r} was used before for another message",
                     "give every message a control ID of its own",
                 )
             )
@@ -240,16 +387,24 @@ def _repeated(unit: Unit, record: MessageRecord, feed: Feed, notes: list[str]) -
 
 def _conclude(
     unit: Unit,
-    message: er7.Message,
+    feed: Feed,
+    message: er7.Message | None,
     record: MessageRecord,
     disposition: str,
     notes: Sequence[str],
     now: datetime,
+    outcome: Outcome = Outcome(),  # noqa: B008  (frozen)
+    refusals: Sequence[Refusal] = (),
 ) -> Receipt:
-    answer = ack.acknowledge(message, (), now=now, notes=tuple(notes))
-    reasons = record.reasons or "\n".join(notes)
-    unit.add_message(replace(record, disposition=disposition, reasons=reasons, answer=answer))
-    return _receipt(answer, disposition, record, ())
+    """Archive the message with what became of it, and its answers: nobody is asked again when it is run again."""
+    made = feed.answers(message, record.raw, now, refusals, notes, outcome, storable=record.replay_of is None)
+    reasons = "\n".join(filter(None, [record.reasons, *notes, *(message.notes if message else ())]))
+    unit.add_message(replace(record, disposition=disposition, reasons=reasons, answer=made.here))
+    if made.apart:
+        patient = outcome.patients[0] if outcome.patients else None
+        control_id = er7.parse_header(made.apart).control_id
+        outbox.enqueue(unit, feed.acknowledge_to, patient, control_id, made.apart, now, record.keys)
+    return _receipt(made.here, disposition, record, refusals)
 
 
 def _receipt(answer: bytes, disposition: str, record: MessageRecord, refusals: Sequence[Refusal]) -> Receipt:
@@ -257,15 +412,29 @@ def _receipt(answer: bytes, disposition: str, record: MessageRecord, refusals: S
     return Receipt(answer, disposition, record.control_id, record.message_type, kinds)
 
 
-def _keys(result: MappingResult) -> tuple[tuple[str, str], ...]:
-    """The business keys that the archive can be searched by."""
+def _keys(result: MappingResult, outcome: Outcome = Outcome()) -> tuple[tuple[str, str], ...]:  # noqa: B008  (frozen)
+    """What the archive can be searched by: what the message names, and the store's numbers of what it touched."""
     keys: dict[tuple[str, str], None] = {}
     for event in result.events:
-        patient = event.surviving if isinstance(event, PatientMerge) else event.patient
-        for identifier in (*patient.identifiers, *(event.prior if isinstance(event, PatientMerge) else ())):
-            keys["patient", identifier.value] = None
+        keys |= {("patient", identifier.value): None for identifier in _people(event)}
         if isinstance(event, OrderEvent):
             found = [("placer", event.placer), ("filler", event.filler)]
             found += [("accession", procedure.accession) for procedure in event.procedures]
             keys |= {(kind, identifier.value): None for kind, identifier in found if identifier}
+            studies = (procedure.study_instance_uid for procedure in event.procedures)
+            keys |= {("study", uid): None for uid in studies if uid}
+    keys |= {(ORDER_LINK, str(number)): None for number in outcome.orders}
+    keys |= {(PATIENT_LINK, str(number)): None for number in outcome.patients}
     return tuple(keys)
+
+
+def _people(event: OrderEvent | PatientEvent) -> tuple[Identifier, ...]:
+    match event:
+        case OrderEvent() | PatientUpdate():
+            return event.patient.identifiers
+        case PatientMerge():
+            return (*event.surviving.identifiers, *event.prior)
+        case IdentifierChange() | VisitMove():
+            return (*event.patient.identifiers, *event.prior)
+        case PatientLink():
+            return (*event.one.identifiers, *event.other.identifiers)

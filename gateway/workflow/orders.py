@@ -4,56 +4,231 @@ Used by whatever brings events: HL7 messages and imported worklist files.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from gateway.domain.order import Order, OrderEvent, apply
-from gateway.domain.patient import PatientMerge, PatientUpdate
+from gateway.domain.identifiers import Identifier
+from gateway.domain.order import (
+    REPLACE,
+    Effect,
+    Order,
+    OrderControl,
+    OrderEvent,
+    OrderResponse,
+    Takes,
+    Unheld,
+    effect_of,
+    order_status_of,
+    response_of,
+)
+from gateway.domain.order_change import apply, arrive
+from gateway.domain.order_matching import is_order_typed, is_same_by_accession, taken_over
+from gateway.domain.patient import PatientEvent, PatientUpdate, VisitChange
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
+from gateway.domain.worklist import SPSStatus
 from gateway.workflow.circumstances import Circumstances
-from gateway.workflow.patients import merge_patients, upsert_patient, upsert_visit
+from gateway.workflow.patients import apply_patient_event, upsert_patient, upsert_visit
 from gateway.workflow.perform import PatientIssuers, link_waiting
-from gateway.workflow.ports import Unit
+from gateway.workflow.ports import KeyTaken, Outcome, Unit
 
 
 def apply_events(
-    unit: Unit, events: Sequence[OrderEvent | PatientUpdate | PatientMerge], under: Circumstances, at: datetime
-) -> list[str]:
-    """Apply them all. Returns notes for the sender. Raises Refused with the problems of every event (D11)."""
-    notes: list[str] = []
+    unit: Unit, events: Sequence[OrderEvent | PatientEvent], under: Circumstances, at: datetime
+) -> Outcome:
+    """Apply them all. Raises Refused with the problems of every event (D11)."""
+    doing = _Doing(unit, under, at, any(_is(event, OrderControl.RO) for event in events))
     refusals: list[Refusal] = []
     for event in events:
         try:
             if isinstance(event, OrderEvent):
-                _apply_order(unit, event, under, at, notes)
-            elif isinstance(event, PatientUpdate):
-                patient = upsert_patient(unit, event.patient, under, at, notes)
-                upsert_visit(unit, patient, event.visit, at)
+                doing.order_event(event)
             else:
-                merge_patients(unit, event, under, at, notes)
+                doing.patient_event(event)
         except Refused as refused:
             refusals += refused.refusals
+        except KeyTaken as taken:
+            refusals.append(_taken(event, taken.key))
     if refusals:
         raise Refused(*dict.fromkeys(refusals))
-    return notes
-
-
-def _apply_order(unit: Unit, event: OrderEvent, under: Circumstances, at: datetime, notes: list[str]) -> None:
-    held = _held_order(unit, event)
-    if held is not None and not event.patient.identifiers:  # an imported item that names nobody stays whose it is
-        patient = held.patient_id
-    else:
-        patient = upsert_patient(unit, event.patient, under, at, notes)
-    visit = upsert_visit(unit, patient, event.visit, at, held.visit_id if held else None)
-    applied = apply(held, event, patient, visit, under.mint, under.site)
-    saved = unit.save_order(applied.order, under.cause, at) if applied.order != held else applied.order
-    notes += applied.notes
-    link_waiting(
-        unit,
-        [procedure.study_instance_uid for procedure in saved.procedures if procedure.study_instance_uid],
-        [procedure.accession.value for procedure in saved.procedures if procedure.accession],
-        at,
-        PatientIssuers(under.issuers, under.default_issuer),
+    return Outcome(
+        tuple(dict.fromkeys(doing.notes)),
+        tuple(doing.responses),
+        tuple(dict.fromkeys(doing.orders)),
+        tuple(dict.fromkeys(doing.patients)),
+        tuple(dict.fromkeys(doing.created)),
     )
+
+
+def arrive_patient(unit: Unit, patient_id: int, under: Circumstances, at: datetime) -> tuple[int, ...]:
+    """A patient has come (ADT A10): what is scheduled becomes ARRIVED. The store's numbers of the changed orders."""
+    scheduled = unit.orders_of_patient(patient_id, SPSStatus.SCHEDULED)
+    saved = (unit.save_order(arrive(held, under.stamp), under.cause, at) for held in scheduled)
+    return tuple(order.id for order in saved if order.id is not None)
+
+
+@dataclass(slots=True)
+class _Doing:
+    """The events of one message while they are applied. `replacing`: an order in place of another is among them."""
+
+    unit: Unit
+    under: Circumstances
+    at: datetime
+    replacing: bool
+    replaced: Identifier | None = None
+    notes: list[str] = field(default_factory=list)
+    responses: list[OrderResponse] = field(default_factory=list)
+    orders: list[int] = field(default_factory=list)
+    patients: list[int] = field(default_factory=list)
+    created: list[Identifier] = field(default_factory=list)
+
+    def patient_event(self, event: PatientEvent) -> None:
+        touched = apply_patient_event(self.unit, event, self.under, self.at, self.notes)
+        self.patients += touched
+        if isinstance(event, PatientUpdate) and event.change is VisitChange.ARRIVE:
+            self.orders += arrive_patient(self.unit, touched[0], self.under, self.at)
+
+    def order_event(self, event: OrderEvent) -> None:
+        effect = effect_of(event.control, event.order_status)
+        held = _held_order(self.unit, event)
+        if effect.takes is Takes.NOTHING and (held is not None or effect.unheld is Unheld.NOTED):
+            self.notes.append(effect.note)
+            self._tell(event, held)
+            return
+        if held is None and effect.unheld is not Unheld.CREATED:
+            held = self._same_by_other_means(event, effect, self._known_patient(event))
+            if held is None and self._may_be_unheld(event, effect):  # and nobody is noted for it
+                self.notes.append(f"no such order is held, so {event.control} changes nothing")
+                self._tell(event, None)
+                return
+        patient = self._patient(event, held)
+        if held is None and effect.unheld is Unheld.CREATED:
+            held = self._same_by_other_means(event, effect, patient)
+        saved = self._save(event, held, patient)
+        self._tell(event, saved)
+        if event.control in REPLACE:
+            self.replaced = saved.placer or saved.filler
+        if _grew(held, saved):
+            self.created += [number for number in (saved.placer, saved.filler) if number is not None]
+        if saved.id is not None:
+            self.orders.append(saved.id)
+
+    def _known_patient(self, event: OrderEvent) -> int | None:
+        found = self.unit.patients(event.patient.identifiers) if event.patient.identifiers else ()
+        return found[0].id if len(found) == 1 else None
+
+    def _patient(self, event: OrderEvent, held: Order | None) -> int:
+        if held is not None and not event.patient.identifiers:  # an imported item that names nobody stays whose it is
+            return held.patient_id
+        patient = upsert_patient(self.unit, event.patient, self.under, self.at, self.notes)
+        self.patients.append(patient)
+        return patient
+
+    def _save(self, event: OrderEvent, held: Order | None, patient: int) -> Order:
+        unit, under = self.unit, self.under
+        known = held.visit_id if held else None
+        visit = upsert_visit(unit, patient, event.visit, self.at, known, VisitChange.UPDATE, under)
+        applied = apply(
+            held,
+            event,
+            patient,
+            visit,
+            under.mint,
+            under.site,
+            stamp=under.stamp,
+            discontinue_started=under.discontinue_started,
+            cancel_unsaid=under.cancel_unsaid,
+        )
+        self.notes += applied.notes
+        if applied.order == held:
+            return applied.order
+        saved = unit.save_order(applied.order, self._cause(event), self.at)
+        link_waiting(
+            unit,
+            [procedure.study_instance_uid for procedure in saved.procedures if procedure.study_instance_uid],
+            [procedure.accession.value for procedure in saved.procedures if procedure.accession],
+            self.at,
+            PatientIssuers(under.issuers, under.default_issuer),
+        )
+        return saved
+
+    def _cause(self, event: OrderEvent) -> str:
+        """For the history of the steps, which also keeps what replaced what."""
+        if event.control in REPLACE:
+            return f"{self.under.cause} replaced"
+        if event.control is OrderControl.RO and self.replaced is not None:
+            return f"{self.under.cause} replaces {self.replaced.value}"
+        return self.under.cause
+
+    def _same_by_other_means(self, event: OrderEvent, effect: Effect, patient: int | None) -> Order | None:
+        """The order of this patient that is meant though none of its numbers is known; None where nobody is known.
+
+        One sender may know the placer number and another the filler number only: then one accession number tells. And a
+        person may have typed the order while the RIS was down. Where several would do, nobody guesses.
+        """
+        if patient is None:
+            return None
+        if (event.placer is None) is not (event.filler is None):
+            found = {
+                order.id: order
+                for procedure in event.procedures
+                if procedure.accession is not None
+                for order in self.unit.orders_by_accession(procedure.accession, any_issuer=True)
+                if order.patient_id == patient and is_same_by_accession(order, event)
+            }
+            if len(found) == 1:
+                self.notes.append("found by its accession number: it was known by another order number")
+                return next(iter(found.values()))
+        if effect.unheld is Unheld.CREATED:
+            typed = [order for order in self.unit.orders_by_hand(patient) if is_order_typed(order, event)]
+            if len(typed) == 1:
+                self.notes.append("linked to the order typed by hand")
+                return taken_over(typed[0])
+        return None
+
+    def _may_be_unheld(self, event: OrderEvent, effect: Effect) -> bool:
+        """Whether an unknown order is no reason to refuse, for instance where what takes its place comes with it."""
+        return effect.unheld is Unheld.NOTED or (self.replacing and event.control in REPLACE)
+
+    def _tell(self, event: OrderEvent, held: Order | None) -> None:
+        answer = response_of(event.control, refused=False)
+        if answer is not None:
+            placer, filler = (held.placer, held.filler) if held else (event.placer, event.filler)
+            self.responses.append(OrderResponse(answer, placer, filler, order_status_of(held) if held else ""))
+
+
+# Columns whose values nobody else may have, with what they are called and where an order says them.
+_UNIQUE = {
+    "orders.placer": ("placer order number", "-2.1"),
+    "orders.filler": ("filler order number", "-3.1"),
+    "requested_procedures.study_instance_uid": ("Study Instance UID", ""),
+    "steps.procedure_id": ("scheduled procedure step ID", ""),
+    "patient_identifiers.value": ("patient identifier", ""),
+}
+
+
+def _taken(event: OrderEvent | PatientEvent, key: str) -> Refusal:
+    """A key that is somebody else's, found out only when it was written: sent anew, or made from such a one before."""
+    name, place = _UNIQUE.get(key, ("key", ""))
+    where = (event.where or "ORC") + place if isinstance(event, OrderEvent) else "PID-3"
+    return Refusal(
+        RefusalKind.DUPLICATE_KEY, where, f"its {name} belongs to something else already",
+        f"send another {name}, or correct what has it now",
+    )  # fmt: skip
+
+
+def _is(event: OrderEvent | PatientEvent, control: OrderControl) -> bool:
+    return isinstance(event, OrderEvent) and event.control is control
+
+
+def _grew(held: Order | None, saved: Order) -> bool:
+    """Whether there is now something that a message about it could not find before: the order, a number, a step."""
+    if held is None:
+        return True
+    known, now = (
+        (order.placer is None, order.filler is None, len(order.procedures), [len(p.steps) for p in order.procedures])
+        for order in (held, saved)
+    )
+    return known != now
 
 
 def _held_order(unit: Unit, event: OrderEvent) -> Order | None:

@@ -246,7 +246,8 @@ def _is_other(unit: Unit, said: Sequence[Identifier], default_issuer: str, patie
         return False
     known = _bearers(unit, said, default_issuer)
     if known:
-        return all(bearer.id != patient.id for bearer in known)
+        one_person = {patient.id, *(unit.linked_patients(patient.id) if patient.id is not None else ())}
+        return not any(bearer.id in one_person for bearer in known)
     return not any(_bears(patient, other) for other in said[1:])
 
 

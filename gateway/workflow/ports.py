@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gateway.domain.identifiers import Identifier
 from gateway.domain.matching import Narrowing
 from gateway.domain.order import Order, OrderResponse
-from gateway.domain.patient import Patient, Visit
+from gateway.domain.patient import Belongings, IdentityChange, Patient, Visit
 from gateway.domain.performed import PerformedStep
 from gateway.domain.worklist import SPSStatus, WorklistItem
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,39 @@ class StoredMessage:
 
     id: int
     record: MessageRecord
+
+
+class KeyTaken(Exception):  # noqa: N818  (reads as what happened)
+    """A key that only one may have would be there twice."""
+
+    @property
+    def key(self) -> str:
+        """Its table and column, as table.column; '' where that is not known. Never a value."""
+        return ""
+
+
+ORDER_LINK, PATIENT_LINK = "#order", "#patient"
+"""Kinds of keys that hold the store's numbers: people search by them only as what they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageSummary:
+    """An archived message without its bytes and its answer, as lists show it."""
+
+    id: int
+    received_at: datetime
+    listener: str
+    peer: str
+    sender: str
+    control_id: str
+    message_type: str
+    disposition: str
+    reasons: str = field(repr=False)
+    mapping: str
+    keys: tuple[tuple[str, str], ...] = field(repr=False)
+    replay_of: int | None
+    direction: str
+    made_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,13 +208,20 @@ class Records(Reader, Protocol):
     def step_history(self, step_id: int) -> Sequence[HistoryEntry]:
         """What happened to a step, first things first."""
 
-    def list_messages(
-        self, limit: int, listener: str = "", disposition: str = "", key: str = ""
-    ) -> Sequence[StoredMessage]:
-        """The newest messages of which every filter holds that is given; `key` is a business key, whole."""
+    def find_messages(self, search: MessageSearch, limit: int, before: int = 0) -> Sequence[StoredMessage]:
+        """The newest messages that fit, newest first; of those before number `before`, where it is given."""
+
+    def messages_in_order(self, search: MessageSearch, limit: int, after: int = 0) -> Sequence[StoredMessage]:
+        """The oldest messages that fit, oldest first; of those after number `after`."""
+
+    def count_messages(self, search: MessageSearch) -> int:
+        """How many messages fit."""
+
+    def mapping_version(self, version: str) -> str | None:
+        """The mapping as it was when it had this version, as JSON text of `gateway.mapping_files`."""
 
     def troubled_messages(self, limit: int) -> Sequence[StoredMessage]:
-        """The newest of the late messages that changed nothing: refused, unreadable, held or ignored."""
+        """The newest messages that changed nothing so far: refused, unreadable, held, early or ignored."""
 
     def newest_messages(self) -> Sequence[StoredMessage]:
         """The newest message of each listener."""
@@ -188,17 +230,50 @@ class Records(Reader, Protocol):
         """The newest kept queries, of one caller where it is named."""
 
 
-class Unit(Protocol):
+class Identities(Protocol):
+    """Reading who is who, for rules that need it before they change anything."""
+
+    def patient(self, patient_id: int) -> Patient | None:
+        """The patient with this id, merges followed to the survivor, with all identifiers borne now."""
+
+    def merged_into(self, patient_id: int) -> Sequence[Patient]:
+        """The records that were merged into this patient, by whatever way, with what was said of each itself."""
+
+    def retired_from(self, identifier: Identifier) -> Patient | None:
+        """The record that bore this retired identifier, as it is itself; None where nobody knows.
+
+        It is the patient's own record where the patient got another identifier instead.
+        """
+
+    def belongings(self, patient_id: int) -> Belongings:
+        """The orders, visits and performed steps of this patient."""
+
+    def linked_patients(self, patient_id: int) -> frozenset[int]:
+        """The patients whose records are said to be of the same person (A24) and were not merged."""
+
+    def identity_change(self, log_id: int) -> IdentityChange | None: ...
+    def identity_changes(
+        self, patient_id: int | None = None, since: datetime | None = None, limit: int = 1000
+    ) -> Sequence[IdentityChange]:
+        """Lines of the log, newest first: of this record, as survivor or as prior, or of everybody."""
+
+
+class Unit(Identities, Protocol):
     """One transaction."""
+
+    def attempt(self, use_case: Callable[[], T]) -> T:
+        """Run a part that may fail: then what it did is undone, and what it raised goes on to the caller."""
+
+    @property
+    def changes(self) -> int:
+        """Rises with whatever is changed; what was said before and is said again changes nothing."""
 
     # the archive
     def earlier_messages(self, listener: str, sender: str, control_id: str) -> Sequence[StoredMessage]: ...
     def add_message(self, record: MessageRecord) -> int: ...
     def message(self, message_id: int) -> StoredMessage | None: ...
-    def list_messages(
-        self, limit: int, listener: str = "", disposition: str = "", key: str = ""
-    ) -> Sequence[StoredMessage]:
-        """The newest messages of which every filter holds that is given; `key` is a business key, whole."""
+    def find_messages(self, search: MessageSearch, limit: int, before: int = 0) -> Sequence[StoredMessage]:
+        """The newest messages that fit, newest first; of those before number `before`, where it is given."""
 
     def set_message_disposition(self, message_id: int, disposition: str, reasons: str) -> None: ...
 
@@ -206,29 +281,67 @@ class Unit(Protocol):
     def patients(self, identifiers: Sequence[Identifier]) -> Sequence[Patient]:
         """The distinct patients who bear any of these identifiers, merges followed to the survivor."""
 
-    def patient(self, patient_id: int) -> Patient | None:
-        """The patient with this id, merges followed to the survivor, with all identifiers borne now."""
-
     def save_patient(self, patient: Patient, at: datetime) -> int:
         """Insert or update (also its identifiers); every item that shows it gets a new revision."""
 
-    def merge_patient(self, prior_id: int, surviving_id: int, at: datetime) -> None:
-        """Orders, visits, performed steps and identifiers of the prior one now belong to the surviving one."""
+    def set_patient_stamps(self, patient: Patient) -> None:
+        """What is held was said again: only its stamps are saved, and nobody sees a difference."""
+
+    # merged records: their rows stay, with what is said of them under identifiers that are retired now
+    def merge_patient(self, prior_id: int, surviving_id: int, at: datetime) -> Belongings:
+        """Orders, visits, performed steps and identifiers of the prior one now belong to the surviving one.
+
+        What moved. Identifiers that the prior one bears now are retired.
+        """
+
+    def part_patient(
+        self, prior_id: int, surviving_id: int, retired: Sequence[Identifier], members: Iterable[int], at: datetime
+    ) -> None:
+        """The reverse, without what belongs to it: `retired` and `members` are what it had before the merge."""
+
+    def hand_over(self, what: Belongings, from_id: int, to_id: int) -> Belongings:
+        """These now belong to another patient, as far as they are the first one's; what did."""
+
+    def save_merged(self, patient: Patient, at: datetime) -> None:
+        """What is now known of a merged record; nobody sees it but through the survivor."""
+
+    def retire(self, identifiers: Iterable[Identifier], merged_id: int, surviving_id: int) -> None:
+        """More identifiers of a merged record: they find the survivor."""
+
+    # the log of identities
+    def log_identity(self, change: IdentityChange) -> int: ...
+    def set_identity_change_undone(self, log_id: int, at: datetime) -> None: ...
 
     # visits
     def visit(self, patient_id: int, number: Identifier | None) -> Visit | None: ...
     def visit_by_id(self, visit_id: int) -> Visit | None: ...
     def save_visit(self, visit: Visit, at: datetime) -> int: ...
+    def belongings_of_visit(self, visit_id: int) -> Belongings:
+        """A visit with its orders, and what was performed of their steps."""
 
     # orders
     def orders(self, placer: Identifier | None, filler: Identifier | None) -> Sequence[Order]:
         """The distinct orders that bear the placer or the filler number."""
 
     def order_of_study(self, study_instance_uid: str) -> Order | None: ...
-    def orders_by_accession(self, accession: Identifier) -> Sequence[Order]: ...
+    def orders_by_accession(self, accession: Identifier, any_issuer: bool = False) -> Sequence[Order]:
+        """The distinct orders with a procedure of this accession number, of this issuer or of any."""
+
+    def orders_by_hand(self, patient_id: int) -> Sequence[Order]:
+        """The patient's orders that a person typed and that no RIS took over yet."""
+
+    def orders_of_patient(self, patient_id: int, status: SPSStatus) -> Sequence[Order]:
+        """The patient's orders that have a step of this status."""
+
     def order(self, order_id: int) -> Order | None: ...
     def save_order(self, order: Order, cause: str, at: datetime) -> Order:
         """Insert or update with procedures and steps, status history by `cause`; returns it with its ids."""
+
+    # the outbox
+    def add_delivery(
+        self, message_id: int, destination: str, patient_id: int | None, control_id: str, payload: bytes, at: datetime
+    ) -> int:
+        """Put an archived message of ours behind those that wait for its destination (`workflow.outbox.enqueue`)."""
 
     # queries
     def add_queries(self, records: Sequence[QueryRecord], per_device_max: int) -> None:

@@ -19,7 +19,7 @@ from gateway.domain.refusal import Refused
 from gateway.domain.visibility import View
 from gateway.domain.worklist import LISTED, SPSStatus, WorklistItem, missing_for_listing, start_of
 from gateway.wire.worklist_dataset import PreparedQuery, prepare_query
-from gateway.workflow.ports import HistoryEntry, ItemKey, Records, StoredMessage, StoredQuery
+from gateway.workflow.ports import HistoryEntry, ItemKey, MessageSearch, Records, StoredMessage, StoredQuery
 from gateway.workflow.query import Caller, caller_of
 from gateway.workflow.replay import matching_items, status_words
 
@@ -130,7 +130,7 @@ class _Inquiry:
         damaged: list[int] = []
         self._records.left_out = lambda step_id, _reason: damaged.append(step_id)
         items = self._records.items_by(question.key, question.value)
-        messages = self._records.list_messages(50, key=question.value)
+        messages = self._records.find_messages(MessageSearch(question.value), 50)
         if damaged:
             self._tell(
                 Severity.HIDDEN,

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 WARM_UP_S = 0.5
 SLICES = 4
@@ -26,6 +27,11 @@ class Rate:
     per_s: float
     median_ms: float
     p99_ms: float
+
+    @property
+    def times(self) -> str:
+        """How long one took, for people."""
+        return f"median {self.median_ms:.1f} ms, 99% {self.p99_ms:.1f} ms"
 
 
 Operation = Callable[[], Awaitable[None]]
@@ -110,7 +116,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def resident_megabytes(pid: int) -> float:
+def resident_megabytes(pid: int | Literal["self"]) -> float:
     """The memory a process has in RAM, as Linux counts it."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -151,7 +157,7 @@ def machine() -> list[tuple[str, str]]:
         ("Python", f"{platform.python_implementation()} {platform.python_version()}, SQLite {sqlite3.sqlite_version}"),
         (
             "Libraries",
-            ", ".join(f"{name} {version(name)}" for name in ("pynetdicom", "pydicom", "hl7apy", "sqlalchemy")),
+            ", ".join(f"{name} {version(name)}" for name in ("pynetdicom", "pydicom", "hl7apy", "hl7", "sqlalchemy")),
         ),
         ("DCMTK", _version_of("wlmscpfs", r"wlmscpfs v(\S+)")),
         ("Orthanc", _version_of("Orthanc", r"Orthanc (\S+)")),

@@ -1,7 +1,8 @@
-"""The peers to be measured against, each in a process of its own: wlmscpfs, Orthanc, stock pynetdicom, hl7apy.
+"""The peers to be measured against, each in a process of its own: worklist servers, and parsers of HL7.
 
-Each gets the kindest setting we know: pynetdicom answers from an index over prepared datasets, hl7apy only parses and
-acknowledges and keeps nothing, wlmscpfs and Orthanc are as Debian ships them, over a folder of files.
+Each gets the kindest setting we know: pynetdicom answers from an index over prepared datasets, hl7apy, python-hl7 and
+simple-hl7 only parse and acknowledge and keep nothing, wlmscpfs and Orthanc are as Debian ships them, over a folder of
+files.
 """
 
 import asyncio
@@ -9,8 +10,9 @@ import json
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +25,7 @@ from tests.benchmarks.population import item, numbers, order
 from tests.listening_process import listening
 
 RELEASE_RP = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
+NODE = Path(__file__).resolve().parents[1] / "interop" / "node"
 ORTHANC_WORKLISTS = Path("/usr/share/orthanc/plugins/libModalityWorklists.so")
 
 
@@ -83,11 +86,34 @@ def pynetdicom_worklist(items: int) -> Iterator[int]:
 
 
 @contextmanager
-def hl7apy_receiver() -> Iterator[int]:
-    """A server that parses with hl7apy and acknowledges; its port."""
+def _python_receiver(parser: str) -> Iterator[int]:
+    """A server that parses with one of `PARSERS` and acknowledges; its port."""
     port = free_port()
-    with listening([sys.executable, "-m", "tests.benchmarks.peers", "hl7", str(port)], port):
+    with listening([sys.executable, "-m", "tests.benchmarks.peers", "hl7", str(port), parser], port):
         yield port
+
+
+@contextmanager
+def _simple_hl7_receiver() -> Iterator[int]:
+    """The server of simple-hl7, which does the same in Node.js; its port."""
+    port = free_port()
+    with listening(["node", str(NODE / "receive.js"), str(port)], port):
+        yield port
+
+
+def absent_hl7_receivers() -> Mapping[str, str]:
+    """Why a receiver is not among `HL7_RECEIVERS`."""
+    if shutil.which("node") is None:
+        return {"simple-hl7": "Node.js is not installed"}
+    return {} if (NODE / "node_modules" / "simple-hl7").is_dir() else {"simple-hl7": "not installed (`make peers`)"}
+
+
+HL7_RECEIVERS: Mapping[str, Callable[[], AbstractContextManager[int]]] = {
+    "hl7apy": partial(_python_receiver, "hl7apy"),
+    "python-hl7": partial(_python_receiver, "python-hl7"),
+    **({} if absent_hl7_receivers() else {"simple-hl7": _simple_hl7_receiver}),
+}
+"""Servers that parse a message and acknowledge it, and what starts each of them."""
 
 
 @contextmanager
@@ -123,16 +149,31 @@ def serve_worklist(port: int, items: int) -> None:
     ae.start_server(("127.0.0.1", port), evt_handlers=[(evt.EVT_C_FIND, find)])
 
 
-async def serve_hl7(port: int) -> None:
-    """Until terminated. Many messages a connection, which hl7apy's own server does not do."""
+def _by_hl7apy() -> Callable[[str], str]:
     from hl7apy.parser import parse_message
+
+    return lambda text: str(parse_message(text, find_groups=True).msh.msh_10.to_er7())
+
+
+def _by_python_hl7() -> Callable[[str], str]:
+    import hl7
+
+    return lambda text: str(hl7.parse(text).segment("MSH")[10])
+
+
+PARSERS: Mapping[str, Callable[[], Callable[[str], str]]] = {"hl7apy": _by_hl7apy, "python-hl7": _by_python_hl7}
+"""What reads a message's control ID, after taking apart all of it."""
+
+
+async def serve_hl7(port: int, parser: str) -> None:
+    """Until terminated. Many messages a connection, which the libraries' own servers do not do."""
+    parse = PARSERS[parser]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 frame = await reader.readuntil(b"\x1c\r")
-                message = parse_message(frame[1:-2].decode(), find_groups=True)
-                control_id = message.msh.msh_10.to_er7()
+                control_id = parse(frame[1:-2].decode())
                 answer = f"MSH|^~\\&|PEER||||20260705080000||ACK|{control_id}|P|2.5.1\rMSA|AA|{control_id}\r"
                 writer.write(wrap(answer.encode()))
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -178,8 +219,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["worklist", port, items]:
             serve_worklist(int(port), int(items))
-        case ["hl7", port]:
-            asyncio.run(serve_hl7(int(port)))
+        case ["hl7", port, parser]:
+            asyncio.run(serve_hl7(int(port), parser))
         case ["canned", port, folder]:
             uvloop.run(serve_canned(int(port), Path(folder)))  # the event loop that the gateway runs on
         case ["echo", port]:

@@ -1,17 +1,12 @@
 """Where the time of one query goes: the gateway in a process that looks at its own stack a thousand times a second.
 
-`python -m tests.benchmarks.profiled CONFIG OUT` is `gateway run` with a sampler: SIGUSR1 starts it, SIGUSR2 writes what
-it has seen to the file OUT. The timer counts processor time, and the handler runs between two steps of the
-interpreter, so time spent in C counts for the line that called it. Nothing of the product knows about this.
+`python -m tests.benchmarks.profiled CONFIG OUT` is `gateway run` with a sampler (see `observed`). The timer counts
+processor time, and the handler runs between two steps of the interpreter, so time spent in C counts for the line that
+called it. Nothing of the product knows about this.
 """
 
-import json
-import os
-import runpy
 import signal
-import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +18,8 @@ import uvloop
 from gateway.testing import ServiceProcess
 from gateway.testing.load import LoadAssociation
 from tests.benchmarks import peers
-from tests.benchmarks.measure import CPUSeconds, Rate, cpu_seconds, rates
+from tests.benchmarks.measure import CPUSeconds, Rate, rates
+from tests.benchmarks.observed import ObservedService, on_signals, run_gateway
 from tests.benchmarks.population import GROUP
 from tests.benchmarks.questions import ASSOCIATE, HOST, asking_once, group_request, query_rates, question
 from tests.benchmarks.report import Row, Section
@@ -31,7 +27,6 @@ from tests.benchmarks.report import Row, Section
 INTERVAL_S = 0.001
 CLIENTS = 4
 HOTTEST = 15
-WRITE_S_MAX = 10.0
 
 LOOP = "kernel and event loop: sockets, epoll, waking tasks"
 
@@ -142,8 +137,7 @@ def where_the_time_goes(
 def _beside_canned(measured: Sequence[Rate], size: int, many: bool) -> Row:
     what = f"{'ask again' if many else 'associate, ask, release'}: {GROUP} of {size:,} items"
     ours, ceiling = measured
-    times = f"median {ours.median_ms:.1f} ms, 99% {ours.p99_ms:.1f} ms"
-    return Row(what, ours.per_s, "/s", "canned replies, bare asyncio", ceiling.per_s, times=times)
+    return Row(what, ours.per_s, "/s", "canned replies, bare asyncio", ceiling.per_s, times=ours.times)
 
 
 async def _recorded(port: int) -> tuple[bytes, bytes]:
@@ -176,21 +170,12 @@ def _sections(once: Rate, cpu: CPUSeconds, seen: Profile, size: int) -> list[Sec
 
 def _profiled(config: Path, out: Path, size: int, seconds: float) -> tuple[Rate, CPUSeconds, Profile]:
     """The rate, the processor time of one query, and the samples."""
-    with _ProfiledService(config, out) as service:
+    with ObservedService(config, "tests.benchmarks.profiled", out) as service:
         uvloop.run(query_rates([service.dicom_port], size, GROUP, CLIENTS, min(seconds, 1.0)))
-        os.kill(service.pid, signal.SIGUSR1)
-        before = cpu_seconds(service.pid)
-        counted = uvloop.run(_count(service.dicom_port, size, seconds))
-        after = cpu_seconds(service.pid)
-        os.kill(service.pid, signal.SIGUSR2)
-        deadline = time.monotonic() + WRITE_S_MAX
-        while not out.exists():
-            if time.monotonic() > deadline:
-                raise RuntimeError("the profile was not written")
-            time.sleep(0.02)  # another process cannot be awaited, only asked
-    rate, queries = counted
-    cpu = CPUSeconds((after.user - before.user) / queries, (after.system - before.system) / queries)
-    return rate, cpu, Profile(**json.loads(out.read_text(encoding="utf-8")))
+        service.begin()
+        rate, queries = uvloop.run(_count(service.dicom_port, size, seconds))
+        seen, spent = service.end()
+    return rate, CPUSeconds(spent.user / queries, spent.system / queries), Profile(**seen)
 
 
 async def _count(port: int, size: int, seconds: float) -> tuple[Rate, int]:
@@ -205,25 +190,6 @@ async def _count(port: int, size: int, seconds: float) -> tuple[Rate, int]:
 
     (rate,) = await rates([[counted] * CLIENTS], seconds)
     return rate, queries
-
-
-class _ProfiledService(ServiceProcess):
-    """The service with the sampler in it."""
-
-    def __init__(self, config: Path, out: Path) -> None:
-        super().__init__(config)
-        self._out = out
-
-    def launch(self) -> "subprocess.Popen[bytes]":
-        """Start it and do not wait."""
-        with self.output.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.benchmarks.profiled", str(self.config), str(self._out)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        return self._process
 
 
 # --- inside the profiled process
@@ -241,22 +207,18 @@ class Sampler:
     def install(self) -> None:
         """Wait for SIGUSR1."""
         signal.signal(signal.SIGPROF, self._sample)
-        signal.signal(signal.SIGUSR1, self._start)
-        signal.signal(signal.SIGUSR2, self._write)
+        on_signals(self._out, self._start, self._stop)
 
-    def _start(self, _number: int, _frame: FrameType | None) -> None:
+    def _start(self) -> None:
         signal.setitimer(signal.ITIMER_PROF, INTERVAL_S, INTERVAL_S)
 
-    def _write(self, _number: int, _frame: FrameType | None) -> None:
+    def _stop(self) -> dict[str, object]:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        seen = {
+        return {
             "samples": self._samples,
             "places": dict(self._places),
             "functions": dict(self._functions.most_common(HOTTEST)),
         }
-        unfinished = self._out.with_suffix(".part")
-        unfinished.write_text(json.dumps(seen), encoding="utf-8")
-        unfinished.rename(self._out)
 
     def _sample(self, _number: int, frame: FrameType | None) -> None:
         # At its first step a function has done nothing yet: the time was that of whoever called it.
@@ -285,12 +247,6 @@ def _ours(frame: FrameType | None) -> Iterator[tuple[str, str]]:
         frame = frame.f_back
 
 
-def main(config: str, out: str) -> None:
-    """`gateway run` with a sampler."""
-    Sampler(Path(out)).install()
-    sys.argv = ["gateway", "run", "--config", config]
-    runpy.run_module("gateway", run_name="__main__")
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    Sampler(Path(sys.argv[2])).install()
+    run_gateway(sys.argv[1])

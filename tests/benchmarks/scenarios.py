@@ -1,51 +1,35 @@
 """What is measured: one function for each group of budgets, and each gives the rows and sections that it fills."""
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
 import uvloop
 
-from gateway.edges.mllp import MLLPClient
-from gateway.testing import Acknowledgement, ServiceProcess, free_port, omi, site
+from gateway.testing import ServiceProcess
 from gateway.testing.load import LoadAssociation, encode_create, encode_set, exchanged
 from gateway.testing.modality import final_state, performed_step
-from tests.benchmarks import peers, population
+from tests.benchmarks import archive, orders, peers, population
 from tests.benchmarks.crowd import crowd
+from tests.benchmarks.department import DEVICES, department
 from tests.benchmarks.measure import Operation, Rate, rate_of, rates, resident_megabytes
 from tests.benchmarks.memory import kept
+from tests.benchmarks.order_profile import where_an_orders_time_goes
 from tests.benchmarks.profiled import where_the_time_goes
-from tests.benchmarks.questions import ASSOCIATE, HOST, asking_once, group_request, query_rates
+from tests.benchmarks.questions import ASSOCIATE, asking_once, group_request, query_rates
 from tests.benchmarks.report import Row, Section, number
 
-CLIENTS, SENDERS, MODALITIES = 4, 8, 8
+CLIENTS, MODALITIES = 4, 8
 START_S_MAX = 60.0
 SUCCESS = 0x0000
 
 ALL_CLIENTS = (1, 4, 16)
 ALL_MATCHES = (0, population.GROUP, population.BUSY_ORDERS)
-DEVICES = 500
-PROFILE = {
-    "name": "benchmark",
-    "reason": "Every rule at once that leaves the lists as they are.",
-    "ignore": ["PatientName"],
-    "force": {"Modality": "CT"},
-    "fill": {"ReferringPhysicianName": "UNKNOWN", "PatientSex": "O"},
-    "answers_max": 1_000,
-    "date_window": {"days_before": 1, "days_after": 2},
-    "character_sets": {"declared": ["ISO_IR 100", "ISO_IR 192"]},
-    "whole_names": True,
-}
-NO_LIMIT = 4_096
-"""Associations from one address: here it stands for a whole department."""
-
 WLMSCPFS_BUDGET = {100: 3.0, 1_000: 20.0, 10_000: 200.0}
 PYNETDICOM_LONG_BUDGET = 30.0
 LARGEST_BUDGET = 0.8
@@ -60,7 +44,8 @@ class Scale:
 
     `sizes` of the worklist that peers bear as well; the `largest`, which is held against the rate at the size
     `compared`; `seconds` for each figure that stands beside a peer, `cell_seconds` for each of the matrix;
-    `crowd_seconds` of `devices` that ask every two seconds, once for each number of `workers`.
+    `crowd_seconds` of `devices` that ask every two seconds, once for each number of `workers`; `messages` of each kind
+    of HL7; the `archive`.
     """
 
     sizes: tuple[int, ...]
@@ -71,28 +56,12 @@ class Scale:
     crowd_seconds: float
     devices: int
     workers: tuple[int, ...]
+    messages: int
+    archive: archive.Scale
 
 
-FULL = Scale((100, 1_000, 10_000), 100_000, 1_000, 3.0, 1.0, 20.0, DEVICES, (0, 2))
-QUICK = Scale((50,), 1_100, 50, 0.2, 0.05, 1.0, 20, (0,))
-
-
-def department(folder: Path, **overrides: object) -> Path:
-    """A site whose listener takes all the load from one address, with every rule for devices switched on."""
-    folder.mkdir(parents=True)
-    titles = ["BENCHMARK", *(f"DEVICE{number}" for number in range(DEVICES))]
-    devices = [{"ae_title": title, "group": "CT", "sites": ["NORTH"], "profile": PROFILE["name"]} for title in titles]
-    for name, content in (("devices", devices), ("profiles", [PROFILE])):
-        (folder / f"{name}.yaml").write_text(json.dumps({name: content}), encoding="utf-8")  # JSON is YAML
-    listener = {"name": "ris", "host": HOST, "port": free_port(), "mapping": "ihe-swf", "site": "NORTH"}
-    return site(
-        folder,
-        dicom={"associations_max": NO_LIMIT, "associations_per_address_max": NO_LIMIT},
-        hl7=[listener],
-        devices={"file": "devices.yaml", "profiles": "profiles.yaml", "unknown": "reject"},
-        worklists=[{"ae_title": "GATEWAY", "sites": ["NORTH"], "modalities": ["CT", "MR"]}],
-        **overrides,
-    )
+FULL = Scale((100, 1_000, 10_000), 100_000, 1_000, 3.0, 1.0, 20.0, DEVICES, (0, 2), 1_500, archive.SAMPLE)
+QUICK = Scale((50,), 1_100, 50, 0.2, 0.05, 1.0, 20, (0,), 40, archive.QUICK)
 
 
 def worklists(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
@@ -214,12 +183,12 @@ def _largest_worklist(
     progress("memory of what is kept")
     return [
         _against(what, ours, f"gateway, {scale.compared:,} items", own, LARGEST_BUDGET),
-        Row("the same, each list for the first time", anew.per_s, "/s", times=_times(anew)),
+        Row("the same, each list for the first time", anew.per_s, "/s", times=anew.times),
         Row(f"memory, {size:,} items, none served", before, "MB"),
         Row(f"memory, {size:,} items served", memory, "MB", at_most=400),
         *kept(config),
         Row(f"start to first answer, {size:,} items", start_s, "s", at_most=2),
-        Row(f"performed steps, {MODALITIES} modalities", pairs.per_s, "/s", at_least=300, times=_times(pairs)),
+        Row(f"performed steps, {MODALITIES} modalities", pairs.per_s, "/s", at_least=300, times=pairs.times),
     ]
 
 
@@ -255,16 +224,18 @@ def profile(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
     return where_the_time_goes(folder, config, scale.compared, scale.seconds, progress)
 
 
-def orders(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
-    """Durable orders over MLLP, beside a server that only parses with hl7apy and acknowledges."""
-    rows: list[Found] = []
-    for senders, budget in ((SENDERS, 10.0), (1, 4.0)):
-        what = f"orders, {senders} sender{'s' if senders > 1 else ''}"
-        progress(what)
-        with ServiceProcess(department(folder / f"orders{senders}")) as service, peers.hl7apy_receiver() as port:
-            ours, theirs = uvloop.run(_order_rates((service.hl7_port, port), senders, scale.seconds))
-        rows.append(_against(what, ours, "hl7apy, nothing kept", theirs, budget))
-    return rows
+def hl7(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
+    """Durable orders over MLLP beside servers that only parse, every kind of message, and where an order's time goes."""
+    return [
+        *orders.beside_parsers(folder, scale.seconds, progress),
+        orders.every_kind(folder, scale.messages, progress),
+        where_an_orders_time_goes(folder, scale.messages, progress),
+    ]
+
+
+def archived(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
+    """The archive, as far as there is time for it here: `make bench-archive` does the same with a million messages."""
+    return archive.measured(folder, scale.archive, progress)
 
 
 def _what(size: int, matches: int, many: bool) -> str:
@@ -272,11 +243,7 @@ def _what(size: int, matches: int, many: bool) -> str:
 
 
 def _against(what: str, ours: Rate, peer: str, theirs: Rate, at_least: float | None) -> Row:
-    return Row(what, ours.per_s, "/s", peer, theirs.per_s, at_least, times=_times(ours))
-
-
-def _times(measured: Rate) -> str:
-    return f"median {measured.median_ms:.1f} ms, 99% {measured.p99_ms:.1f} ms"
+    return Row(what, ours.per_s, "/s", peer, theirs.per_s, at_least, times=ours.times)
 
 
 async def _first_answer_s(service: ServiceProcess) -> float:
@@ -302,26 +269,6 @@ async def _ask_for_everything(port: int, size: int) -> Rate:
     each = iter(range(groups))
     ask = asking_once(port, lambda: group_request(next(each)), population.GROUP)
     return await rate_of([ask] * CLIENTS, groups)
-
-
-async def _order_rates(ports: Sequence[int], senders: int, seconds: float) -> list[Rate]:
-    numbers = count()
-    now = datetime.now(UTC)
-
-    def sender(client: MLLPClient) -> Operation:
-        async def send() -> None:
-            number = next(numbers)
-            answer = await client.send(omi(population.order(number)).message(f"BENCH{number:09}", now))
-            assert Acknowledgement.parse(answer).code == "AA"
-
-        return send
-
-    async with AsyncExitStack() as connected:
-        contestants = [
-            [sender(await connected.enter_async_context(MLLPClient(HOST, port))) for _ in range(senders)]
-            for port in ports
-        ]
-        return await rates(contestants, seconds)
 
 
 def _performing(port: int, size: int) -> list[Operation]:
@@ -350,4 +297,6 @@ def _performing(port: int, size: int) -> list[Operation]:
     return [perform] * MODALITIES
 
 
-SCENARIOS: Sequence[Callable[[Path, Scale, Progress], list[Found]]] = (orders, crowds, profile, worklists)
+SCENARIOS: Sequence[Callable[[Path, Scale, Progress], list[Found]]] = (
+    hl7, crowds, profile, worklists, archived
+)

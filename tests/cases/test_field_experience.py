@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from worklist.model import cases
 
+from tests.cases.hl7.model import cases as messages
+
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "what-hurt-users-elsewhere.md"
 ROWS = [
     tuple(cell.strip() for cell in line.strip("| \n").split(" | "))
     for line in PAGE.read_text(encoding="utf-8").splitlines()
     if re.match(r"\| \d+ \|", line)
 ]
+NUMBERS = [*range(1, 47), *range(56, 86), *range(114, 121)]
 LINK = re.compile(r"\[(`?)(.+?)\1\]\(([^)#]+)(?:#([^)]+))?\)")
 
 
@@ -35,9 +38,21 @@ def headings(path: Path) -> frozenset[str]:
     return frozenset(re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles)
 
 
+NOT_ABOUT_WHAT_A_MESSAGE_SAYS = {
+    59: "what becomes of rejected bytes",
+    60: "answers to messages of ours",
+    62: "answers to messages of ours",
+    78: "a queue of messages of ours",
+    79: "a queue of messages of ours",
+    80: "when an answer leaves",
+    82: "when an answer leaves",
+}
+
+
 @cache
 def case_names() -> frozenset[str]:
-    return frozenset(case.name for case in cases())
+    """What stands between the brackets of a test that runs cases: of the worklist suite and the corpus of messages."""
+    return frozenset(case.name for case in cases()) | {f"{case.name}-whole" for case in messages()}
 
 
 def wrong(text: str, link: str, anchor: str) -> str:
@@ -53,8 +68,8 @@ def wrong(text: str, link: str, anchor: str) -> str:
     return f"there is no case {case}" if case and case.removesuffix("]") not in case_names() else ""
 
 
-def test_rows_are_1_to_46_each_with_its_complaint_and_its_answer() -> None:
-    assert [int(row[0]) for row in ROWS] == list(range(1, 47))
+def test_every_row_is_there_once_with_its_complaint_and_its_answer() -> None:
+    assert sorted(int(row[0]) for row in ROWS) == NUMBERS
     assert [row for row in ROWS if len(row) != 4 or not all(row)] == []
 
 
@@ -64,3 +79,8 @@ def test_every_row_has_a_proof_that_exists(row: tuple[str, ...]) -> None:
     assert any("/tests/" in link for _, _, link, _ in links)
     assert [found for _, text, link, anchor in links if (found := wrong(text, link, anchor))] == []
     assert LINK.sub("", row[3]).strip(" ,") == "", "a proof is a link"
+
+
+def test_every_row_about_messages_is_shown_by_a_case_of_the_corpus() -> None:
+    shown = {int(said.split()[1]) for case in messages() for said in case.shows if said.startswith("field-notes ")}
+    assert set(range(56, 86)) - shown == set(NOT_ABOUT_WHAT_A_MESSAGE_SAYS)

@@ -1,18 +1,17 @@
 """Every message in mappings/cases gives exactly the transcript beside it."""
 
-import csv
 import json
 from functools import cache
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
-from gateway.domain.catalogue import Catalogue
-from gateway.domain.mapping import Mapping, compile_mapping
+from gateway.domain.identifiers import Issuers
+from gateway.domain.mapping import Mapping
+from gateway.domain.problem import Problem
 from gateway.domain.refusal import Refused
-from gateway.domain.rules import compile_table
 from gateway.domain.transcript import differences
+from gateway.mapping_files import load_mappings
 from gateway.wire import er7, hl7_source
 from gateway.workflow.golden_cases import case_outcome
 
@@ -20,17 +19,12 @@ MAPPINGS = Path(__file__).parents[2] / "mappings"
 CASES = sorted((MAPPINGS / "cases").glob("*.hl7"))
 
 
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @cache
 def shipped(name: str) -> Mapping:
-    sources = {path.stem: YAML(typ="safe").load(path) for path in (MAPPINGS / "hl7v2").glob("*.yaml")}
-    tables = {path.stem: compile_table(path.stem, rows(path)) for path in (MAPPINGS / "codes").glob("*.csv")}
-    catalogue = Catalogue.compile(rows(MAPPINGS / "procedures.csv"))
-    return compile_mapping(sources, name, catalogue=catalogue, tables=tables)
+    problems: list[Problem] = []
+    mappings = load_mappings(MAPPINGS, [name], Issuers(), problems).mappings
+    assert not problems
+    return mappings[name]
 
 
 @pytest.mark.parametrize("message", CASES, ids=lambda path: path.stem)

@@ -267,12 +267,14 @@ def test_commonest_queries_need_no_sorting(department, narrowing):
 
 
 _LOOKED_UP = {
-    "EARLIER_MESSAGES": "messages_by_control_id (listener=? AND sender=? AND control_id=?)",
+    "EARLIER_MESSAGES": "messages_by_control_id (control_id=? AND listener=? AND sender=?)",
     "PATIENT_BY_IDENTIFIER": "USING PRIMARY KEY (value=? AND issuer=?)",
     "ORDER_BY_PLACER": "orders_by_placer (placer=? AND placer_issuer=?)",
     "ORDER_BY_FILLER": "orders_by_filler (filler=? AND filler_issuer=?)",
     "ORDER_ID_OF_STUDY": "requested_procedures_by_study (study_instance_uid=?)",
     "ORDER_IDS_BY_ACCESSION": "requested_procedures_by_accession (accession=? AND accession_issuer=?)",
+    "ORDERS_BY_HAND": "orders_by_hand (patient_id=?)",
+    "ORDER_IDS_OF_PATIENT": "steps_by_patient (patient_id=?)",
     "STEPS_OF_ORDER": "(procedure_id=?)",
     "STEPS_REVISE_OF_PATIENT": "steps_by_patient (patient_id=?)",
     "STEPS_REVISE_OF_VISIT": "orders_by_visit (visit_id=?)",
@@ -283,7 +285,6 @@ _LOOKED_UP = {
     "STEP_IDS_BY_ACCESSION": "requested_procedures_by_accession (accession=?)",
     "STEP_IDS_BY_PATIENT_ID": "steps_by_patient (patient_id=?)",
     "STEP_IDS_BY_ORDER_NUMBER": "(procedure_id=?)",
-    "NEWEST_MESSAGES": "COVERING INDEX messages_by_control_id",
     "QUERY": "INTEGER PRIMARY KEY (rowid=?)",
     "QUERIES_OF_CALLER": "queries_by_caller (calling_ae_title=?)",
     "QUERIES_PRUNE": "queries_by_caller (calling_ae_title=? AND id<?)",

@@ -16,11 +16,14 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sample_department import NOW, message, order, patient, query
 
+from gateway.config import ArchiveSettings
 from gateway.domain.matching import Narrowing
 from gateway.edges import maintenance
 from gateway.edges.database import SchemaTooNew, SchemaTooOld, StoreError, StoreUnavailable, connect_to, database_path
 from gateway.edges.schema import SCHEMA_REVISION, metadata
 from gateway.edges.store import Store
+from gateway.retention import Pruned, prune
+from gateway.workflow.ports import MessageSearch
 
 MIGRATIONS = Path(maintenance.__file__).parent / "migrations"
 
@@ -220,7 +223,7 @@ def test_backup_while_writing_is_whole_and_consistent(store, url, tmp_path):
         assert _mode(target) == 0o600
         with Store(f"sqlite:///{target}") as copied:
             items = copied.reader.candidates(Narrowing())
-            assert len(items) == len(copied.reader.list_messages(100_000))
+            assert len(items) == len(copied.reader.find_messages(MessageSearch(), 100_000))
             sizes.append(len(items))
     assert sizes == sorted(sizes)
 
@@ -248,10 +251,10 @@ def test_restore_puts_a_backup_back_and_the_old_database_aside(url, tmp_path):
     aside = maintenance.restore(target, url, NOW, force=True)
     with Store(url) as store:
         assert store.site_namespace() == namespace
-        assert [each.record.control_id for each in store.reader.list_messages(10)] == ["M1"]
+        assert [each.record.control_id for each in store.reader.find_messages(MessageSearch(), 10)] == ["M1"]
     assert aside is not None
     with Store(f"sqlite:///{aside}") as old:
-        assert [each.record.control_id for each in old.reader.list_messages(10)] == ["M2", "M1"]
+        assert [each.record.control_id for each in old.reader.find_messages(MessageSearch(), 10)] == ["M2", "M1"]
     assert _mode(database_path(url)) == _mode(aside) == 0o600
 
 
@@ -278,7 +281,7 @@ def test_restore_is_refused_while_the_service_runs(store, write, url, tmp_path):
     with pytest.raises(StoreUnavailable, match="stop the service"):
         maintenance.restore(target, url, NOW, force=True)
     write(lambda unit: unit.add_message(message(2)))
-    assert len(store.reader.list_messages(10)) == 2
+    assert len(store.reader.find_messages(MessageSearch(), 10)) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "foreign", "newer", "empty"])
@@ -350,3 +353,24 @@ def test_an_upgrade_of_many_patients_reaches_the_last(tmp_path):
     found = database.execute("SELECT count(*) FROM patient_names WHERE folded = 'last^person'").fetchone()
     database.close()
     assert found == (1300,)
+
+
+def test_an_upgrade_keeps_the_archive_and_its_keys_and_can_prune_it(tmp_path):
+    path = tmp_path / "old.db"
+    database = _first_schema(path)
+    for number in (1, 2):
+        database.execute(
+            "INSERT INTO messages VALUES (?, '2020-01-01T00:00:00.000000+00:00', 'ris', 'peer', 'RIS|H', ?, 'OMI^O23', "
+            "x'00', x'4D', 'accepted', '', x'', 'm', ?, NULL)",
+            (number, f"C{number}", json.dumps([["placer", f"PL{number + 1}"]])),
+        )
+        database.execute("INSERT INTO message_keys VALUES (?, ?, 'placer')", (f"PL{number + 1}", number))
+    database.commit()
+    database.close()
+    maintenance.upgrade(f"sqlite:///{path}", NOW)
+    with Store(f"sqlite:///{path}") as store:
+        (found,) = store.reader.find_messages(MessageSearch("PL2"), 5)
+        assert (found.id, found.record.direction, found.record.made_at) == (1, "in", "")
+        assert [each.id for each in store.reader.find_messages(MessageSearch(listener="ris"), 5)] == [2, 1]
+        assert prune(store, ArchiveSettings(), NOW) == Pruned(1, 0)
+        assert store.reader.find_messages(MessageSearch("PL2"), 5) == []

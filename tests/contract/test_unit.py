@@ -325,23 +325,6 @@ def test_earlier_messages_are_those_of_listener_sender_and_control_id_newest_fir
     assert [each.id for each in found] == numbers[::-1]
 
 
-def test_message_is_found_by_key_disposition_listener_and_time(write, store):
-    write(lambda unit: unit.add_message(message(1)))
-    write(lambda unit: unit.add_message(message(2, "refused")))
-    write(lambda unit: unit.add_message(message(3, listener="other", received_at=LATER)))
-
-    def found(**filters):
-        return [each.record.control_id for each in store.reader.list_messages(10, **filters)]
-
-    assert found() == ["M3", "M2", "M1"]
-    assert found(key="P2") == ["M2"]
-    assert found(disposition="refused") == ["M2"]
-    assert found(listener="other") == ["M3"]
-    assert found(since=LATER) == ["M3"]
-    assert found(listener="ris", key="PL1", since=NOW, disposition="accepted") == ["M1"]
-    assert len(store.reader.list_messages(2)) == 2
-
-
 def test_held_messages_come_in_the_order_they_came_until_released(write, store):
     numbers = [write(lambda unit, one=one: unit.add_message(message(one, "held"))) for one in (1, 2, 3)]
     assert [each.id for each in store.reader.held_messages(2)] == numbers[:2]

@@ -14,6 +14,7 @@ from gateway.domain.identifiers import Identifier
 from gateway.domain.matching import Narrowing
 from gateway.edges.database import StoreConflict, StoreError, StoreUnavailable, database_path
 from gateway.edges.store import Store
+from gateway.workflow.ports import MessageSearch
 
 
 class _Blocked:
@@ -73,7 +74,7 @@ def test_job_that_raises_is_undone_and_the_others_of_its_group_are_not(store):
     blocked.release()
     _, refused, _ = _outcomes(futures)
     assert isinstance(refused, LookupError)
-    assert [each.record.control_id for each in store.reader.list_messages(10)] == ["M3", "M1"]
+    assert [each.record.control_id for each in store.reader.find_messages(MessageSearch(), 10)] == ["M3", "M1"]
     assert (store.counts.committed, store.counts.refused) == (3, 1)
 
 
@@ -128,7 +129,7 @@ def test_reader_sees_a_change_as_soon_as_it_is_told(store):
 
 def test_reader_leaves_no_transaction_open(store, write, url):
     write(lambda unit: unit.add_message(message(1)))
-    assert store.reader.list_messages(10)
+    assert store.reader.find_messages(MessageSearch(), 10)
     other = sqlite3.connect(database_path(url), isolation_level=None)
     write(lambda unit: unit.add_message(message(2)))
     busy, _, _ = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -155,7 +156,7 @@ def test_job_cancelled_while_it_waits_is_not_run(store):
     assert dropped.cancel()
     blocked.release()
     kept.result(timeout=10)
-    assert [each.record.control_id for each in store.reader.list_messages(10)] == ["M2"]
+    assert [each.record.control_id for each in store.reader.find_messages(MessageSearch(), 10)] == ["M2"]
 
 
 def test_closing_writes_what_waits_and_takes_no_more(url):
@@ -174,7 +175,7 @@ def test_what_was_written_is_there_when_opened_again(url):
         store.write(lambda unit: unit.add_message(message(1))).result(timeout=10)
     with Store(url) as store:
         assert store.site_namespace() == namespace
-        assert [each.record for each in store.reader.list_messages(10)] == [message(1)]
+        assert [each.record for each in store.reader.find_messages(MessageSearch(), 10)] == [message(1)]
 
 
 # --- trouble
@@ -192,7 +193,7 @@ def test_job_that_swallows_a_failure_to_write_is_not_told_as_done(store):
 
     with pytest.raises(StoreUnavailable):
         store.write(careless).result(timeout=10)
-    assert store.reader.list_messages(10) == []
+    assert store.reader.find_messages(MessageSearch(), 10) == []
 
 
 def test_full_disk_fails_what_does_not_fit_and_recovers_by_itself(store, write):
@@ -205,7 +206,7 @@ def test_full_disk_fails_what_does_not_fit_and_recovers_by_itself(store, write):
     blocked.release()
     assert all(isinstance(each, StoreUnavailable) for each in _outcomes(futures))
     assert store.counts.failing
-    assert store.reader.list_messages(10) == []
+    assert store.reader.find_messages(MessageSearch(), 10) == []
     write(lambda unit: unit._write.control("PRAGMA max_page_count=1000000"))
     write(lambda unit: unit.add_message(message(1, raw=bytes(1_000_000))))
     assert not store.counts.failing
@@ -216,6 +217,7 @@ _FILLS_A_SMALL_DISK = """
     from sample_department import message
     from gateway.edges.database import StoreUnavailable
     from gateway.edges.store import Store
+    from gateway.workflow.ports import MessageSearch
 
     store = Store(sys.argv[1])
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -231,7 +233,7 @@ _FILLS_A_SMALL_DISK = """
     assert store.counts.failing
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     store.write(lambda unit: unit.add_message(message(999))).result(timeout=10)
-    assert len(store.reader.list_messages(1000)) == told + 1
+    assert len(store.reader.find_messages(MessageSearch(), 1000)) == told + 1
     store.close()
     print(told + 1)
 """
@@ -248,7 +250,7 @@ def test_files_that_cannot_grow_lose_nothing_that_was_told_as_done(url):
     )
     assert done.returncode == 0, done.stderr
     with Store(url) as store:
-        assert len(store.reader.list_messages(1000)) == int(done.stdout)
+        assert len(store.reader.find_messages(MessageSearch(), 1000)) == int(done.stdout)
 
 
 def test_database_locked_by_another_is_unavailable_and_then_available_again(url):
@@ -258,12 +260,12 @@ def test_database_locked_by_another_is_unavailable_and_then_available_again(url)
         blocked = [store.write(lambda unit: unit.add_message(message(1))) for _ in range(3)]
         assert all(isinstance(each, StoreUnavailable) for each in _outcomes(blocked))
         assert store.counts.failing
-        assert store.reader.list_messages(10) == []  # readers are not held up
+        assert store.reader.find_messages(MessageSearch(), 10) == []  # readers are not held up
         other.execute("ROLLBACK")
         other.close()
         store.write(lambda unit: unit.add_message(message(2))).result(timeout=10)
         assert not store.counts.failing
-        assert [each.record.control_id for each in store.reader.list_messages(10)] == ["M2"]
+        assert [each.record.control_id for each in store.reader.find_messages(MessageSearch(), 10)] == ["M2"]
 
 
 def test_writer_waits_for_another_process_for_a_while(url):

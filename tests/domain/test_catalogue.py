@@ -44,10 +44,16 @@ def test_named_rows_are_steps_in_their_order() -> None:
     assert [text(step.attributes, "ScheduledProcedureStepDescription") for step in found.steps] == ["Injection", "Scan"]
 
 
+def test_a_code_of_another_scheme_is_another_code() -> None:
+    catalogue = compile_csv(HEADER, "A,99P,one,CT,,,,,CT1", "B,,any scheme,CT,,,,,CT1")
+    assert catalogue.find("A", "99ELSE") is None
+    assert catalogue.find("A", "L") is not None  # HL7's word for any local scheme
+    assert catalogue.find("B", "99ELSE") is not None
+
+
 def test_code_alone_finds_only_what_is_unambiguous() -> None:
     catalogue = compile_csv(HEADER, "A,99P,one,CT,,,,,CT1", "B,99P,two,CT,,,,,CT1", "B,99Q,three,MR,,,,,MR1")
     assert catalogue.find("A") is not None
-    assert catalogue.find("A", "99ELSE") is not None
     assert catalogue.find("B") is None
     exact = catalogue.find("B", "99Q")
     assert exact is not None

@@ -342,9 +342,15 @@ def test_doubtful_weight_is_left_out_with_a_note(number: str, unit: str) -> None
     assert weight(repetition(number), Setting(unit=unit)).value is None
 
 
+def test_writings_of_one_name_join_whether_they_name_its_type_or_not() -> None:
+    said = repetitions("Wang^Ming~王^明^^^^^L^I")
+    assert xpn(said, SETTING) == [{"Alphabetic": "Wang^Ming", "Ideographic": "王^明"}]
+    assert xpn(repetitions("Wang^M~Wang^Ming^^^^^L"), SETTING) == [{"Alphabetic": "Wang^Ming"}]
+
+
 def test_pregnancy_is_one_of_several_ambulatory_codes() -> None:
     assert pregnancy(repetitions("A6~B6"), SETTING) == [3]
-    assert pregnancy(repetitions("A6"), SETTING) == []
+    assert pregnancy(repetitions("A6"), SETTING) == [DELETE]
 
 
 def test_address_phone_and_location_read_as_people_write_them() -> None:

@@ -12,9 +12,9 @@ from gateway.domain.converters import CONVERTERS, Converter
 from gateway.domain.identifiers import Identifier, Issuer, Issuers
 from gateway.domain.mapping import Mapping, MappingError, MappingResult, compile_mapping
 from gateway.domain.order import OrderControl, OrderEvent
-from gateway.domain.patient import PatientMerge, PatientUpdate
+from gateway.domain.patient import PatientMerge, PatientUpdate, VisitChange
 from gateway.domain.refusal import RefusalKind
-from gateway.domain.rules import compile_table
+from gateway.domain.tables import compile_table
 from gateway.domain.source import Kind, Path, Repetition, Sourced
 
 
@@ -59,6 +59,9 @@ class SaidEntry:
 
 
 class SaidDocument:
+    visit_change = VisitChange.UPDATE
+    notes: tuple[str, ...] = ()
+
     def __init__(self, kind: Kind, *entries: SaidEntry) -> None:
         self.kind, self.entries = kind, entries
 
@@ -486,7 +489,7 @@ def test_trace_tells_source_rule_converter_and_value_and_costs_nothing_unasked()
     trace = {entry.target: entry for entry in engine.apply(document, trace=True).trace}
     name = trace["PatientName"]
     assert (name.where, name.raw, name.rule, name.converter) == ("PID-5", "Doe^Jane", "site: rules.PatientName", "xpn")
-    assert trace[STEP + "Modality"].rule == "procedure catalogue: CT1"
+    assert trace[STEP + "Modality"].rule == "procedure catalogue: CT1, line 2"
     assert trace[STEP + "Modality"].subject == "order 1, procedure 1, step 1"
     assert trace["StudyInstanceUID"].converter == "missing: generate"
     assert engine.apply(document, trace=True).events == engine.apply(document).events

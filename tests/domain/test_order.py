@@ -13,8 +13,8 @@ from gateway.domain.order import (
     Policy,
     ProcedureInput,
     StepInput,
-    apply,
 )
+from gateway.domain.order_change import apply
 from gateway.domain.patient import PatientInput
 from gateway.domain.refusal import RefusalKind, Refused
 from gateway.domain.worklist import SPSStatus
@@ -110,7 +110,8 @@ def test_an_order_without_any_step_is_uncovered():
 
 @pytest.mark.parametrize("control", ["CA", "DC"])
 def test_a_cancel_for_an_unknown_order_is_refused(control):
-    assert refusal(None, event(control, "")).kind is RefusalKind.UNKNOWN_KEY
+    found = refusal(None, event(control, ""))
+    assert (found.kind, found.where) == (RefusalKind.UNKNOWN_ORDER, "ORC-2.1")
 
 
 def test_the_order_number_of_another_patient_is_refused():
@@ -158,8 +159,10 @@ def test_a_cancel_changes_no_attribute():
 
 def test_an_unknown_pair_updates_attributes_and_says_that_the_status_stays():
     held = applied(None, event()).order
-    after = applied(held, event("SC", "ER"))
+    moved = event("XO", "ER", steps=[StepInput("", step_attributes("20260706"))])
+    after = applied(held, moved)
     assert statuses(after.order) == [SPSStatus.SCHEDULED]
+    assert text(after.order.procedures[0].steps[0].attributes, "ScheduledProcedureStepStartDate") == "20260706"
     assert "ER" in after.notes[0]
 
 

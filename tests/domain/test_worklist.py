@@ -14,8 +14,9 @@ def test_every_state_has_an_entry_for_every_event():
     assert set(TRANSITIONS) == set(ALL)
 
 
-def test_only_a_cancel_after_the_start_is_refused():
-    assert [pair for pair in ALL if TRANSITIONS[pair] is None] == [(SPSStatus.STARTED, StepEvent.CANCEL)]
+def test_only_a_cancel_and_a_hold_after_the_start_are_refused():
+    refused = {(SPSStatus.STARTED, StepEvent.CANCEL), (SPSStatus.STARTED, StepEvent.HOLD)}
+    assert {pair for pair in ALL if TRANSITIONS[pair] is None} == refused
 
 
 @pytest.mark.parametrize("state", SPSStatus)
@@ -33,9 +34,21 @@ def test_finished_work_is_changed_by_modalities_only(state, event):
     assert TRANSITIONS[state, event] is state
 
 
-def test_a_cancelled_step_returns_to_the_list_only_when_a_modality_performs_it():
+def test_a_cancelled_step_returns_to_the_list_only_ordered_anew_or_when_a_modality_performs_it():
     back = {event for event in StepEvent if TRANSITIONS[SPSStatus.CANCELED, event] in LISTED}
-    assert back == {StepEvent.PERFORMANCE_STARTED}
+    assert back == {StepEvent.PERFORMANCE_STARTED, StepEvent.ORDERED_ANEW, StepEvent.SCHEDULED_ANEW}
+
+
+def test_a_step_on_hold_is_not_listed_and_returns_released_scheduled_or_performed():
+    assert SPSStatus.HELD not in LISTED
+    back = {event for event in StepEvent if TRANSITIONS[SPSStatus.HELD, event] in LISTED}
+    assert back == {
+        StepEvent.RELEASE, StepEvent.SCHEDULED_ANEW, StepEvent.REPORTED_STARTED, StepEvent.PERFORMANCE_STARTED
+    }  # fmt: skip
+
+
+def test_only_what_is_scheduled_arrives():
+    assert [state for state in SPSStatus if TRANSITIONS[state, StepEvent.ARRIVED] is not state] == [SPSStatus.SCHEDULED]
 
 
 def test_an_expired_step_comes_back_by_a_new_start():

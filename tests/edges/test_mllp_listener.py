@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.domain.refusal import Refusal, RefusalKind
-from gateway.edges.mllp import MLLPClient, MLLPLimits, MLLPListener, Peer, send
+from gateway.edges.mllp import MLLPClient, MLLPLimits, MLLPListener, Peer, Reply, send
 from gateway.wire.mllp import Frame, Framer, wrap
 
 PATIENCE_S = 10  # for what must happen; a test that needs it has failed
@@ -38,11 +38,12 @@ class Site:
     async def _echo(self, frame: bytes) -> bytes:
         return b"ACK " + frame
 
-    async def receive(self, frame: bytes, peer: Peer) -> bytes | None:
+    async def receive(self, frame: bytes, peer: Peer) -> Reply:
         self.received.append(frame)
-        return await self.answer(frame)
+        answer = await self.answer(frame)
+        return Reply([] if answer is None else [answer])
 
-    async def reject(self, raw: bytes, refusal: Refusal, peer: Peer) -> bytes | None:
+    async def reject(self, raw: bytes, refusal: Refusal, peer: Peer) -> bytes:
         self.rejected.append((raw, refusal))
         if self.reject_fails:
             raise OSError("disk full")
@@ -401,14 +402,80 @@ def test_connections_beyond_a_limit_are_closed_and_room_comes_back(limit: str) -
     async def scenario() -> None:
         site = Site()
         async with listening(site, **{limit: 2}) as listener:
-            async with connected(listener), connected(listener):
-                await site.seen("mllp_connection_opened", 2)
+            async with connected(listener) as first, connected(listener) as second:
+                for peer in (first, second):
+                    peer.writer.write(wrap(b"hello"))
+                    assert await peer.frame() == b"ACK hello"
                 async with connected(listener) as third:
                     assert await third.frame() == b""
                 assert (await site.seen("mllp_connection_refused"))["limit"] == limit
                 assert listener.connections == 2
             await site.seen("mllp_connection_closed", 2)
             assert await send("127.0.0.1", listener.port, b"again") == [b"ACK again"]
+
+    ran(scenario())
+
+
+@pytest.mark.parametrize("limit", ["connections_max", "connections_per_peer_max"])
+def test_a_thousand_idle_connections_do_not_lock_a_sender_out(limit: str) -> None:
+    async def scenario() -> None:
+        site = Site()
+        limits = {"connections_per_peer_max": 2000, limit: 20}
+        async with listening(site, **limits) as listener, connected(listener) as early:
+            early.writer.write(wrap(b"one"))
+            assert await early.frame() == b"ACK one"
+            idle = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(1000)]
+            async with connected(listener) as late:
+                late.writer.write(wrap(b"two"))
+                assert await late.frame() == b"ACK two"
+                early.writer.write(wrap(b"three"))
+                assert await early.frame() == b"ACK three"
+                assert listener.connections <= 20
+            closed = await site.seen("mllp_connection_closed")
+            assert closed["reason"] == "made room for another"
+            for _, writer in idle:
+                writer.close()
+            await asyncio.gather(*(writer.wait_closed() for _, writer in idle), return_exceptions=True)
+
+    ran(scenario())
+
+
+def test_a_sender_in_the_midst_of_its_first_message_does_not_make_room() -> None:
+    async def scenario() -> None:
+        site = Site()
+        async with listening(site, connections_max=1) as listener, connected(listener) as slow:
+            slow.writer.write(b"\x0bMSH|ha")
+            await site.seen("mllp_connection_opened")
+            (connection,) = listener._connections
+            while connection.silent:  # noqa: ASYNC110  (no event tells of half a frame)
+                await asyncio.sleep(0)
+            async with connected(listener) as other:
+                assert await other.frame() == b""
+            slow.writer.write(b"lf\x1c\r")
+            assert await slow.frame() == b"ACK MSH|half"
+
+    ran(scenario())
+
+
+def test_dead_peers_are_looked_for_within_minutes() -> None:
+    async def scenario() -> None:
+        site = Site()
+        options = {}
+
+        class Looking(MLLPListener):
+            async def _converse(self, connection: Any, reader: asyncio.StreamReader) -> str:
+                taken = connection.writer.get_extra_info("socket")
+                for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT"):
+                    options[name] = taken.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+                options["on"] = taken.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                return await super()._converse(connection, reader)
+
+        listener = Looking("ris", "127.0.0.1", 0, site.receive, site.reject)
+        await listener.start()
+        await send("127.0.0.1", listener.port, b"MSH|")
+        await listener.stop()
+        assert options.pop("on")
+        assert options["TCP_KEEPIDLE"] + options["TCP_KEEPINTVL"] * options["TCP_KEEPCNT"] <= 180
 
     ran(scenario())
 

@@ -138,7 +138,17 @@ def test_msa_3_shows_notes_and_reasons_in_whole_words() -> None:
 
 
 def test_number_of_errors_is_bounded() -> None:
-    assert len(answer(order(), *[NO_PATIENT] * (ERRORS_MAX + 10)).all("ERR")) == ERRORS_MAX
+    wrong = [Refusal(RefusalKind.BAD_VALUE, f"OBR[{number}]-7", "no time") for number in range(1, ERRORS_MAX + 10)]
+    assert len(answer(order(), *wrong).all("ERR")) == ERRORS_MAX
+
+
+def test_one_place_is_told_once_and_different_problems_of_it_all() -> None:
+    start = Refusal(RefusalKind.MISSING_FIELD, "TQ1-7", "no start")
+    again = Refusal(RefusalKind.MISSING_FIELD, "TQ1-7", "no start time either")
+    wrong = Refusal(RefusalKind.BAD_VALUE, "TQ1-7", "no time")
+    nowhere = [Refusal(RefusalKind.INTERNAL, "", text) for text in ("one", "two", "one")]
+    told = answer(order(), start, again, wrong, *nowhere)
+    assert [error.text(8) for error in told.all("ERR")] == ["no start", "no time", "one", "two"]
 
 
 def test_quoted_values_cannot_break_the_answer() -> None:

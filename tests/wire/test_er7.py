@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.wire.er7 import NULL, Bounds, Delimiters, Message, check_header, escape, parse, parse_header, unescape
+from gateway.wire.er7 import (
+    HEADER_FIELDS,
+    NULL,
+    Bounds,
+    Delimiters,
+    Message,
+    check_header,
+    escape,
+    parse,
+    parse_header,
+    unescape,
+)
 from gateway.wire.hl7_charsets import KNOWN, UnknownCharacterSet, character_set, default_character_set
 
 HEADER = "MSH|^~\\&|RIS|RADX|GATEWAY|RADX|20260705080000||ORM^O01|M0001|P|2.3.1||||||"
@@ -80,11 +91,21 @@ def test_representations_show_no_content() -> None:
 # --- how it is written -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\r\r", "\n\r", "\r\n\r\n"])
-def test_any_segment_terminator(end: str) -> None:
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("\r", ()),
+        ("\r\r", ()),
+        ("\n", ("segments end with LF instead of CR",)),
+        ("\r\n", ("segments end with CR LF instead of CR",)),
+        ("\n\r", ("segments end with CR LF instead of CR",)),
+        ("\r\n\r\n", ("segments end with CR LF instead of CR",)),
+    ],
+)
+def test_any_segment_terminator(end: str, told: tuple[str, ...]) -> None:
     read = parse(message("PID|||100", "PV1||O", end=end))
     assert [each.name for each in read.segments] == ["MSH", "PID", "PV1"]
-    assert read.notes == ()
+    assert read.notes == told
     assert read.msh.text(18) == "UNICODE UTF-8"
 
 
@@ -92,6 +113,7 @@ def test_byte_order_mark_means_utf_8_where_nothing_else_is_declared() -> None:
     read = parse(b"\xef\xbb\xbf" + message("PID|||||Größe^Ann", charset=""))
     assert read.charset == "utf-8"
     assert read.segments[1].text(5) == "Größe"
+    assert read.notes == ("a byte order mark before MSH",)
 
 
 def test_leading_and_trailing_padding_is_no_part_of_the_message() -> None:
@@ -104,6 +126,24 @@ def test_a_line_break_inside_a_field_is_text_and_is_noted() -> None:
     assert patient.text(5, 1, 2) == "Ann\nMaria"
     assert patient.text(7) == "19800101"
     assert read.notes == ("line break inside PID-5",)
+
+
+def test_a_line_break_where_all_lines_end_with_lf_is_text_too() -> None:
+    read = parse(message("PID|||100||Sample^Ann\nMaria||19800101", end="\n"))
+    assert read.segments[1].text(5, 1, 2) == "Ann\nMaria"
+    assert read.notes == ("segments end with LF instead of CR", "line break inside PID-5")
+
+
+def test_of_very_many_line_breaks_the_first_are_told() -> None:
+    read = parse(message("OBX|" + "|".join(f"a\rb{number}" for number in range(40))))
+    assert read.segments[1].text(40) == "a\nb39"
+    assert len(read.notes) == 10
+
+
+def test_text_in_braces_is_text() -> None:
+    read = parse(message('OBR|1|P1||{"code": "CT", "text": "head"}|x'))
+    assert read.segments[1].text(4) == '{"code": "CT", "text": "head"}'
+    assert read.segments[1].text(5) == "x"
 
 
 def test_other_delimiters_are_honoured() -> None:
@@ -135,6 +175,23 @@ def test_delimiters_that_a_short_msh_2_leaves_out_are_not_used(signs: bytes, exp
 def test_a_short_header_is_read_as_far_as_it_goes() -> None:
     read = parse(b"MSH|^~\\&|RIS")
     assert (read.control_id, read.version, read.message_code) == ("", "", "")
+    assert read.notes == ("MSH-11 is empty; taken as P", "MSH-12 is empty; taken as 2.3.1")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("ORM", ("ORM", "")),
+        ("ORM^O01", ("ORM", "O01")),
+        ("ORM^O01^ORM_O01", ("ORM", "O01")),
+        ("ORM_O01", ("ORM", "O01")),
+        ("orm^o01", ("ORM", "O01")),
+        ("ADT ^A08 ", ("ADT", "A08")),
+    ],
+)
+def test_message_type_as_senders_write_it(written: str, meant: tuple[str, str]) -> None:
+    read = header(MSH9=written)
+    assert (read.message_code, read.trigger_event) == meant
 
 
 @pytest.mark.parametrize(
@@ -296,7 +353,7 @@ def test_ascii_with_unicode_is_unicode() -> None:
     assert parse(message("PID|||||Größe", charset="ASCII~UNICODE UTF-8")).segments[1].text(5) == "Größe"
 
 
-@pytest.mark.parametrize("spelling", ["utf-8", "UTF8", "Unicode UTF-8", "UNICODE UTF-8 "])
+@pytest.mark.parametrize("spelling", ["utf-8", "UTF8", "Unicode UTF-8", "UNICODE UTF-8 ", "ISO_IR 192"])
 def test_spelling_of_a_set_may_vary(spelling: str) -> None:
     assert parse(message("PID|||||Größe", charset=spelling)).segments[1].text(5) == "Größe"
 
@@ -311,6 +368,7 @@ def test_spelling_of_a_set_may_vary(spelling: str) -> None:
         "8859/1~UNICODE UTF-8",
         "rot13",
         "idna",
+        "ISO_IR 166",
         "~" * 9 + "X",
     ],
 )
@@ -329,6 +387,30 @@ def test_a_very_long_msh_18_is_not_remembered() -> None:
 def test_the_listeners_default_reads_undeclared_bytes(default: str) -> None:
     data = message("PID|||||M", charset="").replace(b"|M\r", b"|M\xe9\r")
     assert parse(data, default).segments[1].text(5) == "Mé"
+
+
+@pytest.mark.parametrize("declared", ["UNICODE UTF-8", "KLINGON", "ASCII", "8859/1~ISO IR87"])
+def test_a_listener_may_override_what_is_declared(declared: str) -> None:
+    data = message("PID|||||M", charset=declared).replace(b"|M\r", b"|M\xe9\r")
+    read = parse(data, charset_override="8859/1")
+    assert read.segments[1].text(5) == "Mé"
+    assert read.notes == ("MSH-18 is not believed: read as 8859/1",)
+
+
+def test_an_override_of_nothing_declared_needs_no_note() -> None:
+    assert parse(message("PID|1", charset=""), charset_override="8859/1").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("term", "name"),
+    [
+        ("ISO_IR 100", "8859/1"), ("ISO_IR 101", "8859/2"), ("ISO_IR 109", "8859/3"), ("ISO_IR 110", "8859/4"),
+        ("ISO_IR 144", "8859/5"), ("ISO_IR 127", "8859/6"), ("ISO_IR 126", "8859/7"), ("ISO_IR 138", "8859/8"),
+        ("ISO_IR 148", "8859/9"), ("ISO_IR 203", "8859/15"), ("ISO_IR 192", "UNICODE UTF-8"), ("ISO_IR 13", "ISO IR14"),
+    ],
+)  # fmt: skip
+def test_the_terms_of_dicom_are_understood_in_msh_18(term: str, name: str) -> None:
+    assert character_set((term,)) == character_set((name,))
 
 
 @pytest.mark.parametrize("name", ["utf-16", "utf-7", "unicode_escape", "hex", "rot13", "idna", "nonsense", "undefined"])
@@ -391,8 +473,7 @@ def test_usual_headers_pass_whatever_their_date_says(version: str, processing_id
     [
         ("MSH9", "", RefusalKind.MISSING_FIELD, "MSH-9"),
         ("MSH10", "", RefusalKind.MISSING_FIELD, "MSH-10"),
-        ("MSH11", "", RefusalKind.MISSING_FIELD, "MSH-11"),
-        ("MSH12", '""', RefusalKind.MISSING_FIELD, "MSH-12"),
+        ("MSH9", '""', RefusalKind.MISSING_FIELD, "MSH-9"),
         ("MSH11", "T", RefusalKind.UNSUPPORTED_PROCESSING_ID, "MSH-11"),
         ("MSH12", "3.0", RefusalKind.UNSUPPORTED_VERSION, "MSH-12"),
         ("MSH12", "2.10", RefusalKind.UNSUPPORTED_VERSION, "MSH-12"),
@@ -405,7 +486,16 @@ def test_header_problems_are_named(field: str, value: str, kind: RefusalKind, wh
 
 def test_all_header_problems_are_reported_at_once_and_tests_can_be_allowed() -> None:
     assert len(check_header(header(MSH9="", MSH10="", MSH11="T", MSH12="9"))) == 4
+    assert check_header(header(MSH11="", MSH12="")) == []
     assert check_header(header(MSH11="T"), frozenset("PDT")) == []
+
+
+@pytest.mark.parametrize("place", HEADER_FIELDS)
+def test_a_listener_may_insist_on_a_field(place: int) -> None:
+    empty = parse(b"MSH|^~\\&|")
+    (refusal,) = check_header(empty, required=(place,))
+    assert (refusal.kind, refusal.where) == (RefusalKind.MISSING_FIELD, f"MSH-{place}")
+    assert refusal.text == f"{HEADER_FIELDS[place]} is empty"
 
 
 # --- anything at all ---------------------------------------------------------------------------------------------

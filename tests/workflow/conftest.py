@@ -1,5 +1,7 @@
 """The site and the empty database that whole roads are tested over."""
 
+import shutil
+
 import pytest
 
 from gateway.config import load_site
@@ -14,3 +16,11 @@ def template(tmp_path_factory):
     loaded = load_site(site(folder))
     Store(loaded.store_url).close()
     return loaded, folder / "gateway.db"
+
+
+@pytest.fixture(scope="module")
+def store(template, tmp_path_factory):
+    """A store for jobs that leave no trace (`people.tried`)."""
+    path = shutil.copy(template[1], tmp_path_factory.mktemp("people"))
+    with Store(f"sqlite:///{path}", zone="Europe/Berlin") as opened:
+        yield opened

@@ -32,6 +32,7 @@ class MPPSUnit:
     scheduled: dict[int, ScheduledStep] = field(default_factory=dict)
     people: dict[int, Patient] = field(default_factory=dict)
     merged: dict[int, int] = field(default_factory=dict)
+    linked: dict[int, set[int]] = field(default_factory=dict)
     performed: dict[str, PerformedStep] = field(default_factory=dict)
     history: list[tuple[int, SPSStatus, str]] = field(default_factory=list)
     archive: list[tuple[str, str, str, bytes, int, str]] = field(default_factory=list)
@@ -48,6 +49,9 @@ class MPPSUnit:
 
     def patients(self, identifiers: Sequence[Identifier]) -> Sequence[Patient]:
         return [person for person in self.people.values() if set(identifiers) & set(person.identifiers)]
+
+    def linked_patients(self, patient_id: int) -> frozenset[int]:
+        return frozenset(self.linked.get(patient_id, ()))
 
     def performed_step(self, sop_instance_uid: str) -> PerformedStep | None:
         return self.performed.get(sop_instance_uid)

@@ -440,6 +440,13 @@ def test_another_patient_is_quarantined_answered_and_touches_nothing(unit):
     assert item(unit) is SPSStatus.SCHEDULED
 
 
+def test_a_record_that_is_linked_to_the_patients_is_no_other_patient(unit):
+    unit.linked[1] = {2}
+    do_create(unit, step(patient_id="P2"))
+    assert not unit.performed[UID].quarantined
+    assert item(unit) is SPSStatus.STARTED
+
+
 def test_an_unknown_patient_id_on_a_known_step_is_quarantined(unit):
     do_create(unit, step(patient_id="P77"))
     assert unit.performed[UID].quarantined

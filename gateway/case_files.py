@@ -1,0 +1,124 @@
+"""Golden cases in a mappings folder: which there are, which mapping each is for, what it must give.
+
+A case is `NAME.hl7` and beside it `NAME.expected.json`. A folder in `cases` that is called like a mapping holds the
+cases of that mapping; any other case names one under `given`, or is for DEFAULT_MAPPING.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from gateway.domain.mapping import Mapping as FieldMapping
+from gateway.domain.transcript import Readable, differences
+from gateway.workflow.golden_cases import case_outcome
+
+DEFAULT_MAPPING = "ihe-swf"
+MESSAGE, EXPECTED = ".hl7", ".expected.json"
+_GIVEN = ("mapping", "default_issuer", "default_charset")
+
+
+class CaseError(ValueError):
+    """A case that cannot be run, in words for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One golden case. `expected` is None where nobody said yet what it must give."""
+
+    name: str
+    message: Path
+    mapping: str
+    given: Mapping[str, str]
+    expected: Readable | None = field(repr=False)
+
+    @property
+    def expected_file(self) -> Path:
+        return self.message.with_name(self.message.name.removesuffix(MESSAGE) + EXPECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a case gave, and where that is not what it must give."""
+
+    case: Case
+    got: Readable = field(repr=False)
+    differences: tuple[str, ...] = field(repr=False)
+
+    @property
+    def passed(self) -> bool:
+        return self.case.expected is not None and not self.differences
+
+
+def cases_in(folder: Path, known: Collection[str]) -> list[Case]:
+    """The cases of `folder`, by name; `known` are the mappings that there are. Raises CaseError."""
+    return [read_case(path, folder, known) for path in sorted(folder.rglob(f"*{MESSAGE}"))]
+
+
+def chosen(cases: Sequence[Case], wanted: Sequence[str]) -> list[Case]:
+    """Those of the cases that are named: by name, by pattern, or by one of their files. Raises CaseError."""
+    if not wanted:
+        return list(cases)
+    found: dict[str, Case] = {}
+    for text in wanted:
+        fitting = [case for case in cases if _is_named(case, text)]
+        if not fitting:
+            raise CaseError(f"there is no golden case {text}; have: {', '.join(case.name for case in cases) or 'none'}")
+        found |= {case.name: case for case in fitting}
+    return list(found.values())
+
+
+def _is_named(case: Case, text: str) -> bool:
+    return fnmatch(case.name, text) or Path(text).resolve() in (case.message.resolve(), case.expected_file.resolve())
+
+
+def read_case(message: Path, folder: Path, known: Collection[str]) -> Case:
+    """The case of one message file in the cases folder. Raises CaseError."""
+    name = message.relative_to(folder).as_posix().removesuffix(MESSAGE)
+    expected_file = message.with_name(message.name.removesuffix(MESSAGE) + EXPECTED)
+    expected: Any = None
+    if expected_file.is_file():
+        try:
+            expected = json.loads(expected_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CaseError(f"{expected_file}: is no JSON: {error}") from None
+        if not isinstance(expected, dict):
+            raise CaseError(f"{expected_file}: a transcript is an object")
+    given = expected.pop("given", {}) if expected else {}
+    strange = [key for key in given if key not in _GIVEN]
+    if strange:
+        raise CaseError(f"{expected_file}: `given` has no {strange[0]}; it may have {', '.join(_GIVEN)}")
+    in_folder = name.split("/")[0] if "/" in name else ""
+    mapping = given.get("mapping") or (in_folder if in_folder in known else DEFAULT_MAPPING)
+    if mapping not in known:
+        raise CaseError(f"{name}: there is no mapping {mapping}; have: {', '.join(sorted(known)) or 'none'}")
+    return Case(name, message, mapping, given, expected)
+
+
+def run_cases(cases: Sequence[Case], mappings: Mapping[str, FieldMapping]) -> Iterator[Result]:
+    """Each case's result."""
+    for case in cases:
+        settings = {key: value for key, value in case.given.items() if key != "mapping"}
+        got = case_outcome(mappings[case.mapping], case.message.read_bytes(), **settings)
+        yield Result(case, got, tuple(differences(case.expected or {}, got)))
+
+
+def write_expected(case: Case, got: Readable) -> None:
+    """Say from now on that this is what the case must give."""
+    told = {**({"given": dict(case.given)} if case.given else {}), **got}
+    case.expected_file.write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def write_case(folder: Path, name: str, message: bytes, mapping: FieldMapping, given: Mapping[str, str]) -> Case:
+    """A new case with what the mapping makes of it now. Raises CaseError if there is one of that name."""
+    file = folder / f"{name}{MESSAGE}"
+    if file.exists():
+        raise CaseError(f"{file} exists already; give another --name")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(message)
+    case = Case(name, file, mapping.name, given, None)
+    (result,) = run_cases([case], {mapping.name: mapping})
+    write_expected(case, result.got)
+    return case

@@ -1,0 +1,172 @@
+"""Which held procedure or step a message means, where it does not say so by a key that is unique."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from gateway.domain.attributes import Attributes, text, values
+from gateway.domain.identifiers import Identifier
+from gateway.domain.order import Order, OrderEvent, Procedure, ProcedureInput, Step, StepInput
+
+_KEYS = frozenset({"StudyInstanceUID", "AccessionNumber", "RequestedProcedureID"})
+
+
+def matched_procedures(held: Sequence[Procedure], said: Sequence[ProcedureInput]) -> list[int | None]:
+    """Which held procedure each said one is, the surest first; None where it is a new one.
+
+    By its own keys (Study Instance UID; accession number and RP ID; either of them), then by what it is (its code),
+    then because nothing else is left, then by position. A key that both have and that differs excludes, unless the
+    held one was minted here; but one Study Instance UID is one procedure, whoever is said to have issued its accession
+    number.
+    """
+    found: list[int | None] = [None] * len(said)
+    if not held:
+        return found
+    free = set(range(len(held)))
+
+    def take(same: Callable[[Procedure, ProcedureInput], bool], only: bool) -> None:
+        for number, one in enumerate(said):
+            fitting = [place for place in sorted(free) if same(held[place], one)]
+            if found[number] is None and fitting and (len(fitting) == 1 or not only):
+                found[number] = fitting[0]
+                free.discard(fitting[0])
+
+    def take_by(same: Callable[[Procedure, ProcedureInput], bool], only: bool) -> None:
+        take(lambda a, b: same(a, b) and not _contradicts(a, b), only)
+
+    take(lambda a, b: bool(b.study_instance_uid) and a.study_instance_uid == b.study_instance_uid, only=False)
+    take_by(
+        lambda a, b: (
+            bool(b.requested_procedure_id)
+            and a.requested_procedure_id == b.requested_procedure_id
+            and same_number(a.accession, b.accession)
+        ),
+        only=True,
+    )
+    take_by(
+        lambda a, b: bool(b.requested_procedure_id) and a.requested_procedure_id == b.requested_procedure_id, only=True
+    )
+    take_by(lambda a, b: same_number(a.accession, b.accession), only=True)
+    take_by(lambda a, b: bool(_codes_said(b)) and codes(a.attributes) == _codes_said(b), only=False)
+    if len(held) == len(said) or len(held) == 1:
+        for number in range(len(said)):
+            if found[number] is None and number in free and not _contradicts(held[number], said[number]):
+                found[number] = number
+                free.discard(number)
+    return found
+
+
+def codes(attributes: Attributes) -> list[str]:
+    """The codes of a requested procedure."""
+    return [
+        text(item, "CodeValue") or text(item, "LongCodeValue") or text(item, "URNCodeValue")
+        for item in values(attributes, "RequestedProcedureCodeSequence")
+    ]
+
+
+def _codes_said(said: ProcedureInput) -> list[str]:
+    """Its codes, also those that only fill what is lacking: of the catalogue, or of an appointment."""
+    return codes({**said.defaults, **said.attributes})
+
+
+def _contradicts(held: Procedure, said: ProcedureInput) -> bool:
+    """Whether a key that the feed gave before is given differently now."""
+    pairs: tuple[tuple[str, object, object], ...] = (
+        ("StudyInstanceUID", held.study_instance_uid, said.study_instance_uid),
+        ("RequestedProcedureID", held.requested_procedure_id, said.requested_procedure_id),
+    )
+    if any(before and now and before != now and keyword not in held.minted for keyword, before, now in pairs):
+        return True
+    before, now = held.accession, said.accession
+    return bool(before and now) and not same_number(before, now) and "AccessionNumber" not in held.minted
+
+
+def same_number(one: Identifier | None, other: Identifier | None) -> bool:
+    """Whether two accession numbers may be one: some senders name who issued it, others do not."""
+    if one is None or other is None or one.value != other.value:
+        return False
+    return one.issuer == other.issuer or not one.issuer or not other.issuer
+
+
+def matched_steps(held: Sequence[Step], said: Sequence[StepInput]) -> list[int | None]:
+    """Which held step each said one is: by its ID, else by modality where that tells, else by position."""
+    found: list[int | None] = [None] * len(said)
+    if not held:
+        return found
+    free = set(range(len(held)))
+
+    def settle(number: int, place: int) -> None:
+        found[number] = place
+        free.discard(place)
+
+    for number, one in enumerate(said):
+        same = [place for place in sorted(free) if one.sps_id and held[place].sps_id == one.sps_id]
+        if same:
+            settle(number, same[0])
+    for number, one in enumerate(said):
+        fitting = [place for place in sorted(free) if found[number] is None and _may_be(held[place], one)]
+        if len(held) == len(said) and number in fitting:
+            settle(number, number)
+        elif fitting and (len(fitting) == 1 or len(said) < len(held)):
+            settle(number, fitting[0])  # of several that it may be, rather the first than one more that nobody ordered
+    return found
+
+
+def _may_be(held: Step, said: StepInput) -> bool:
+    """Whether nothing that both have contradicts it."""
+    if said.sps_id and held.sps_id and not held.minted:
+        return False
+    before, now = text(held.attributes, "Modality"), text({**said.defaults, **said.attributes}, "Modality")
+    return not before or not now or before == now
+
+
+def names_procedures(held: Order, event: OrderEvent) -> bool:
+    """Whether the event names procedures or steps by their own keys, not only by the order's number."""
+    several = len(held.procedures) > 1
+    return any(
+        said.study_instance_uid
+        or said.requested_procedure_id
+        or (several and said.accession)
+        or any(step.sps_id for step in said.steps)
+        for said in event.procedures
+    )
+
+
+def is_order_typed(held: Order, event: OrderEvent) -> bool:
+    """Whether an order that a person typed means the same as one that the RIS sends now, of the same patient.
+
+    By the accession number, or by the procedure code and a day that both have a step on. What comes without an order
+    number may itself be typed.
+    """
+    numbered = event.placer is not None or event.filler is not None
+    if not numbered or not held.by_hand or held.placer is not None or held.filler is not None:
+        return False
+    return any(_is_procedure_typed(typed, said) for typed in held.procedures for said in event.procedures)
+
+
+def _is_procedure_typed(typed: Procedure, said: ProcedureInput) -> bool:
+    if said.accession is not None and typed.accession is not None and said.accession.value == typed.accession.value:
+        return True
+    if not codes(said.attributes) or codes(said.attributes) != codes(typed.attributes):
+        return False
+    days = {text(step.attributes, "ScheduledProcedureStepStartDate") for step in said.steps} - {""}
+    return any(text(step.attributes, "ScheduledProcedureStepStartDate") in days for step in typed.steps)
+
+
+def taken_over(typed: Order) -> Order:
+    """An order that a person typed, as the RIS's: whatever the RIS says of it counts, its keys too."""
+    procedures = tuple(
+        replace(procedure, minted=_KEYS, steps=tuple(replace(step, minted=True) for step in procedure.steps))
+        for procedure in typed.procedures
+    )
+    return replace(typed, procedures=procedures, by_hand=False)
+
+
+def is_same_by_accession(held: Order, event: OrderEvent) -> bool:
+    """Whether an order with the same accession number may be the same one from a sender that gives another number.
+
+    One knows it by its placer number only, the other by its filler number only.
+    """
+    if not any(same_number(one.accession, said.accession) for one in held.procedures for said in event.procedures):
+        return False
+    given, known = (event.placer, event.filler), (held.placer, held.filler)
+    return all((one is None) is not (other is None) for one, other in zip(given, known, strict=True))

@@ -1,0 +1,605 @@
+"""What a site wrote as rules, checked whole and compiled: every mistake is found before the first message.
+
+Unknown keys, keywords, converters, edits, tables and paths, targets at the wrong level, converters that cannot feed a
+target, a site's own converters that fail their example: each is a problem with its place, the offending text and, where
+one is near, the word that was meant.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from gateway.domain.attributes import BY_KEYWORD, Level, code_item
+from gateway.domain.catalogue import PROCEDURE_KEYWORDS, STEP_KEYWORDS
+from gateway.domain.codes import Translating, Translation, translated
+from gateway.domain.converters import (
+    CONVERTERS,
+    DEFAULT_CONVERTER,
+    TABLE,
+    Converter,
+    Noted,
+    Setting,
+    Unconvertible,
+    fit,
+    scheme_designator,
+)
+from gateway.domain.edits import EDITS, Edit, SiteFunction, after_edits
+from gateway.domain.order import Policy
+from gateway.domain.problem import MappingError, Problem, did_you_mean
+from gateway.domain.rule_words import (
+    CONVERTER_KEYS,
+    FROM_IDENTITY,
+    IDENTITY_KEYS,
+    LENGTHS,
+    LEVELS,
+    MISSING,
+    REPEATS,
+    RULE_KEYS,
+    TOP_KEYS,
+    UNKNOWNS,
+    level_of,
+)
+from gateway.domain.rules import IDENTITY, STEP_PREFIX, Alternative, IdentitySource, Rule, RuleSet
+from gateway.domain.selection import Condition, Pick
+from gateway.domain.source import SEGMENTS, Path, parse_path
+from gateway.domain.stations import STATION_KEYWORDS
+
+LineOf = Callable[[str, tuple[str, ...]], int | None]
+"""Where a rule file says something: (rule set name, keys from the top) -> line, None where not known."""
+
+EXTENDS_MAX = 8
+"""Rule sets on top of each other; a site overlay on ours on a common base makes three."""
+
+
+class Library(NamedTuple):
+    """What rule sets may name: code tables, converters, translations of codes, Python functions of the site."""
+
+    tables: Mapping[str, Mapping[str, str]] = {}
+    converters: Mapping[str, Converter] = CONVERTERS
+    translations: Mapping[str, Translation] = {}
+    functions: Mapping[str, SiteFunction] = {}
+
+
+_MADE = {
+    "AccessionNumber": None,
+    "StudyInstanceUID": Policy("generate"),
+    "RequestedProcedureID": Policy("generate"),
+    "ScheduledProcedureStepID": Policy("generate"),
+}  # the accession number is type 2 in the worklist, so it may stay empty; the others are type 1
+_MAY_LACK: Mapping[str, tuple[str, ...]] = {
+    "PatientID": ("refuse",),
+    "PriorPatientID": ("refuse",),
+    "AdmissionID": ("omit", "refuse"),
+    "PlacerOrderNumberImagingServiceRequest": ("omit", "refuse"),
+    "FillerOrderNumberImagingServiceRequest": ("omit", "refuse"),
+}
+_DERIVED_FROM = (
+    "AccessionNumber",
+    "StudyInstanceUID",
+    "RequestedProcedureID",
+    "PlacerOrderNumberImagingServiceRequest",
+    "FillerOrderNumberImagingServiceRequest",
+)
+_CATALOGUED = frozenset(STEP_KEYWORDS + PROCEDURE_KEYWORDS)
+
+
+def compile_rules(
+    sources: Mapping[str, Mapping[str, Any]],
+    name: str,
+    library: Library = Library(),  # noqa: B008  (it is immutable)
+    line_of: LineOf | None = None,
+) -> RuleSet:
+    """The rule set `name` on top of what it extends. Raises MappingError with every problem of the whole chain."""
+    return _Compiler(sources, name, library, line_of).compile()
+
+
+def _over(kept: Any, said: Any) -> Any:
+    """What an overlay says of a key on top of what is said already; without `from` the rest stays as it is."""
+    if kept is None or not isinstance(said, Mapping) or "from" in said:
+        return said
+    return {**(kept if isinstance(kept, Mapping) else {"from": kept}), **said}
+
+
+class _Compiler:
+    """One compilation: collects problems instead of stopping at the first."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Mapping[str, Any]],
+        name: str,
+        library: Library,
+        line_of: LineOf | None,
+    ) -> None:
+        self.sources, self.name, self.library, self.line_of = sources, name, library, line_of
+        self.tables, self.converters = library.tables, library.converters
+        self.own: dict[str, Edit] = {}
+        self.problems: list[Problem] = []
+        self.setting = Setting()
+
+    def problem(self, at: tuple[str, ...], text: str, hint: str = "") -> None:
+        """Note a mistake at these keys; the first key is the rule set's name."""
+        source, path = at[0], at[1:]
+        line = self.line_of(source, path) if self.line_of else None
+        self.problems.append(Problem(source, ".".join(path), text, hint, line))
+
+    def compile(self) -> RuleSet:
+        chain = self._chain()
+        top: dict[str, Any] = {}
+        own: dict[str, tuple[str, Any]] = {}
+        identity: dict[str, tuple[str, Any]] = {}
+        rules: dict[str, tuple[str, Any]] = {}
+        for name in reversed(chain):
+            source = self.sources[name]
+            self._known_keys((name,), source, TOP_KEYS)
+            top |= {key: value for key, value in source.items() if key not in ("converters", "identity", "rules")}
+            for part, into in (("converters", own), ("identity", identity), ("rules", rules)):
+                said = source.get(part) or {}
+                if not isinstance(said, Mapping):
+                    self.problem((name, part), f"{part} is a map from name to rule", "such as `PatientID: PID-3`")
+                    continue
+                for key, value in said.items():
+                    if value is None:  # an overlay takes a rule away
+                        into.pop(str(key), None)
+                    else:
+                        kept = into[str(key)][1] if part == "identity" and str(key) in into else None
+                        into[str(key)] = (name, _over(kept, value))
+        scheme = str(top.get("default_scheme", "99LOCAL"))
+        if not 1 <= len(scheme) <= 16:
+            self.problem((self.name, "default_scheme"), "a coding scheme designator has 1 to 16 characters")
+        self.setting = Setting(scheme=scheme, schemes=self.tables.get("coding-schemes", {}))
+        for label, declared in own.items():
+            self._own(label, *declared)
+        compiled_identity = {key: self._identity(key, *said) for key, said in identity.items()}
+        if chain and not compiled_identity.get("PatientID", IdentitySource("PatientID")).paths:
+            self.problem((self.name, "identity", "PatientID"), "no rule says where the patient's identifiers are")
+        by_level: dict[Level, list[Rule]] = {level: [] for level in LEVELS}
+        for target, (name, said) in rules.items():
+            rule = self._rule(target, name, said)
+            if rule is not None:
+                by_level[level_of(rule.keyword)].append(rule)
+        if self.problems:
+            raise MappingError(self.problems)
+        return RuleSet(
+            self.name,
+            str(top.get("version", "")),
+            self.setting,
+            {key: compiled_identity.get(key) or IdentitySource(key, policy=_MADE.get(key)) for key in IDENTITY},
+            {level: tuple(sorted(found, key=_turn)) for level, found in by_level.items()},
+            self._digest(top, own, identity, rules),
+        )
+
+    def _digest(self, top: Any, own: Mapping[str, tuple[str, Any]], *said: Any) -> str:
+        """What names the content of everything that the rule set may use."""
+        content = [top, *said, {name: dict(table) for name, table in self.tables.items()}]
+        more = {name: translation.digest for name, translation in self.library.translations.items()}
+        used = [(name, said, self.library.functions[str(said["function"])].digest) for name, (_, said) in own.items()]
+        return _digest([*content, *filter(None, (more, used))])
+
+    def _chain(self) -> list[str]:
+        """The rule set and what it extends, nearest first."""
+        chain: list[str] = []
+        name: str | None = self.name
+        while name:
+            by = chain[-1] if chain else ""
+            if name in chain or len(chain) >= EXTENDS_MAX:
+                self.problem((by, "extends"), f"{name} is extended in a circle or too deeply")
+                break
+            if name not in self.sources:
+                at = (by, "extends") if by else (name,)
+                self.problem(at, f"there is no rule set {name}", did_you_mean(name, self.sources))
+                break
+            chain.append(name)
+            extends = self.sources[name].get("extends")
+            name = str(extends) if extends else None
+        return chain
+
+    def _known_keys(self, at: tuple[str, ...], said: Mapping[str, Any], known: Mapping[str, str]) -> None:
+        for key in said:
+            if key not in known:
+                hint = did_you_mean(str(key), known) or f"known are {', '.join(known)}"
+                self.problem((*at, str(key)), f"unknown key {key!r}", hint)
+
+    def _choice(self, at: tuple[str, ...], said: Any, allowed: Sequence[str]) -> str:
+        """One of the words, or a problem."""
+        if said not in allowed:
+            hint = did_you_mean(str(said), allowed) or f"one of {', '.join(allowed)}"
+            self.problem(at, f"unknown {at[-1]} {said!r}", hint)
+        return str(said)
+
+    # ---- the site's own ----
+
+    def _own(self, label: str, name: str, said: Any) -> None:
+        """A converter of the site's own: found, of the right signature, and tried on its example."""
+        at = (name, "converters", label)
+        self.own[label] = str  # so that rules that use it have no problem of their own
+        if not isinstance(said, Mapping):
+            said = {"function": said}
+        self._known_keys(at, said, CONVERTER_KEYS)
+        if label in self.converters or label in EDITS:
+            self.problem(at, f"{label} is the name of a converter or edit of ours", "choose another")
+        wanted = str(said.get("function", ""))
+        function = self.library.functions.get(wanted)
+        if function is None:
+            hint = did_you_mean(wanted, self.library.functions) or "FILE.FUNCTION of mappings/converters/FILE.py"
+            self.problem((*at, "function"), f"there is no function {wanted!r}", hint)
+            return
+        unfit = function.unfit()
+        if unfit:
+            self.problem(
+                (*at, "function"), f"{wanted} ({function.place}): {unfit}", "def name(text: str) -> str | None"
+            )
+            return
+        self.own[label] = function.named(label)
+        if said.get("example") is None:
+            self.problem(at, "there is no example to try it on", "example: a text as it is sent")
+            return
+        try:
+            given = self.own[label](str(said["example"]))
+        except Unconvertible as problem:
+            self.problem((*at, "example"), problem.text, problem.hint)
+            return
+        if "gives" in said and given != str(said["gives"] or ""):
+            self.problem((*at, "gives"), f"{wanted} gives {given!r} instead of {str(said['gives'])!r}", function.place)
+
+    def _edits(self, at: tuple[str, ...], said: Any) -> tuple[tuple[Edit, ...], str]:
+        """The edits of `edit:`, and how a trace names them."""
+        edits: list[Edit] = []
+        labels: list[str] = []
+        for one in said if isinstance(said, list) else [said] if said is not None else []:
+            name, argument = next(iter(one.items())) if isinstance(one, Mapping) and len(one) == 1 else (one, None)
+            row = EDITS.get(str(name))
+            if str(name) in self.own and argument is None:
+                edits.append(self.own[str(name)])
+            elif row is None:
+                known = [*EDITS, *self.own]
+                hint = did_you_mean(str(name), known) or f"one of {', '.join(known)}"
+                self.problem(at, f"unknown edit {name!r}", hint)
+                continue
+            elif not row.needs and argument is not None:
+                self.problem(at, f"{name} takes no argument", f"write {name}")
+            elif row.needs == "number" and (type(argument) is not int or argument < 1):
+                self.problem(at, f"{name} needs a number from 1", f"write {{{name}: 8}}")
+            elif row.needs == "text" and argument in (None, ""):
+                self.problem(at, f"{name} needs a text", f"write {{{name}: TEXT}}")
+            else:
+                edits.append(row.make(argument if row.needs == "number" else str(argument)))
+            labels.append(f"{name} {argument!r}" if argument is not None else str(name))
+        return tuple(edits), ", ".join(labels)
+
+    # ---- identity ----
+
+    def _identity(self, key: str, name: str, said: Any) -> IdentitySource:
+        at = (name, "identity", key)
+        if key not in IDENTITY:
+            hint = did_you_mean(key, IDENTITY) or f"known are {', '.join(IDENTITY)}"
+            self.problem(at, f"unknown identity {key!r}", hint)
+        if not isinstance(said, Mapping):
+            said = {"from": said}
+        self._known_keys(at, said, IDENTITY_KEYS)
+        paths = self._paths((*at, "from"), said.get("from"))
+        if said.get("prefer") and key != "PatientID":
+            self.problem((*at, "prefer"), "only patient identifiers have a preferred authority")
+        policy, refuse = _MADE.get(key), False
+        missing = said.get("missing")
+        if missing is not None and key in _MADE:
+            policy = self._policy(at, key, missing)
+        elif missing is not None:
+            refuse = missing == "refuse"
+            allowed = _MAY_LACK.get(key, ())
+            if missing not in allowed:
+                hint = " or ".join(allowed) or "leave missing: out"
+                self.problem((*at, "missing"), f"{key} has no missing policy {missing!r}", hint)
+        pick = self._pick((*at, "pick"), said.get("pick"))
+        edits, label = self._edits((*at, "edit"), said.get("edit"))
+        prefer = str(said.get("prefer") or "")
+        return IdentitySource(key, paths, policy, refuse, prefer, f"{name}: identity.{key}", pick, edits, label)
+
+    def _policy(self, at: tuple[str, ...], key: str, missing: Any) -> Policy | None:
+        if missing == "omit":
+            if _MADE[key] is not None:
+                self.problem((*at, "missing"), f"{key} is type 1 in the worklist, so it cannot be left out")
+            return None
+        if missing in ("generate", "refuse"):
+            return Policy(str(missing))
+        if isinstance(missing, Mapping) and list(missing) == ["derive"]:
+            source = str(missing["derive"])
+            if key in ("StudyInstanceUID", "ScheduledProcedureStepID"):
+                self.problem((*at, "missing"), f"{key} cannot be derived", "generate or refuse")
+            elif source not in _DERIVED_FROM or source == key:
+                hint = did_you_mean(source, _DERIVED_FROM) or f"one of {', '.join(_DERIVED_FROM)}"
+                self.problem((*at, "missing", "derive"), f"{key} cannot be derived from {source}", hint)
+            return Policy("derive", source)
+        hint = did_you_mean(str(missing), ("omit", "generate", "refuse"))
+        hint = hint or "omit, generate, refuse, or {derive: KEYWORD}"
+        self.problem((*at, "missing"), f"unknown policy {missing!r}", hint)
+        return None
+
+    # ---- rules ----
+
+    def _rule(self, target: str, name: str, said: Any) -> Rule | None:
+        at = (name, "rules", target)
+        keyword = target.removeprefix(STEP_PREFIX)
+        attribute = BY_KEYWORD.get(keyword)
+        if attribute is None:
+            self.problem(at, f"{keyword} is no worklist attribute", did_you_mean(keyword, BY_KEYWORD))
+            return None
+        if keyword in FROM_IDENTITY:
+            self.problem(at, f"{keyword} comes from identity", "say under identity: where it is")
+            return None
+        if keyword == "ScheduledProcedureStepStatus":
+            self.problem(at, "the status follows from order control and order status")
+            return None
+        level = level_of(keyword)
+        if level not in LEVELS:
+            self.problem(at, f"{keyword} is not set by a rule", "map the attribute that it stands in")
+            return None
+        if (level is Level.STEP) != target.startswith(STEP_PREFIX):
+            right = STEP_PREFIX + keyword if level is Level.STEP else keyword
+            self.problem(at, f"{keyword} is not at this level", f"write {right}")
+        ways = said if isinstance(said, list) else [said]
+        if not ways:
+            self.problem(at, "an empty list of rules", "write null to take the rule away")
+            return None
+        numbered = [(*at, str(number)) for number in range(len(ways))] if len(ways) > 1 else [at]
+        found = (self._alternative(where, keyword, way) for where, way in zip(numbered, ways, strict=True))
+        alternatives = tuple(way for way in found if way is not None)
+        for where, way in zip(numbered, alternatives, strict=False):
+            final = not (way.when or way.unless) and {"default", "refuse"} & set(way.missing)
+            if final and where != numbered[-1]:
+                self.problem((*where, "missing"), "the rules below it never count", "say it in the last of the list")
+        return Rule(
+            keyword,
+            attribute.tag,
+            attribute.vr,
+            target,
+            attribute.return_type == "1",
+            alternatives,
+            f"{name}: rules.{target}",
+        )
+
+    def _alternative(self, at: tuple[str, ...], keyword: str, said: Any) -> Alternative | None:
+        vr = BY_KEYWORD[keyword].vr
+        if isinstance(said, str):
+            said = {"from": said}
+        if not isinstance(said, Mapping):
+            self.problem(at, "a rule is a path or a map", "such as {from: PID-5, convert: xpn}")
+            return None
+        self._known_keys(at, said, RULE_KEYS)
+        missing, default = self._missing((*at, "missing"), keyword, vr, said.get("missing", "omit"))
+        if "value" in said and "from" in said:
+            self.problem(
+                at, "either from or value, not both", "use a list of two rules, the first that gives a value wins"
+            )
+        if "value" not in said and "from" not in said and not set(missing) - {"refuse"}:
+            self.problem(at, "neither from nor value nor a missing policy that gives one")
+        converter, setting, label = self._converter(at, keyword, vr, said)
+        beside = self._paths((*at, "with"), said.get("with"))
+        if converter.name in ("weight", "height") and not beside:
+            self.problem((*at, "with"), f"{converter.name} has to know the unit", "with: OBX-6")
+        repeat = self._choice((*at, "repeat"), said.get("repeat", "first"), REPEATS)
+        if repeat == "join" and vr not in ("LO", "SH", "ST", "LT", "UT"):
+            self.problem((*at, "repeat"), f"{keyword} ({vr}) is no text to join", "first or all")
+        length = self._choice((*at, "length"), said.get("length", "refuse"), LENGTHS)
+        if length == "cut" and (keyword.endswith("ID") or vr not in ("LO", "SH", "ST", "LT", "UT")):
+            self.problem((*at, "length"), f"{keyword} is never cut", "identifiers and codes are whole or refused")
+        pick = self._pick((*at, "pick"), said.get("pick"))
+        paths = self._paths((*at, "from"), said.get("from"))
+        return Alternative(
+            tuple((path, setting._replace(start=path.component or 1)) for path in paths),
+            converter,
+            repeat,
+            self._conditions((*at, "select"), said.get("select")),
+            beside[0] if beside else None,
+            self._conditions((*at, "when"), said.get("when")),
+            self._conditions((*at, "unless"), said.get("unless")),
+            pick,
+            self._constant((*at, "value"), vr, said["value"]) if "value" in said else (),
+            length == "cut",
+            missing,
+            default,
+            label,
+            not (said.get("select") or beside or pick),
+        )
+
+    def _converter(
+        self, at: tuple[str, ...], keyword: str, vr: str, said: Mapping[str, Any]
+    ) -> tuple[Converter, Setting, str]:
+        """The converter with edits and translation around it, what it is told, and how a trace names it."""
+        edits, edited = self._edits((*at, "edit"), said.get("edit"))
+        named = said.get("convert")
+        setting = self.setting._replace(vr=vr)
+        if isinstance(named, Mapping):
+            converter, setting, label = self._table(at, keyword, setting, said)
+        else:
+            if isinstance(named, str) and named in self.own:
+                edits, edited = (*edits, self.own[named]), f"{edited}, {named}".removeprefix(", ")
+                named = None
+            label = str(named) if named else DEFAULT_CONVERTER.get(vr, "")
+            converter = self._by_name(at, keyword, vr, label, said)
+        if "translate" in said:
+            how = self._translating((*at, "translate"), vr, said)
+            if how.maps:
+                converter, label = translated(converter, how), f"{label}, {how}"
+        elif "unknown" in said and not isinstance(named, Mapping):
+            self.problem((*at, "unknown"), "only a table or a map knows unknown codes", "convert: {table: NAME}")
+        return after_edits(converter, edits), setting, f"{edited}, {label}" if edited else label
+
+    def _by_name(self, at: tuple[str, ...], keyword: str, vr: str, label: str, said: Mapping[str, Any]) -> Converter:
+        converter = self.converters.get(label)
+        if converter is None:
+            if label:
+                known = [*self.converters, *self.own]
+                self.problem((*at, "convert"), f"unknown converter {label!r}", did_you_mean(label, known))
+            elif "from" in said:
+                able = sorted(row.name for row in self.converters.values() if vr in row.vrs)
+                self.problem((*at, "convert"), f"{keyword} ({vr}) needs a converter", f"one of {', '.join(able)}")
+            return self.converters["text"]
+        if "from" in said:
+            self._feeds(at, converter, keyword, vr)
+        return converter
+
+    def _table(
+        self, at: tuple[str, ...], keyword: str, setting: Setting, said: Mapping[str, Any]
+    ) -> tuple[Converter, Setting, str]:
+        named = said["convert"]
+        table = str(named.get("table"))
+        unknown = self._choice((*at, "unknown"), said.get("unknown", "refuse"), UNKNOWNS)
+        if list(named) != ["table"]:
+            self.problem((*at, "convert"), "a converter is a name or {table: NAME}")
+        elif table not in self.tables:
+            self.problem((*at, "convert", "table"), f"there is no table {table}", did_you_mean(table, self.tables))
+        self._feeds(at, TABLE, keyword, setting.vr)
+        setting = setting._replace(table=self.tables.get(table, {}), table_name=table, unknown=unknown)
+        return TABLE, setting, f"table {table}"
+
+    def _translating(self, at: tuple[str, ...], vr: str, said: Mapping[str, Any]) -> Translating:
+        how = said["translate"]
+        if not isinstance(how, Mapping):
+            how = {"map": how}
+        self._known_keys(at, how, {"map": "", "to": ""})
+        unknown = self._choice((*at[:-1], "unknown"), said.get("unknown", "keep"), UNKNOWNS)
+        if vr != "SQ":
+            self.problem(at, "only codes are translated", "use a table for texts: convert: {table: NAME}")
+        known = self.library.translations
+        names = how.get("map") if isinstance(how.get("map"), list) else [how.get("map")]
+        for name in map(str, names or ()):
+            if name not in known:
+                self.problem((*at, "map"), f"there is no map {name}", did_you_mean(name, known))
+        maps = tuple(known[name] for name in map(str, names or ()) if name in known)
+        try:
+            to = scheme_designator(str(how.get("to") or ""), self.setting._replace(scheme=""))
+        except Unconvertible as problem:
+            self.problem((*at, "to"), problem.text, problem.hint)
+            to = ""
+        schemes = {scheme for translation in maps for scheme in translation.schemes}
+        if to and maps and to not in schemes:
+            hint = did_you_mean(to, schemes) or f"they give {', '.join(sorted(schemes))}"
+            self.problem((*at, "to"), f"none of the maps gives codes of {to}", hint)
+        return Translating(maps, to, unknown)
+
+    def _feeds(self, at: tuple[str, ...], converter: Converter, keyword: str, vr: str) -> None:
+        if vr not in converter.vrs:
+            able = sorted(row.name for row in self.converters.values() if vr in row.vrs)
+            self.problem(
+                (*at, "convert"), f"{converter.name} cannot give {keyword} ({vr})", f"one of {', '.join(able)}"
+            )
+
+    def _missing(
+        self, at: tuple[str, ...], keyword: str, vr: str, said: Any
+    ) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+        """What to do without a value, in turn, and the default."""
+        ways: list[str] = []
+        default: tuple[Any, ...] = ()
+        several = said if isinstance(said, list) else [said]
+        for number, one in enumerate(several, 1):
+            if ways and ways[-1] in ("default", "refuse"):
+                self.problem(at, f"nothing comes after {ways[-1]}", "say it last")
+            if one == "catalogue" and keyword not in _CATALOGUED:
+                hint = f"it has {', '.join(sorted(_CATALOGUED))}"
+                self.problem(at, f"the procedure catalogue has no {keyword}", hint)
+            elif one == "stations" and keyword not in STATION_KEYWORDS:
+                hint = f"they have {', '.join(STATION_KEYWORDS)}"
+                self.problem(at, f"station rules have no {keyword}", hint)
+            elif isinstance(one, Mapping) and list(one) == ["default"]:
+                ways.append("default")
+                default = self._constant((*at, "default"), vr, one["default"])
+            elif one in ("catalogue", "stations", "refuse"):
+                ways.append(str(one))
+            elif one != "omit" or number < len(several):
+                text = f"unknown policy {one!r}"
+                if one == "generate" or (isinstance(one, Mapping) and "derive" in one):
+                    text = f"{keyword} is not a key that can be made"
+                hint = did_you_mean(str(one), MISSING) or f"{', '.join(MISSING)}, or {{default: VALUE}}"
+                self.problem(at, text, hint)
+        return tuple(ways), default
+
+    def _constant(self, at: tuple[str, ...], vr: str, said: Any) -> tuple[Any, ...]:
+        values: list[Any] = []
+        for one in said if isinstance(said, list) else [said]:
+            if vr == "SQ":
+                if not isinstance(one, Mapping) or not {"code", "scheme"} <= set(one):
+                    self.problem(at, "a constant code is {code: ..., scheme: ..., meaning: ...}")
+                    continue
+                values.append(code_item(str(one["code"]), str(one["scheme"]), str(one.get("meaning", ""))))
+            elif vr == "PN":
+                values.append({"Alphabetic": str(one)})
+            elif vr in ("US", "DS", "IS"):
+                if isinstance(one, bool) or not isinstance(one, int | float):
+                    self.problem(at, f"{one!r} is not a number")
+                    continue
+                values.append(one)
+            else:
+                values += self._fitting(at, vr, str(one))
+        return tuple(values)
+
+    def _fitting(self, at: tuple[str, ...], vr: str, said: str) -> list[Any]:
+        try:
+            value = fit(said, vr, cut=False)
+        except Unconvertible as problem:
+            self.problem(at, problem.text, problem.hint)
+            return []
+        if value is None or isinstance(value, Noted):
+            self.problem(at, "an empty value")
+            return []
+        return [value]
+
+    def _paths(self, at: tuple[str, ...], said: Any) -> tuple[Path, ...]:
+        paths: list[Path] = []
+        for text in said if isinstance(said, list) else [said] if said is not None else []:
+            try:
+                paths.append(parse_path(str(text)))
+            except ValueError as error:
+                segment, dash, field = str(text).rpartition("/")[2].partition("-")
+                near = did_you_mean(segment, SEGMENTS - {segment})
+                self.problem(at, str(error), near.replace("?", f"{dash}{field}?") if near else "")
+        return tuple(paths)
+
+    def _pick(self, at: tuple[str, ...], said: Any) -> Pick | None:
+        if said is None:
+            return None
+        if said in ("first", "last"):
+            return Pick(position=1 if said == "first" else -1)
+        if type(said) is int and said > 0:
+            return Pick(position=said)
+        if not isinstance(said, Mapping) or not said:
+            self.problem(
+                at, f"cannot pick by {said!r}", "{COMPONENT: value or values}, first, last, or a number from 1"
+            )
+            return None
+        components: list[tuple[int, int, frozenset[str]]] = []
+        for place, values in said.items():
+            number, _, sub = str(place).partition(".")
+            if not (number.isdigit() and int(number) and (not sub or (sub.isdigit() and int(sub)))):
+                hint = "such as 5, or 4.2 for a subcomponent"
+                self.problem((*at, str(place)), f"{place!r} is no number of a component", hint)
+                continue
+            components.append((int(number), int(sub or 1), _folded(values)))
+        return Pick(tuple(components))
+
+    def _conditions(self, at: tuple[str, ...], said: Any) -> tuple[Condition, ...]:
+        if said is None:
+            return ()
+        if not isinstance(said, Mapping):
+            self.problem(at, "conditions are a map from path to value or values")
+            return ()
+        conditions: list[Condition] = []
+        for path, values in said.items():
+            conditions += [(found, _folded(values)) for found in self._paths((*at, str(path)), path)]
+        return tuple(conditions)
+
+
+def _folded(values: Any) -> frozenset[str]:
+    wanted = values if isinstance(values, list) else [values]
+    return frozenset("" if value is None else str(value).casefold() for value in wanted)
+
+
+def _turn(rule: Rule) -> int:
+    """Rules that ask for stations are evaluated last, the AE title first: a station is chosen by all the rest."""
+    asks = any("stations" in way.missing for way in rule.alternatives)
+    return 1 + list(STATION_KEYWORDS).index(rule.keyword) if asks else 0
+
+
+def _digest(content: Any) -> str:
+    plain = json.dumps(content, sort_keys=True, default=str, ensure_ascii=True)
+    return hashlib.sha256(plain.encode()).hexdigest()

@@ -1,0 +1,332 @@
+"""The mappings folder read: rule sets, code tables, translations, catalogue, stations, the site's own converters.
+
+Every mistake is a problem with its file and line. What was read can be written as text (`MappingFolder.content`) from
+which `mapping_of` makes the same mapping again, so that the archive can keep what a message was read by. Python files
+are run only if a rule set declares a function of theirs, and never from that text.
+"""
+
+import csv
+import hashlib
+import inspect
+import json
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ruamel.yaml.comments import CommentedMap
+
+from gateway.domain.catalogue import Catalogue
+from gateway.domain.codes import Translation, compile_concept_map, compile_translation
+from gateway.domain.edits import SiteFunction
+from gateway.domain.identifiers import Issuers
+from gateway.domain.mapping import Mapping as FieldMapping
+from gateway.domain.mapping import compile_mapping
+from gateway.domain.problem import MappingError, Problem, did_you_mean
+from gateway.domain.rows import Row
+from gateway.domain.stations import Stations
+from gateway.domain.tables import compile_table
+from gateway.yaml_files import line_of, load_yaml, plain
+
+FILE_BYTES_MAX = 64 * 1_048_576
+"""Fifty thousand catalogue rows are 10 MB; more is not a file of this folder."""
+
+_Compiled = TypeVar("_Compiled")
+
+
+@dataclass(frozen=True)
+class MappingFolder:
+    """The rule sets of a folder that have no problem, and what each is made of."""
+
+    mappings: Mapping[str, FieldMapping] = field(default_factory=dict)
+    content: Callable[[str], str] = field(default=lambda name: "", repr=False)
+    """The name of a rule set -> all that it is made of, as text for `mapping_of`. Raises KeyError."""
+
+
+@dataclass
+class _Files:
+    """What the folder says, as plain data; `functions` is what of it is Python."""
+
+    sources: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Sequence[Row]] = field(default_factory=dict)
+    maps: dict[str, Sequence[Row]] = field(default_factory=dict)
+    concept_maps: dict[str, Any] = field(default_factory=dict)
+    procedures: Sequence[Row] = ()
+    stations: Sequence[Row] = ()
+    functions: Mapping[str, SiteFunction] = field(default_factory=dict)
+
+    def chain(self, name: str) -> dict[str, Any]:
+        """The rule set and what it extends."""
+        chain: dict[str, Any] = {}
+        while name in self.sources and name not in chain:
+            chain[name] = self.sources[name]
+            name = str(chain[name].get("extends") or "")
+        return chain
+
+    def content(self, name: str) -> str:
+        """All that the rule set is made of, as JSON text."""
+        if name not in self.sources:
+            raise KeyError(name)
+        return json.dumps(
+            {
+                "mapping": name,
+                "sources": self.chain(name),
+                "tables": _written(self.tables),
+                "maps": _written(self.maps),
+                "concept_maps": self.concept_maps,
+                "procedures": _lines(self.procedures),
+                "stations": _lines(self.stations),
+            },
+            ensure_ascii=False,
+            default=str,  # YAML knows dates, which rules have no use for
+        )
+
+
+def _written(files: Mapping[str, Sequence[Row]]) -> dict[str, list[list[Any]]]:
+    return {name: _lines(rows) for name, rows in files.items()}
+
+
+def _lines(rows: Iterable[Row]) -> list[list[Any]]:
+    return [[row.line, dict(row)] for row in rows]
+
+
+def _rows_of(lines: Iterable[Sequence[Any]]) -> list[Row]:
+    return [Row(cells, line) for line, cells in lines]
+
+
+def load_mappings(
+    folder: Path,
+    wanted: Iterable[str],
+    issuers: Issuers,
+    problems: list[Problem],
+    overlays: Mapping[str, Mapping[str, Any]] | None = None,
+) -> MappingFolder:
+    """Every rule set of the folder, compiled; problems are noted, also for a wanted rule set that is not there.
+
+    `overlays` are rule sets by name that are no files: what a listener has otherwise than its mapping.
+    """
+    if not folder.is_dir():
+        problems.append(
+            Problem(str(folder), "mappings", "is no folder", "run `gateway init DIR` for a complete example")
+        )
+        return MappingFolder()
+    files = _Files()
+    lines: dict[str, tuple[str, CommentedMap]] = {}
+    for path in sorted((folder / "hl7v2").glob("*.yaml")):
+        tree = load_yaml(path, problems)
+        if tree is None:
+            continue
+        if not isinstance(tree, CommentedMap):
+            problems.append(Problem(path.name, "", "is no mapping: key-value pairs expected", line=1))
+            continue
+        name = str(tree.get("name", path.stem))
+        if name in lines:
+            hint = "give one of them another name"
+            text = f"{lines[name][0]} is named {name} already"
+            problems.append(Problem(path.name, "name", text, hint, line_of(tree, ("name",)) or 1))
+            continue
+        files.sources[name], lines[name] = plain(tree), (path.name, tree)
+    files.sources |= {
+        name: overlay for name, overlay in (overlays or {}).items() if overlay["extends"] in files.sources
+    }
+    _read_codes(folder / "codes", files, problems)
+    files.procedures = read_rows(folder / "procedures.csv", problems)
+    files.stations = read_rows(folder / "stations.csv", problems)
+    if any(isinstance(source, dict) and source.get("converters") for source in files.sources.values()):
+        files.functions = read_functions(folder / "converters", problems)
+
+    def where(source: str, keys: tuple[str, ...]) -> int | None:
+        return line_of(lines[source][1], keys) if source in lines else None
+
+    made = _made(files, problems)
+    mappings: dict[str, FieldMapping] = {}
+    for name in sorted({*wanted, *files.sources}):
+        if name not in files.sources:
+            hint = did_you_mean(name, files.sources) or f"have: {', '.join(sorted(files.sources)) or 'none'}"
+            problems.append(Problem(folder.name, f"hl7.mapping {name}", "there is no such mapping", hint))
+            continue
+        try:
+            mappings[name] = compile_mapping(files.sources, name, issuers=issuers, line_of=where, **made)
+        except MappingError as error:
+            problems += [
+                replace(problem, source=lines[problem.source][0] if problem.source in lines else problem.source)
+                for problem in error.problems
+            ]
+    return MappingFolder(mappings, files.content)
+
+
+def mapping_of(content: str, issuers: Issuers, folder: Path | None = None) -> FieldMapping:
+    """The mapping that `content` describes.
+
+    Python functions are those that the mappings `folder` has today; whether they are the ones of then, the
+    `version_id` tells. Raises MappingError, also for a function that is not there any more.
+    """
+    said = json.loads(content)
+    files = _Files(
+        said["sources"],
+        {name: _rows_of(rows) for name, rows in said["tables"].items()},
+        {name: _rows_of(rows) for name, rows in said["maps"].items()},
+        said["concept_maps"],
+        _rows_of(said["procedures"]),
+        _rows_of(said["stations"]),
+    )
+    problems: list[Problem] = []
+    if folder is not None and any(source.get("converters") for source in files.sources.values()):
+        files.functions = read_functions(folder / "converters", problems)
+    made = _made(files, problems)
+    if problems:
+        raise MappingError(problems)
+    return compile_mapping(files.sources, said["mapping"], issuers=issuers, **made)
+
+
+def _made(files: _Files, problems: list[Problem]) -> dict[str, Any]:
+    """What all rule sets share, compiled; what has a problem is as if it were empty."""
+
+    def made(compile_it: Callable[[], _Compiled], empty: _Compiled) -> _Compiled:
+        try:
+            return compile_it()
+        except MappingError as error:
+            problems.extend(error.problems)
+            return empty
+
+    tables = {
+        name: made(partial(compile_table, f"{name}.csv", rows), compile_table(name, ()))
+        for name, rows in files.tables.items()
+    }
+    schemes = tables.get("coding-schemes")
+    translations = {
+        name: made(partial(compile_translation, name, rows, f"{name}.csv", schemes), Translation(name, {}))
+        for name, rows in files.maps.items()
+    } | {
+        name: made(partial(compile_concept_map, name, resource, f"{name}.json", schemes), Translation(name, {}))
+        for name, resource in files.concept_maps.items()
+    }
+    return {
+        "catalogue": made(partial(Catalogue.compile, files.procedures), Catalogue()),
+        "stations": made(partial(Stations.compile, files.stations), Stations()),
+        "tables": tables,
+        "translations": translations,
+        "functions": files.functions,
+    }
+
+
+def _read_codes(folder: Path, files: _Files, problems: list[Problem]) -> None:
+    """Code tables and translations; the columns of a CSV file say which it is."""
+    for path in sorted(folder.glob("*.csv")):
+        rows = read_rows(path, problems)
+        kind = files.maps if rows and "source_code" in rows[0] else files.tables
+        kind[path.stem] = rows
+    for path in sorted(folder.glob("*.json")):
+        if path.stem in files.maps or path.stem in files.tables:
+            problems.append(Problem(path.name, "", f"{path.stem}.csv has this name already", "rename one of them"))
+        text = _text(path, problems)
+        try:
+            files.concept_maps[path.stem] = json.loads(text) if text else None
+        except json.JSONDecodeError as error:
+            problems.append(Problem(path.name, "", f"is not JSON: {error.msg}", line=error.lineno))
+        except RecursionError:
+            problems.append(Problem(path.name, "", "is nested too deeply"))
+
+
+# ---- CSV ----
+
+
+def read_rows(path: Path, problems: list[Problem]) -> list[Row]:
+    """The rows of a CSV file with a header; none if there is no such file.
+
+    Empty lines and lines that begin with # are skipped, but count for line numbers.
+    """
+    text = _text(path, problems) if path.is_file() else ""
+    reader = csv.reader(_without_comments(text), strict=True)
+    header: list[str] = []
+    rows: list[Row] = []
+    began = 1
+    try:
+        for cells in reader:
+            line, began = began, reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not header:
+                header = _header(path, line, cells, problems)
+                if not header:
+                    return []
+            elif any(cell.strip() for cell in cells[len(header) :]):
+                extra = ", ".join(filter(None, cells[len(header) :]))
+                text = f"more cells than columns: {extra!r}"
+                problems.append(Problem(path.name, "", text, "quote cells that have commas", line))
+            else:
+                rows.append(Row(dict(zip(header, cells, strict=False)), line))
+    except csv.Error as error:
+        problems.append(Problem(path.name, "", f"is not CSV: {error}", 'a " inside quotes is written ""', began))
+    return rows
+
+
+def _header(path: Path, line: int, cells: Sequence[str], problems: list[Problem]) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        hint = "save it as CSV with commas"
+        problems.append(Problem(path.name, "", f"cells are not separated by commas: {header[0]!r}", hint, line))
+        return []
+    twice = sorted({column for column in header if column and header.count(column) > 1})
+    if twice:
+        problems.append(Problem(path.name, twice[0], f"column {twice[0]!r} is there twice", "remove one", line))
+        return []
+    return header
+
+
+def _without_comments(text: str) -> Iterator[str]:
+    """The lines of a text, comments as empty lines so that the rest keeps its numbers."""
+    for line in text.splitlines(keepends=True):
+        yield "\n" if line.lstrip().startswith("#") else line
+
+
+def _text(path: Path, problems: list[Problem]) -> str:
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            problems.append(Problem(path.name, "", f"has more than {FILE_BYTES_MAX} bytes", "is this the right file?"))
+            return ""
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        problems.append(Problem(path.name, "", "cannot be read as text", "save it as UTF-8"))
+    except OSError as error:
+        problems.append(Problem(path.name, "", f"cannot be read: {type(error).__name__}"))
+    return ""
+
+
+# ---- Python ----
+
+
+def read_functions(folder: Path, problems: list[Problem]) -> dict[str, SiteFunction]:
+    """The functions of the folder's Python files, as FILE.FUNCTION. The files are run: they are the site's own code."""
+    found: dict[str, SiteFunction] = {}
+    for path in sorted(folder.glob("*.py")):
+        text = _text(path, problems)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        module = types.ModuleType(path.stem)
+        module.__file__ = str(path)
+        try:
+            exec(compile(text, str(path), "exec"), module.__dict__)  # noqa: S102  (what the site put there for this)
+        except SyntaxError as error:
+            problems.append(Problem(path.name, "", f"is not Python: {error.msg}", line=error.lineno))
+            continue
+        except (Exception, SystemExit) as error:
+            problems.append(Problem(path.name, "", f"fails when it is read: {type(error).__name__}: {error}",
+                                    line=_line_in(path, error)))  # fmt: skip
+            continue
+        for name, function in vars(module).items():
+            if inspect.isfunction(function) and function.__module__ == path.stem and not name.startswith("_"):
+                place = f"converters/{path.name}:{function.__code__.co_firstlineno}"
+                found[f"{path.stem}.{name}"] = SiteFunction(f"{path.stem}.{name}", function, place, digest)
+    return found
+
+
+def _line_in(path: Path, error: BaseException) -> int | None:
+    """The line of the file that an exception came from."""
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line

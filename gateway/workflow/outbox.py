@@ -1,0 +1,235 @@
+"""The outbox: what is told to others by HL7 v2, in order for each destination and patient (design D8).
+
+A message enters in the transaction that causes it, waits, and leaves when its receiver accepts it; what never will be
+accepted is parked for a person to look at. Here are the tables and the decisions; `edges.delivery` has the sockets.
+Delivery is at least once: a repeat carries the same MSH-10, by which receivers know it.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from gateway.domain.refusal import Refused
+from gateway.wire.ack_received import Told
+from gateway.wire.er7 import Message, parse_header
+from gateway.workflow.ports import MessageRecord, Unit
+
+
+class OutboxState(StrEnum):
+    """Where a message of ours is, also its disposition in the archive."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    PARKED = "parked"
+
+
+class Move(StrEnum):
+    """What happens to a message of ours."""
+
+    ACCEPTED = "its receiver accepted it"
+    FAILED = "it could not be delivered yet"
+    GIVEN_UP = "it will not be accepted as it is"
+    RETRIED = "a person sends it again"
+    SET_ASIDE = "a person parks it"
+
+
+TRANSITIONS: Mapping[tuple[OutboxState, Move], OutboxState] = {
+    (OutboxState.WAITING, Move.ACCEPTED): OutboxState.SENT,
+    (OutboxState.WAITING, Move.FAILED): OutboxState.WAITING,
+    (OutboxState.WAITING, Move.GIVEN_UP): OutboxState.PARKED,
+    (OutboxState.WAITING, Move.SET_ASIDE): OutboxState.PARKED,
+    (OutboxState.WAITING, Move.RETRIED): OutboxState.WAITING,
+    (OutboxState.PARKED, Move.RETRIED): OutboxState.WAITING,
+    (OutboxState.PARKED, Move.SET_ASIDE): OutboxState.PARKED,
+}
+"""What is not here does not happen: a message that was sent stays sent."""
+
+
+class Attempt(StrEnum):
+    """What one attempt to deliver a message came to."""
+
+    ACCEPTED = "accepted"
+    ERROR = "answered with an error"
+    REJECTED = "rejected"
+    UNUSABLE = "answered by what is no acknowledgement"
+    UNANSWERED = "not answered"
+    UNREACHABLE = "not reachable"
+
+
+class Course(StrEnum):
+    """What to do next (style 3.7)."""
+
+    DONE = "done"
+    RETRY = "retry"
+    RETRY_A_FEW_TIMES = "retry a few times, then ask a person"
+    ASK = "ask a person"
+
+
+COURSES: Mapping[Attempt, Course] = {
+    Attempt.ACCEPTED: Course.DONE,
+    # A record may be locked, a patient not yet known there.
+    Attempt.ERROR: Course.RETRY_A_FEW_TIMES,
+    Attempt.UNUSABLE: Course.RETRY_A_FEW_TIMES,
+    Attempt.REJECTED: Course.ASK,
+    # A repeat does no harm, because it has the same MSH-10; a destination may be away for days.
+    Attempt.UNANSWERED: Course.RETRY,
+    Attempt.UNREACHABLE: Course.RETRY,
+}
+
+DESTINATION_AWAY = frozenset({Attempt.UNANSWERED, Attempt.UNREACHABLE})
+"""Attempts after which the destination as a whole is left in peace for a while."""
+
+_MSA_1: Mapping[str, Attempt] = {
+    "AA": Attempt.ACCEPTED, "CA": Attempt.ACCEPTED,
+    "AE": Attempt.ERROR, "CE": Attempt.ERROR,
+    "AR": Attempt.REJECTED, "CR": Attempt.REJECTED,
+}  # fmt: skip
+
+_TEMPORARY = frozenset({"206", "207"})  # table 0357: record locked, application internal error
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often, and after what time, delivery is tried again."""
+
+    first_s: float = 1.0
+    most_s: float = 60.0
+    """A destination that is away is asked no more often, and no less: it is back within a minute of being back."""
+    errors_max: int = 8
+    """Negative answers to one message, over two minutes; later messages about the patient wait meanwhile."""
+    repeat_unanswered: bool = True
+    """Whether what may have arrived is sent again; not to a system that does not know repeats by their control ID."""
+
+    def back_off(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row."""
+        return min(self.most_s, self.first_s * 2.0 ** min(failures - 1, 20))
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message on its way. `attempts` are those that were sent, `errors` those that were answered negatively."""
+
+    id: int
+    message_id: int
+    destination: str
+    patient_id: int | None
+    control_id: str
+    payload: bytes = field(repr=False)
+    created_at: datetime
+    due_at: datetime
+    state: OutboxState = OutboxState.WAITING
+    attempts: int = 0
+    errors: int = 0
+    reason: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much of one destination waits, since when, and how much is parked."""
+
+    destination: str
+    waiting: int
+    parked: int
+    oldest: datetime | None
+
+
+class OutboxUnit(Protocol):
+    """A transaction over what is in the outbox."""
+
+    def delivery(self, delivery_id: int) -> Delivery | None: ...
+    def save_delivery(self, delivery: Delivery, answer: bytes) -> None:
+        """Keep what became of it, also in the archive; one that was sent leaves the outbox."""
+
+
+def enqueue(
+    unit: Unit,
+    destination: str,
+    patient_id: int | None,
+    control_id: str,
+    payload: bytes,
+    at: datetime,
+    keys: Sequence[tuple[str, str]] = (),
+) -> int:
+    """Put a message of ours, with this MSH-10, behind those that wait already; its number in the archive.
+
+    `patient_id` is whose order among messages counts; those about nobody are kept in order among themselves. `keys`
+    are what the archive finds it by.
+    """
+    header = _header(payload)
+    message_id = unit.add_message(
+        MessageRecord(
+            received_at=at,
+            listener=destination,
+            peer="",
+            sender=header.sender if header else "",
+            control_id=control_id,
+            message_type=f"{header.message_code}^{header.trigger_event}" if header else "",
+            digest=hashlib.sha256(payload).digest(),
+            raw=payload,
+            disposition=OutboxState.WAITING.value,
+            keys=tuple(keys),
+            direction="out",
+        )
+    )
+    unit.add_delivery(message_id, destination, patient_id, control_id, payload, at)
+    return message_id
+
+
+def _header(payload: bytes) -> Message | None:
+    try:
+        return parse_header(payload)
+    except Refused:
+        return None
+
+
+def attempt_of(told: Told | None) -> Attempt:
+    """What an answer means. A rejection for a reason that passes counts as an error: it may be accepted later."""
+    if told is None:
+        return Attempt.UNUSABLE
+    attempt = _MSA_1.get(told.code, Attempt.UNUSABLE)
+    return Attempt.ERROR if attempt is Attempt.REJECTED and told.errors & _TEMPORARY else attempt
+
+
+def after(delivery: Delivery, attempt: Attempt, reason: str, at: datetime, patience: Patience) -> Delivery:
+    """The delivery after this attempt."""
+    attempts = delivery.attempts + (attempt is not Attempt.UNREACHABLE)
+    course = COURSES[attempt]
+    if attempt is Attempt.UNANSWERED and not patience.repeat_unanswered:
+        course = Course.ASK
+    errors = delivery.errors + (course is Course.RETRY_A_FEW_TIMES)
+    said = f"{attempt}: {reason}" if reason else str(attempt)
+    if course is Course.DONE:
+        return replace(_moved(delivery, Move.ACCEPTED), attempts=attempts, reason=reason)
+    if course is Course.ASK or errors >= patience.errors_max:
+        return replace(_moved(delivery, Move.GIVEN_UP), attempts=attempts, errors=errors, reason=said)
+    # What cannot be reached is no matter of this message: it is due as soon as the destination is back.
+    waits_s = 0.0 if attempt is Attempt.UNREACHABLE else patience.back_off(errors or attempts)
+    due_at = at + timedelta(seconds=waits_s) if waits_s else delivery.due_at
+    return replace(
+        _moved(delivery, Move.FAILED), attempts=attempts, errors=errors, reason=said, due_at=due_at
+    )  # fmt: skip
+
+
+def retry(unit: OutboxUnit, delivery_id: int, at: datetime) -> bool:
+    """A person has a message sent again, parked or waiting for its time; False where there is none."""
+    delivery = unit.delivery(delivery_id)
+    if delivery is None:
+        return False
+    unit.save_delivery(replace(_moved(delivery, Move.RETRIED), due_at=at, errors=0), b"")
+    return True
+
+
+def park(unit: OutboxUnit, delivery_id: int) -> bool:
+    """A person sets a message aside, so that those behind it go on; False where there is none."""
+    delivery = unit.delivery(delivery_id)
+    if delivery is None:
+        return False
+    unit.save_delivery(replace(_moved(delivery, Move.SET_ASIDE), reason="set aside by hand"), b"")
+    return True
+
+
+def _moved(delivery: Delivery, move: Move) -> Delivery:
+    return replace(delivery, state=TRANSITIONS[delivery.state, move])

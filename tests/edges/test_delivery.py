@@ -1,0 +1,420 @@
+"""Delivery to a real MLLP receiver that is away, drops, refuses, answers late or for another message."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.domain.identifiers import Identifier
+from gateway.domain.patient import Patient
+from gateway.edges.delivery import Deliverer, Destination
+from gateway.edges.mllp import Release
+from gateway.edges.store import Store, StoreUnit
+from gateway.wire.er7 import parse
+from gateway.wire.mllp import Commit, Event, Frame, Framer, commit, wrap
+from gateway.workflow.outbox import Backlog, Patience, enqueue, park, retry
+
+PATIENCE_S = 10
+AT = datetime(2026, 7, 5, 8, tzinfo=UTC)
+QUICK = Patience(first_s=0.01, most_s=0.05, errors_max=3)
+DROP, SILENT = b"drop", b"silent"
+
+
+def message(control_id: str) -> bytes:
+    return f"MSH|^~\\&|GATEWAY||RIS||20260705||ORM^O01|{control_id}|P|2.3.1\rORC|SC|P1\r".encode()
+
+
+def ack(control_id: str, code: str = "AA", error: str = "") -> bytes:
+    text = f"MSH|^~\\&|RIS||GATEWAY||20260705||ACK|A|P|2.3.1\rMSA|{code}|{control_id}|because\r"
+    return (text + (f"ERR|PID^1^3^{error}\r" if error else "")).encode()
+
+
+class Receiver:
+    """Answers by a script: for each control ID the blocks of each attempt, then AA."""
+
+    def __init__(self, release: Release = 1) -> None:
+        self.release = release
+        self.script: dict[str, list[list[bytes]]] = {}
+        self.received: list[str] = []
+        self.commits: list[bool] = []
+        self.connections = 0
+        self.happened = asyncio.Condition()
+        self.port = 0
+        self.server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self.server is not None
+        self.server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        framer = Framer()
+        with suppress(OSError):
+            while data := await reader.read(10_000):
+                for event in framer.feed(data):
+                    if not await self._take(event, writer):
+                        writer.transport.abort()
+                        return
+        writer.close()
+
+    async def _take(self, event: Event, writer: asyncio.StreamWriter) -> bool:
+        if isinstance(event, Commit):
+            self.commits.append(event.stored)
+        if isinstance(event, Frame):
+            control_id = parse(event.data).control_id
+            steps = self.script.get(control_id)
+            blocks = steps.pop(0) if steps else [ack(control_id)]
+            self.received.append(control_id)
+            if DROP in blocks:
+                await self._tell()
+                return False
+            for block in blocks:
+                if block != SILENT:
+                    writer.write(block if block.startswith(b"\x0b") or b"unframed" in block else wrap(block))
+        await self._tell()
+        return True
+
+    async def _tell(self) -> None:
+        async with self.happened:
+            self.happened.notify_all()
+
+    async def got(self, count: int) -> list[str]:
+        async with self.happened:
+            await self.happened.wait_for(lambda: len(self.received) >= count)
+        return self.received
+
+
+class Delivering:
+    """A store, and what runs over it."""
+
+    def __init__(self, store: Store, receiver: Receiver, **changes: Any) -> None:
+        self.store = store
+        self.destination = replace(
+            Destination("ris", "127.0.0.1", receiver.port, answer_timeout_s=5.0, release=receiver.release), **changes
+        )
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.happened = asyncio.Condition()
+        self.deliverer = Deliverer(self.destination, store, self._observe, QUICK)
+
+    def _observe(self, event: str, /, **fields: Any) -> None:
+        self.events.append((event, fields))
+        asyncio.get_running_loop().create_task(self._tell())
+
+    async def _tell(self) -> None:
+        async with self.happened:
+            self.happened.notify_all()
+
+    async def put(self, control_id: str, patient: int | None = None, destination: str = "ris") -> int:
+        number = await asyncio.wrap_future(
+            self.store.write(lambda unit: enqueue(unit, destination, patient, control_id, message(control_id), AT))
+        )
+        self.deliverer.wake()
+        return number
+
+    async def outcome(self, control_id: str, state: str) -> dict[str, Any]:
+        def found() -> list[dict[str, Any]]:
+            return [e for _, e in self.events if (e.get("control_id"), e.get("state")) == (control_id, state)]
+
+        async with self.happened:
+            await self.happened.wait_for(found)
+        return found()[0]
+
+    def disposition(self, message_id: int) -> str:
+        stored = self.store.reader.message(message_id)
+        assert stored is not None
+        return stored.record.disposition
+
+
+def _invent_patients(unit: StoreUnit) -> None:
+    """Patients 1 to 5."""
+    for number in range(1, 6):
+        identifier = Identifier(f"P{number}", "OE")
+        if not unit.patients([identifier]):
+            assert unit.save_patient(Patient(None, (identifier,), {}), AT) == number
+
+
+Scenario = Callable[[Delivering, Receiver], Coroutine[Any, Any, None]]
+
+
+@asynccontextmanager
+async def delivering(folder: Path, release: Release = 1, **changes: Any) -> AsyncIterator[tuple[Delivering, Receiver]]:
+    receiver = Receiver(release)
+    await receiver.start()
+    with Store(f"sqlite:///{folder / 'gateway.db'}") as store:
+        await asyncio.wrap_future(store.write(_invent_patients))
+        running = Delivering(store, receiver, **changes)
+        running.deliverer.start()
+        try:
+            yield running, receiver
+        finally:
+            await running.deliverer.stop(1.0)
+            await receiver.stop()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., None]:
+    def started(scenario: Scenario, **changes: Any) -> None:
+        async def bounded() -> None:
+            async with asyncio.timeout(PATIENCE_S), delivering(tmp_path, **changes) as (running, receiver):
+                await scenario(running, receiver)
+
+        asyncio.run(bounded())
+
+    return started
+
+
+def test_messages_are_delivered_in_order_on_one_connection(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        names = [f"M{number}" for number in range(30)]
+        numbers = [await running.put(name, patient) for patient, name in zip([None, 1, 2] * 10, names, strict=True)]
+        await running.outcome("M29", "sent")
+        assert receiver.received == names
+        assert receiver.connections == 1
+        stored = running.store.reader.message(numbers[-1])
+        assert stored is not None
+        record = stored.record
+        assert (record.direction, record.listener, record.disposition) == ("out", "ris", "sent")
+        assert (record.message_type, record.control_id, record.raw) == ("ORM^O01", "M29", message("M29"))
+        assert b"MSA|AA|M29" in record.answer
+        assert running.store.reader.deliveries(10) == []
+
+    run(scenario)
+
+
+def test_a_receiver_that_needs_a_pause_gets_it(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        arrived: list[float] = []
+        take = receiver._take
+
+        async def timed(event: Event, writer: asyncio.StreamWriter) -> bool:
+            arrived.append(asyncio.get_running_loop().time())
+            return await take(event, writer)
+
+        receiver._take = timed  # type: ignore[method-assign]
+        await running.put("M1")
+        await running.put("M2")
+        await running.outcome("M2", "sent")
+        assert arrived[1] - arrived[0] >= 0.2
+
+    run(scenario, pause_s=0.2)
+
+
+def test_a_rejected_message_is_parked_and_the_next_goes_on(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M1"] = [[ack("M1", "AR", "203")]]
+        number = await running.put("M1", 1)
+        await running.put("M2", 1)
+        await running.outcome("M2", "sent")
+        assert receiver.received == ["M1", "M2"]
+        assert running.disposition(number) == "parked"
+        (parked,) = running.store.reader.deliveries(10)
+        assert "because" in parked.reason
+        assert running.store.reader.backlogs() == [Backlog("ris", 0, 1, None)]
+
+    run(scenario)
+
+
+def test_an_error_holds_back_its_patient_only_and_is_repeated_with_the_same_control_id(
+    run: Callable[..., None],
+) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M1"] = [[ack("M1", "AE", "206")], [ack("M1", "AR", "207")]]
+        for name, patient in (("M1", 1), ("M2", 1), ("M3", 2), ("M4", None)):
+            await running.put(name, patient)
+        await running.outcome("M2", "sent")
+        assert receiver.received.count("M1") == 3
+        assert receiver.received.index("M2") > max(at for at, name in enumerate(receiver.received) if name == "M1")
+        await running.outcome("M4", "sent")
+
+    run(scenario)
+
+
+def test_an_error_that_stays_is_parked_and_may_be_sent_again_by_hand(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M1"] = [[ack("M1", "AE")]] * 3
+        number = await running.put("M1", 1)
+        assert (await running.outcome("M1", "parked"))["attempts"] == 3
+        (parked,) = running.store.reader.deliveries(10)
+        assert await asyncio.wrap_future(running.store.write(lambda unit: retry(unit, parked.id, AT)))
+        running.deliverer.wake()
+        await running.outcome("M1", "sent")
+        assert running.disposition(number) == "sent"
+        assert not await asyncio.wrap_future(running.store.write(lambda unit: retry(unit, parked.id, AT)))
+
+    run(scenario)
+
+
+def test_a_message_set_aside_by_hand_lets_those_behind_it_go(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        await running.deliverer.stop(1.0)
+        number = await running.put("M1", 1)
+        await running.put("M2", 1)
+        first = running.store.reader.deliveries(10)[0]
+        assert await asyncio.wrap_future(running.store.write(lambda unit: park(unit, first.id)))
+        running.deliverer.start()
+        await running.outcome("M2", "sent")
+        assert receiver.received == ["M2"]
+        assert running.disposition(number) == "parked"
+
+    run(scenario)
+
+
+def test_a_connection_that_drops_before_the_answer_costs_a_repeat_and_no_message(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M1"] = [[DROP], [DROP]]
+        await running.put("M1", 1)
+        await running.put("M2", 1)
+        await running.outcome("M2", "sent")
+        assert receiver.received == ["M1", "M1", "M1", "M2"]
+        assert receiver.connections == 3
+
+    run(scenario)
+
+
+def test_a_late_answer_is_not_taken_for_the_next_message(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M2"] = [[ack("M1"), ack("M0"), ack("M2", "AR")]]
+        await running.put("M1", 1)
+        number = await running.put("M2", 1)
+        await running.outcome("M2", "parked")
+        assert running.disposition(number) == "parked"
+
+    run(scenario)
+
+
+def test_a_message_without_an_answer_is_sent_again_on_a_new_connection(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M1"] = [[SILENT], [ack("M0")], [b"unframed MSH|ACK"]]
+        await running.put("M1", 1)
+        assert (await running.outcome("M1", "sent"))["attempts"] == 4
+        assert receiver.connections == 4
+
+    run(scenario, answer_timeout_s=0.1)
+
+
+def test_an_answer_without_framing_is_told_as_such(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M1"] = [[b"MSH|unframed ACK"]] + [[SILENT]] * 1000
+        await running.put("M1", 1)
+        await running.outcome("M1", "waiting")
+        assert "without its start" in running.store.reader.deliveries(1)[0].reason
+
+    run(scenario, answer_timeout_s=0.2)
+
+
+def test_what_is_no_acknowledgement_is_parked_in_the_end(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M1"] = [[b"OK"]] * 3
+        await running.put("M1", 1)
+        await running.outcome("M1", "parked")
+
+    run(scenario)
+
+
+def test_a_destination_that_is_away_keeps_its_messages_and_gets_them_when_it_is_back(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        await receiver.stop()
+        numbers = [await running.put(f"M{number}", number + 1) for number in range(5)]
+        await running.outcome("M0", "waiting")
+        assert [running.disposition(number) for number in numbers] == ["waiting"] * 5
+        assert running.store.reader.backlogs() == [Backlog("ris", 5, 0, AT)]
+        assert running.store.reader.deliveries(1)[0].attempts == 0
+        await receiver.start()
+        await running.outcome("M4", "sent")
+        assert receiver.received == [f"M{number}" for number in range(5)]
+
+    run(scenario)
+
+
+def test_one_destination_does_not_wait_for_another(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(PATIENCE_S), delivering(tmp_path) as (running, receiver):
+            away = Deliverer(Destination("pacs", "127.0.0.1", 1), running.store, running._observe, QUICK)
+            away.start()
+            await running.put("M1", 1, destination="pacs")
+            await running.put("M2", 1)
+            await running.outcome("M2", "sent")
+            await running.outcome("M1", "waiting")
+            await away.stop(1.0)
+            assert receiver.received == ["M2"]
+
+    asyncio.run(scenario())
+
+
+def test_what_waits_survives_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            async with delivering(tmp_path, answer_timeout_s=5.0) as (running, receiver):
+                receiver.script["M1"] = [[SILENT]]
+                await running.put("M1", 1)
+                await running.put("M2", 1)
+                await receiver.got(1)
+                running.deliverer._task.cancel()  # type: ignore[union-attr]
+            async with delivering(tmp_path) as (running, receiver):
+                await running.outcome("M2", "sent")
+                assert receiver.received == ["M1", "M2"]
+
+    asyncio.run(scenario())
+
+
+def test_stopping_waits_for_the_answer_to_what_was_sent(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        gate = asyncio.Event()
+        take = receiver._take
+
+        async def gated(event: Event, writer: asyncio.StreamWriter) -> bool:
+            receiver.received.append("seen")
+            await receiver._tell()
+            await gate.wait()
+            return await take(event, writer)
+
+        receiver._take = gated  # type: ignore[method-assign]
+        number = await running.put("M1", 1)
+        await receiver.got(1)
+        stopping = asyncio.ensure_future(running.deliverer.stop(5.0))
+        gate.set()
+        await stopping
+        assert running.disposition(number) == "sent"
+
+    run(scenario)
+
+
+def test_release_2_confirms_in_both_directions_and_repeats_what_was_not_stored(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M1"] = [[commit(False)], [commit(True), ack("M1")]]
+        receiver.script["M2"] = [[commit(True), ack("M2")]]
+        await running.put("M1", 1)
+        await running.put("M2", 1)
+        await running.outcome("M2", "sent")
+        assert receiver.received == ["M1", "M1", "M2"]
+        assert receiver.commits[:1] == [True]
+
+    run(scenario, release=2)
+
+
+def test_a_store_that_fails_does_not_end_delivery(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        settle, failures = running.deliverer._settle, iter([OSError("disk full"), RuntimeError("defect")])
+
+        async def failing(*arguments: Any) -> None:
+            error = next(failures, None)
+            if error is not None:
+                raise error
+            await settle(*arguments)
+
+        monkeypatch.setattr(running.deliverer, "_settle", failing)
+        await running.put("M1", 1)
+        await running.outcome("M1", "sent")
+        assert receiver.received == ["M1"] * 3
+        assert "disk full" not in str(running.events)
+
+    run(scenario)

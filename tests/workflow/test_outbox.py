@@ -1,0 +1,113 @@
+"""The outbox's tables are total, and every attempt leads where they say."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import pytest
+
+from gateway.wire.ack_received import Told, answers, read
+from gateway.workflow.outbox import (
+    COURSES,
+    TRANSITIONS,
+    Attempt,
+    Course,
+    Delivery,
+    Move,
+    OutboxState,
+    Patience,
+    after,
+    attempt_of,
+)
+
+NOW = datetime(2026, 7, 5, 8, tzinfo=UTC)
+PATIENCE = Patience(first_s=1, most_s=60, errors_max=3)
+WAITING = Delivery(1, 1, "ris", 7, "M1", b"MSH", NOW, NOW)
+
+
+def test_every_attempt_has_a_course() -> None:
+    assert set(COURSES) == set(Attempt)
+
+
+@pytest.mark.parametrize(("state", "move"), list(product(OutboxState, Move)))
+def test_every_move_from_every_state_is_known_or_does_not_happen(state: OutboxState, move: Move) -> None:
+    if state is OutboxState.SENT:
+        assert (state, move) not in TRANSITIONS
+    elif move in (Move.RETRIED, Move.SET_ASIDE) or state is OutboxState.WAITING:
+        assert (state, move) in TRANSITIONS
+    else:
+        assert (state, move) not in TRANSITIONS
+
+
+@pytest.mark.parametrize("attempt", Attempt)
+def test_an_attempt_ends_sent_waiting_or_parked_by_its_course(attempt: Attempt) -> None:
+    ends = {Course.DONE: OutboxState.SENT, Course.ASK: OutboxState.PARKED}
+    assert after(WAITING, attempt, "", NOW, PATIENCE).state is ends.get(COURSES[attempt], OutboxState.WAITING)
+
+
+@pytest.mark.parametrize("attempt", [Attempt.ERROR, Attempt.UNUSABLE])
+def test_errors_are_repeated_ever_later_and_then_parked(attempt: Attempt) -> None:
+    delivery, waits, states = WAITING, [], []
+    for _ in range(3):
+        delivery = after(delivery, attempt, "record locked", NOW, PATIENCE)
+        waits.append((delivery.due_at - NOW).total_seconds())
+        states.append(delivery.state)
+    assert states == [OutboxState.WAITING, OutboxState.WAITING, OutboxState.PARKED]
+    assert waits == [1, 2, 2]
+    assert "record locked" in delivery.reason
+
+
+@pytest.mark.parametrize("attempt", [Attempt.UNANSWERED, Attempt.UNREACHABLE])
+def test_silence_is_never_parked(attempt: Attempt) -> None:
+    delivery = WAITING
+    for _ in range(1000):
+        delivery = after(delivery, attempt, "", NOW, PATIENCE)
+    assert delivery.state is OutboxState.WAITING
+    assert delivery.due_at <= NOW + timedelta(seconds=60)
+    assert after(delivery, Attempt.ERROR, "", NOW, PATIENCE).state is OutboxState.WAITING
+
+
+def test_what_may_have_arrived_is_parked_where_repeats_do_harm() -> None:
+    once = Patience(repeat_unanswered=False)
+    assert after(WAITING, Attempt.UNANSWERED, "", NOW, once).state is OutboxState.PARKED
+    assert after(WAITING, Attempt.UNREACHABLE, "", NOW, once).state is OutboxState.WAITING
+
+
+def test_a_destination_that_is_away_for_days_costs_a_message_no_attempt() -> None:
+    assert after(WAITING, Attempt.UNREACHABLE, "", NOW, PATIENCE).attempts == 0
+    assert after(WAITING, Attempt.UNANSWERED, "", NOW, PATIENCE).attempts == 1
+
+
+def test_waiting_grows_to_its_limit() -> None:
+    assert [PATIENCE.back_off(failures) for failures in (1, 2, 3, 6, 7, 8, 10_000)] == [1, 2, 4, 32, 60, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("told", "attempt"),
+    [
+        (None, Attempt.UNUSABLE), (Told("AA", "M1"), Attempt.ACCEPTED), (Told("CA", "M1"), Attempt.ACCEPTED),
+        (Told("AE", "M1"), Attempt.ERROR), (Told("CE", "M1"), Attempt.ERROR), (Told("AR", "M1"), Attempt.REJECTED),
+        (Told("CR", "M1"), Attempt.REJECTED), (Told("ZZ", "M1"), Attempt.UNUSABLE),
+        (Told("AR", "M1", frozenset({"207"})), Attempt.ERROR), (Told("AR", "M1", frozenset({"203"})), Attempt.REJECTED),
+    ],
+)  # fmt: skip
+def test_an_answer_means_what_its_code_says(told: Told | None, attempt: Attempt) -> None:
+    assert attempt_of(told) is attempt
+
+
+def test_answers_are_read_in_every_layout() -> None:
+    old = read(b"MSH|^~\\&|RIS||||||ACK|1|P|2.3.1\rMSA|AR|M1|no such thing\rERR|PID^1^3^204&Unknown key\r")
+    new = read(b"MSH|^~\\&|RIS||||||ACK|1|P|2.5\rMSA|ae|M1\rERR||PID^1|204^Unknown key|E|||no patient \xe4\r")
+    assert old == Told("AR", "M1", frozenset({"204"}), "no such thing")
+    assert new == Told("AE", "M1", frozenset({"204"}), "no patient ä")
+
+
+@pytest.mark.parametrize("data", [b"", b"OK", b"MSH|^~\\&|", b"MSH|^~\\&|RIS\rMSA||M1"])
+def test_what_is_no_acknowledgement_is_none(data: bytes) -> None:
+    assert read(data) is None
+    assert answers(data, "M1")
+
+
+def test_an_answer_to_another_message_is_not_taken_for_ours() -> None:
+    assert not answers(b"MSH|^~\\&|RIS\rMSA|AA|M0", "M1")
+    assert answers(b"MSH|^~\\&|RIS\rMSA|AA|M1", "M1")
+    assert answers(b"MSH|^~\\&|RIS\rMSA|AA|", "M1")
