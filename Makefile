@@ -7,10 +7,10 @@ READY := $(VENV)/.ready
 SITE ?= site
 
 .DEFAULT_GOAL := help
-.PHONY: help setup peers demo run test check bench docs format clean
+.PHONY: help setup peers demo run test check bench bench-archive docs format clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -46,6 +46,9 @@ check: $(READY) ## formatting, lint, types, layers (no tests)
 
 bench: $(READY) peers ## the benchmark table, side by side with the peers; writes docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks
+
+bench-archive: $(READY) ## the archive at a million messages, about half an hour; writes its part of docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks --archive
 
 docs: $(READY) ## rewrite the pages that are generated from the code's tables and the test cases
 	$(BIN)/python -m gateway.schemas

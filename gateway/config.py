@@ -19,7 +19,7 @@ from tzlocal import get_localzone
 from gateway.domain.devices import CalledWorklist, Devices
 from gateway.domain.identifiers import Issuer, Issuers, clashes
 from gateway.domain.mapping import Mapping as FieldMapping
-from gateway.domain.problem import Problem, did_you_mean
+from gateway.domain.problem import Problem, did_you_mean, one_of
 from gateway.mapping_files import load_mappings
 from gateway.registry import DevicesFile, ProfilesFile, registry
 from gateway.wire.er7 import HEADER_FIELDS, HEADER_REQUIRED
@@ -155,7 +155,7 @@ class DestinationSettings(Strict):
 class ArchiveSettings(Strict):
     """How long messages are kept. Those of open orders stay whatever these say."""
 
-    days: int = Field(365, ge=1, le=36_500, description="days after which a message is deleted")
+    days: int = Field(0, ge=0, le=36_500, description="days after which a message is deleted, 0: never")
     messages_max: int = Field(0, ge=0, description="newest messages kept, 0: any number")
 
 
@@ -212,6 +212,9 @@ class ExpirySettings(Strict):
     )
 
 
+_MAPPINGS = "mappings"
+
+
 class Settings(Strict):
     """`gateway.yaml`."""
 
@@ -226,7 +229,7 @@ class Settings(Strict):
     worklists: tuple[WorklistSettings, ...] = ()
     queries: QuerySettings = QuerySettings()
     workers: int = Field(0, ge=0, le=64, description="processes beside this one that answer DICOM; 0: this one does")
-    mappings: str = Field("mappings", description="folder of rule sets, code tables and the procedure catalogue")
+    mappings: str = Field(_MAPPINGS, description="folder of rule sets, code tables and the procedure catalogue")
     timezone: Zone = Field("", description="the department's wall clock, e.g. Europe/Berlin; default: the machine's")
     issuers: tuple[IssuerSettings, ...] = ()
     expiry: ExpirySettings = ExpirySettings()
@@ -293,14 +296,16 @@ def load_site(file: Path, mappings: Path | None = None) -> Site:
     """
     problems: list[Problem] = []
     settings = read_strict(file, Settings, problems)
-    if settings is None:
-        raise ConfigError(problems)
     base = file.parent
+    if settings is None:  # the mistakes in the mappings are told with it, if they are where they mostly are
+        if (mappings or base / _MAPPINGS).is_dir():
+            load_mappings(mappings or base / _MAPPINGS, Issuers(), problems)
+        raise ConfigError(list(dict.fromkeys(problems)))
     file_problems = _Cross(file, settings, problems)
     issuers = file_problems.issuers()
     file_problems.destinations()
-    wanted = {listener.mapping for listener in settings.hl7}
-    folder = load_mappings(mappings or base / settings.mappings, wanted, issuers, problems, _variants(settings))
+    folder = load_mappings(mappings or base / settings.mappings, issuers, problems, _variants(settings))
+    file_problems.mappings(folder.names)
     file_problems.keys()
     devices = _devices(base, settings, problems)
     if problems:
@@ -346,7 +351,16 @@ class _Cross:
             if listener.acknowledge_to and listener.acknowledge_to not in known:
                 self.problem(
                     ("hl7", str(place), "acknowledge_to"), f"there is no destination {listener.acknowledge_to!r}",
-                    did_you_mean(listener.acknowledge_to, known) or f"have: {', '.join(known) or 'none'}",
+                    one_of(listener.acknowledge_to, known),
+                )  # fmt: skip
+
+    def mappings(self, known: frozenset[str]) -> None:
+        own = {_variant(listener) for listener in self.settings.hl7}
+        for place, listener in enumerate(self.settings.hl7):
+            if known and listener.mapping not in known:  # without any the folder is the problem
+                self.problem(
+                    ("hl7", str(place), "mapping"), f"there is no mapping {listener.mapping!r}",
+                    one_of(listener.mapping, known - own),
                 )  # fmt: skip
 
     def keys(self) -> None:

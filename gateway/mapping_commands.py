@@ -133,8 +133,9 @@ def mappings_record(
     except (CaseError, OSError) as error:
         fail(str(error))
     out.print(f"{case.message}\n{case.expected_file}", markup=False, highlight=False, soft_wrap=True)
-    for place in made.left:
-        err.print(f"{place} stays as it was and says a word that was replaced elsewhere: look at it.", highlight=False)
+    if made.left:
+        told = f"{', '.join(made.left)}: a word stays that was replaced elsewhere; look whether it names somebody."
+        err.print(told, highlight=False, soft_wrap=True)
     out.print("Look both files through before you share them.", highlight=False)
 
 
@@ -154,25 +155,29 @@ def mappings_diff(
 
     Exit code 1: something would change.
     """
-    from gateway.archive_runs import compare
+    from gateway.archive_runs import Extent, compare
 
     site = site_of(config)
     versions = _versions(site, _compiled(site, folder), listener)  # mistakes are told before any process starts
     which = _which(config, site, since)
+    if all(each["same"] for each in versions):
+        which = Extent(1, 0)  # nothing to find out
     with progress(which.messages_max, "messages") as done:
         comparison = compare(config, folder, which, listener, processes, done)
     if json_output:
         print_json({"listeners": versions, **_plain_comparison(comparison)})
         raise typer.Exit(0 if comparison.nothing_changes else 1)
     for each in versions:
-        now, then = each["now"], each["then"]
-        said = f"{now}, the same in {folder}" if now == then else f"{now} -> {then}"
+        said = f"{each['now']}, the same in {folder}" if each["same"] else f"{each['now']} -> {each['then']}"
         out.print(f"{each['listener']}: {said}", markup=False, highlight=False, soft_wrap=True)
-    _print_comparison(comparison)
+    if all(each["same"] for each in versions):
+        out.print("Nothing would change: the mapping of every listener is the same.", highlight=False)
+    else:
+        _print_comparison(comparison)
     raise typer.Exit(0 if comparison.nothing_changes else 1)
 
 
-def _versions(site: "Site", changed: "Mapping[str, FieldMapping]", listener: str) -> list[dict[str, str]]:
+def _versions(site: "Site", changed: "Mapping[str, FieldMapping]", listener: str) -> list[dict[str, Any]]:
     """By which version of its mapping each listener's messages are read now, and would be read then."""
     feeds = [feed for feed in site.settings.hl7 if listener in ("", feed.name)]
     if not feeds:
@@ -183,6 +188,7 @@ def _versions(site: "Site", changed: "Mapping[str, FieldMapping]", listener: str
             "listener": feed.name,
             "now": site.mapping(feed).version_id,
             "then": changed[site.mapping_name(feed)].version_id,
+            "same": changed[site.mapping_name(feed)].digest == site.mapping(feed).digest,
         }
         for feed in feeds
     ]

@@ -20,15 +20,15 @@ from ruamel.yaml.comments import CommentedMap
 
 from gateway.domain.catalogue import Catalogue
 from gateway.domain.codes import Translation, compile_concept_map, compile_translation
-from gateway.domain.edits import SiteFunction
+from gateway.domain.edits import SiteFunction, line_raised
 from gateway.domain.identifiers import Issuers
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.mapping import compile_mapping
-from gateway.domain.problem import MappingError, Problem, did_you_mean
+from gateway.domain.problem import MappingError, Problem
 from gateway.domain.rows import Row
 from gateway.domain.stations import Stations
 from gateway.domain.tables import compile_table
-from gateway.yaml_files import line_of, load_yaml, plain
+from gateway.yaml_files import line_of, load_yaml, not_utf_8, plain
 
 FILE_BYTES_MAX = 64 * 1_048_576
 """Fifty thousand catalogue rows are 10 MB; more is not a file of this folder."""
@@ -43,6 +43,8 @@ class MappingFolder:
     mappings: Mapping[str, FieldMapping] = field(default_factory=dict)
     content: Callable[[str], str] = field(default=lambda name: "", repr=False)
     """The name of a rule set -> all that it is made of, as text for `mapping_of`. Raises KeyError."""
+    names: frozenset[str] = frozenset()
+    """All that the folder has, also those with a problem."""
 
 
 @dataclass
@@ -98,12 +100,11 @@ def _rows_of(lines: Iterable[Sequence[Any]]) -> list[Row]:
 
 def load_mappings(
     folder: Path,
-    wanted: Iterable[str],
     issuers: Issuers,
     problems: list[Problem],
     overlays: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> MappingFolder:
-    """Every rule set of the folder, compiled; problems are noted, also for a wanted rule set that is not there.
+    """Every rule set of the folder, compiled; problems are noted.
 
     `overlays` are rule sets by name that are no files: what a listener has otherwise than its mapping.
     """
@@ -142,11 +143,7 @@ def load_mappings(
 
     made = _made(files, problems)
     mappings: dict[str, FieldMapping] = {}
-    for name in sorted({*wanted, *files.sources}):
-        if name not in files.sources:
-            hint = did_you_mean(name, files.sources) or f"have: {', '.join(sorted(files.sources)) or 'none'}"
-            problems.append(Problem(folder.name, f"hl7.mapping {name}", "there is no such mapping", hint))
-            continue
+    for name in sorted(files.sources):
         try:
             mappings[name] = compile_mapping(files.sources, name, issuers=issuers, line_of=where, **made)
         except MappingError as error:
@@ -154,7 +151,7 @@ def load_mappings(
                 replace(problem, source=lines[problem.source][0] if problem.source in lines else problem.source)
                 for problem in error.problems
             ]
-    return MappingFolder(mappings, files.content)
+    return MappingFolder(mappings, files.content, frozenset(files.sources))
 
 
 def mapping_of(content: str, issuers: Issuers, folder: Path | None = None) -> FieldMapping:
@@ -288,10 +285,10 @@ def _text(path: Path, problems: list[Problem]) -> str:
             problems.append(Problem(path.name, "", f"has more than {FILE_BYTES_MAX} bytes", "is this the right file?"))
             return ""
         return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        problems.append(Problem(path.name, "", "cannot be read as text", "save it as UTF-8"))
+    except UnicodeDecodeError as error:
+        problems.append(not_utf_8(path, error))
     except OSError as error:
-        problems.append(Problem(path.name, "", f"cannot be read: {type(error).__name__}"))
+        problems.append(Problem(path.name, "", f"cannot be read: {error.strerror or type(error).__name__}"))
     return ""
 
 
@@ -313,20 +310,10 @@ def read_functions(folder: Path, problems: list[Problem]) -> dict[str, SiteFunct
             continue
         except (Exception, SystemExit) as error:
             problems.append(Problem(path.name, "", f"fails when it is read: {type(error).__name__}: {error}",
-                                    line=_line_in(path, error)))  # fmt: skip
+                                    line=line_raised(error, str(path))))  # fmt: skip
             continue
         for name, function in vars(module).items():
             if inspect.isfunction(function) and function.__module__ == path.stem and not name.startswith("_"):
                 place = f"converters/{path.name}:{function.__code__.co_firstlineno}"
                 found[f"{path.stem}.{name}"] = SiteFunction(f"{path.stem}.{name}", function, place, digest)
     return found
-
-
-def _line_in(path: Path, error: BaseException) -> int | None:
-    """The line of the file that an exception came from."""
-    trace, line = error.__traceback__, None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line

@@ -21,12 +21,12 @@ from gateway.console import (
     store_of,
     when,
 )
+from gateway.worklist_commands import order_ids
 
 if TYPE_CHECKING:
     from gateway.config import Site
     from gateway.domain.order import Order
     from gateway.edges.store import Store
-    from gateway.workflow.intake import Feed
     from gateway.workflow.rederive import Rederived
 
 orders = typer.Typer(help="Orders as held.", no_args_is_help=True)
@@ -45,7 +45,7 @@ def orders_show(
     from gateway.workflow.ports import MessageSearch
 
     store = store_of(config)
-    found = [order for order_id in _order_ids(store, key) if (order := store.reader.order(order_id)) is not None]
+    found = [order for order_id in order_ids(store, key) if (order := store.reader.order(order_id)) is not None]
     if not found:
         fail(f"no order is known by {key}")
     messages = {order.id: store.reader.find_messages(MessageSearch(order=order.id), 50) for order in found}
@@ -94,19 +94,6 @@ def _plain(order: "Order") -> dict[str, Any]:
     }
 
 
-def _order_ids(store: "Store", key: str) -> list[int]:
-    """The orders with an item of this key, of any status."""
-    from gateway.workflow.ports import ItemKey
-
-    found: list[int] = []
-    for kind in (ItemKey.ORDER, ItemKey.ACCESSION, ItemKey.STEP, ItemKey.PATIENT):
-        items = store.reader.items_by(kind, key)
-        found += [ref.order_id for ref in store.reader.steps([item.step_id for item in items])]
-        if found:
-            break
-    return list(dict.fromkeys(found))
-
-
 @orders.command("rederive")
 def orders_rederive(
     config: ConfigOption = CONFIG,
@@ -119,12 +106,13 @@ def orders_rederive(
 
     Keys, statuses, and steps that have begun never change.
     """
-    from gateway.processing import now
+    from gateway.domain.identifiers import Mint
+    from gateway.processing import archive_feeds, now
     from gateway.workflow.rederive import rederive, rederived
 
     site, store = site_of(config), store_of(config)
-    feeds = _feeds(site, store)
-    wanted = _order_ids(store, order) if order else _open_orders(store, site, since)
+    feeds = archive_feeds(site, Mint(store.site_namespace()))
+    wanted = order_ids(store, order) if order else _open_orders(store, site, since)
     if order and not wanted:
         fail(f"no order is known by {order}")
     results: dict[int, Rederived] = {}
@@ -139,16 +127,6 @@ def orders_rederive(
         print_json(_plain_results(results, yes))
     else:
         _print_results(results, yes)
-
-
-def _feeds(site: "Site", store: "Store") -> "dict[str, Feed]":
-    """How archived messages are read: those of each listener, and orders typed by hand."""
-    from gateway.domain.identifiers import Mint
-    from gateway.processing import feeds_of
-    from gateway.worklist_entry_commands import by_hand_feed
-
-    by_hand = by_hand_feed(site, store)
-    return {**feeds_of(site, Mint(store.site_namespace())), by_hand.name: by_hand}
 
 
 def _open_orders(store: "Store", site: "Site", since: str) -> list[int]:

@@ -6,6 +6,7 @@ The listeners and the command line share it, so a replayed message takes the sam
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -22,7 +23,7 @@ from gateway.edges.store_unit import StoreUnit
 from gateway.edges.strict_checks import STRICT_CHECKS, ChecksUnavailable
 from gateway.wire.dimse import NAnswer
 from gateway.wire.mpps_dataset import STATUSES
-from gateway.workflow import intake
+from gateway.workflow import by_hand, intake
 from gateway.workflow.intake import Feed, Receipt
 from gateway.workflow.perform import PatientIssuers, PerformAnswer, PerformRequest, create_step, set_step
 from gateway.workflow.ports import Unit
@@ -37,7 +38,32 @@ def now() -> datetime:
 
 def feeds_of(site: Site, mint: Mint) -> dict[str, Feed]:
     """How the messages of each listener are read, by its name."""
-    return {settings.name: _feed(site, settings, mint) for settings in site.settings.hl7}
+    feeds: dict[str, Feed] = {}
+    feeds |= {settings.name: replace(_feed(site, settings, mint), others=feeds) for settings in site.settings.hl7}
+    return feeds
+
+
+def archive_feeds(site: Site, mint: Mint) -> dict[str, Feed]:
+    """How archived messages are read, by the listener they came by, also those typed by hand."""
+    feeds = feeds_of(site, mint)
+    typed = by_hand_feed(site, mint)
+    return feeds if typed is None else {**feeds, typed.name: typed}
+
+
+def by_hand_feed(site: Site, mint: Mint, mapping: str = "") -> Feed | None:
+    """How orders typed by hand are read: as the first listener's, but by a mapping that reads every standard field.
+
+    None where the site has no such mapping.
+    """
+    first = next(iter(site.settings.hl7), None)
+    standard = "ihe-swf"
+    name = mapping or (standard if standard in site.mappings or first is None else site.mapping(first).name)
+    if name not in site.mappings:
+        return None
+    return Feed(
+        by_hand.PEER, site.mappings[name], mint, site.issuers, by_hand.CHARSET, first.issuer if first else "",
+        site=first.site if first else "", zone=site.zone,
+    )  # fmt: skip
 
 
 def _feed(site: Site, settings: HL7Settings, mint: Mint) -> Feed:
@@ -127,6 +153,11 @@ async def archive_message(
             _log.error("archive_failed", listener=feed.name, exc_info=error)
             refusals = [_CANNOT_STORE]
     return intake.refuse_unarchived(raw, refusals, feed, at)
+
+
+def put_off(raw: bytes, feed: Feed) -> Receipt:
+    """Answer what comes while nothing can be stored, without trying it."""
+    return intake.refuse_unarchived(raw, [_CANNOT_STORE], feed, now())
 
 
 _CANNOT_STORE = Refusal(RefusalKind.TRANSIENT, "", "the message cannot be stored now", "send it again later")

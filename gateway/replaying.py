@@ -11,7 +11,7 @@ from gateway.domain.identifiers import Mint
 from gateway.domain.refusal import Refusal
 from gateway.edges.store import Store
 from gateway.edges.strict_checks import STRICT_CHECKS
-from gateway.processing import feeds_of, now, process_message, remember_mappings
+from gateway.processing import archive_feeds, now, process_message, remember_mappings
 from gateway.workflow.intake import Feed
 from gateway.workflow.ports import MessageRecord, MessageSearch, StoredMessage
 from gateway.workflow.rehearsal import REPLAY_PEER, Rehearsed, rehearse
@@ -31,7 +31,7 @@ class Replaying:
     def __init__(self, site: Site, store: Store) -> None:
         self._site, self._store = site, store
         self._reader = store.open_reader()
-        self._feeds = feeds_of(site, Mint(store.site_namespace()))
+        self._feeds = archive_feeds(site, Mint(store.site_namespace()))
         self.passed_over = 0
         """Messages found that were replays themselves, or were accepted by one since."""
 

@@ -43,7 +43,7 @@ class Due:
 def due(archive: ArchiveReader, settings: ArchiveSettings, at: datetime) -> Due:
     """What is too old or too much at this time."""
     newest = archive.newest_message()
-    aged = archive.first_message_since(at - timedelta(days=settings.days))
+    aged = archive.first_message_since(at - timedelta(days=settings.days)) if settings.days else 0
     beyond = archive.count_messages(MessageSearch()) - settings.messages_max if settings.messages_max else 0
     return Due(min(aged, newest), beyond, newest)
 

@@ -156,7 +156,7 @@ def _pick() -> _Schema:
 
 
 def _edits() -> Iterable[_Schema]:
-    kinds: dict[str, _Schema] = {"number": {"type": "integer", "minimum": 1}, "text": _SCALAR}
+    kinds: dict[str, _Schema] = {"number": {"type": "integer", "minimum": 1}, "text": _SCALAR, "pattern": _TEXT}
     for row in EDITS.values():
         if row.needs:
             yield {"description": row.does, **_object({row.name: kinds[row.needs]}, required=[row.name])}

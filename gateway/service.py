@@ -7,6 +7,7 @@ feeds and devices together, or nothing.
 import asyncio
 import contextlib
 import importlib
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -39,6 +40,7 @@ from gateway.processing import (
     feeds_of,
     now,
     process_message,
+    put_off,
     remember_mappings,
     report_performed,
 )
@@ -61,6 +63,9 @@ HELD_BATCH = 100
 
 FORGET_BATCH = 1_000
 """Kept queries deleted by one job: others are written between two of them."""
+
+_MESSAGE_TYPE = re.compile(r"[A-Z][A-Z0-9]{2}\^[A-Z0-9]{0,3}")
+_CONTROL_ID_CHARACTERS_MAX = 199  # as in HL7 v2.8
 
 NEEDS_RESTART = ("store", "destinations", "dicom", "http", "timezone", "expiry", "workers")
 """Settings that a running service keeps as they were; so it does the names, addresses and frames of HL7 listeners."""
@@ -274,7 +279,10 @@ class Service:
                 return _reply(await self._refuse(name, frame, refused.refusals, peer))
             if batch is None:
                 return _reply(await self._process(name, frame, peer))
-            receipts = [await self._process(name, message, peer) for message in batch.messages]
+            receipts: list[Receipt] = []
+            for message in batch.messages:
+                away = bool(receipts) and not _stored(receipts[-1]) and self.store.counts.failing
+                receipts.append(self._put_off(name, message) if away else await self._process(name, message, peer))
             _log.info("batch", listener=name, messages=len(receipts), notes=batch.notes)
             answers = hl7_batch.answer(batch, [receipt.answer for receipt in receipts], now())
             return Reply(answers, all(map(_stored, receipts)))
@@ -289,6 +297,13 @@ class Service:
         self._tell(receipt, listener, began)
         if feed.acknowledge_to in self._deliverers:
             self._deliverers[feed.acknowledge_to].wake()
+        return receipt
+
+    def _put_off(self, listener: str, message: bytes) -> Receipt:
+        """What follows, in its batch, a message that could not be stored: trying each would keep its sender waiting."""
+        began = time.perf_counter()
+        receipt = put_off(message, self._feeds[listener])
+        self._tell(receipt, listener, began)
         return receipt
 
     def _rejecter(self, name: str) -> Callable[[bytes, Refusal, Peer], Awaitable[bytes]]:
@@ -309,11 +324,12 @@ class Service:
         self.metrics.message_done(listener, receipt.disposition, seconds)
         if RefusalKind.TRANSIENT.value in receipt.kinds:
             self.metrics.transient.inc()
+        headed = _MESSAGE_TYPE.fullmatch(receipt.message_type)  # else other segments may have slipped into MSH
         _log.info(
             "message",
             listener=listener,
-            type=receipt.message_type,
-            control_id=receipt.control_id,
+            type=receipt.message_type if headed else "",
+            control_id=receipt.control_id[:_CONTROL_ID_CHARACTERS_MAX] if headed else "",
             outcome=receipt.disposition,
             refusals=list(receipt.kinds),
             ms=round(seconds * 1000, 2),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.config import Site
     from gateway.domain.attributes import Attributes
     from gateway.domain.worklist import WorklistItem
+    from gateway.edges.store import Store
     from gateway.workflow.ports import QueryRecord, StoredQuery
     from gateway.workflow.query import Caller
     from gateway.workflow.why import Finding
@@ -444,3 +445,16 @@ def worklist_expire(
         out.print(f"{len(rows)} step(s) scheduled before {limit[:8]} are still waiting.", highlight=False)
     if now_:
         out.print(f"{store.write(lambda unit: expire(unit, refs, now())).result()} step(s) expired.", highlight=False)
+
+
+def order_ids(store: "Store", key: str) -> list[int]:
+    """The orders with an item of this key, of any status."""
+    from gateway.workflow.ports import ItemKey
+
+    found: list[int] = []
+    for kind in (ItemKey.ORDER, ItemKey.ACCESSION, ItemKey.STEP, ItemKey.PATIENT):
+        items = store.reader.items_by(kind, key)
+        found += [ref.order_id for ref in store.reader.steps([item.step_id for item in items])]
+        if found:
+            break
+    return list(dict.fromkeys(found))

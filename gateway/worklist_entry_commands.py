@@ -1,6 +1,6 @@
-"""The commands `gateway worklist add`, `cancel` and `export`: the list when the RIS, or the gateway itself, is away."""
+"""The commands `gateway worklist add`, `cancel`, `link`, `export`: the list when the RIS, or the gateway, is away."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,11 +9,13 @@ from uuid import uuid4
 import typer
 
 from gateway.console import CONFIG, ConfigOption, JSONOption, err, fail, out, print_json, print_table, site_of, store_of
-from gateway.worklist_commands import ITEM_COLUMNS, item_row, worklist
+from gateway.worklist_commands import ITEM_COLUMNS, item_row, order_ids, worklist
 
 if TYPE_CHECKING:
     from gateway.config import Site
+    from gateway.domain.order import Order
     from gateway.domain.refusal import Refusal
+    from gateway.domain.worklist import WorklistItem
     from gateway.edges.store import Store
     from gateway.workflow.by_hand import Form
     from gateway.workflow.intake import Feed
@@ -68,7 +70,7 @@ def worklist_add(
     said |= {option: text for option, text in asdict(options).items() if text}
     form = _tidy(Form(**said), config)
     site, store = site_of(config), store_of(config, make=True)
-    feed = by_hand_feed(site, store, mapping)
+    feed = _feed(site, store, mapping)
     if not form.issuer:
         form = replace(form, issuer=feed.issuer or _issuer_known(store, form.patient_id))
     at = now()
@@ -139,24 +141,15 @@ def _fail_by_fields(refusals: "Iterable[Refusal]") -> None:
     fail("Nothing was put on the list.")
 
 
-def by_hand_feed(site: "Site", store: "Store", mapping: str = "") -> "Feed":
-    """How orders typed by hand are read: as the first listener's, but by a mapping that reads every standard field."""
+def _feed(site: "Site", store: "Store", mapping: str = "") -> "Feed":
+    """How orders typed by hand are read. Fails where there is no such mapping."""
     from gateway.domain.identifiers import Mint
-    from gateway.processing import feeds_of
-    from gateway.workflow.by_hand import CHARSET, PEER
-    from gateway.workflow.intake import Feed
+    from gateway.processing import by_hand_feed
 
-    mint = Mint(store.site_namespace())
-    first = next(iter(feeds_of(site, mint).values()), None)
-    standard = "ihe-swf"
-    name = mapping or (standard if standard in site.mappings or first is None else first.mapping.name)
-    if name not in site.mappings:
-        fail(f"there is no mapping {name}; have: {', '.join(sorted(site.mappings)) or 'none'}")
-    if first is None:
-        return Feed(PEER, site.mappings[name], mint, site.issuers, CHARSET, zone=site.zone)
-    return Feed(
-        PEER, site.mappings[name], first.mint, site.issuers, CHARSET, first.issuer, site=first.site, zone=site.zone
-    )
+    feed = by_hand_feed(site, Mint(store.site_namespace()), mapping)
+    if feed is None:
+        fail(f"there is no mapping {mapping or 'ihe-swf'}; have: {', '.join(sorted(site.mappings)) or 'none'}")
+    return feed
 
 
 @worklist.command("cancel")
@@ -172,7 +165,7 @@ def worklist_cancel(
     from gateway.workflow.ports import Unit
 
     site, store = site_of(config), store_of(config)
-    feed = by_hand_feed(site, store)
+    feed = _feed(site, store)
     at = now()
 
     def take_off(unit: Unit) -> None:
@@ -187,6 +180,44 @@ def worklist_cancel(
     except Refused as refused:
         fail("; ".join(map(str, refused.refusals)))
     out.print(f"{accession} is off the list.", highlight=False, markup=False)
+
+
+@worklist.command("link")
+def worklist_link(
+    item: Annotated[str, typer.Argument(help="Accession number or step ID of an order that was typed by hand.")],
+    order: Annotated[str, typer.Argument(help="Order or accession number of the RIS's own order for the same.")],
+    config: ConfigOption = CONFIG,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only show.")] = False,
+) -> None:
+    """Say that an order typed by hand and one of the RIS are the same, where that cannot be told from them."""
+    from gateway.domain.identifiers import Mint
+    from gateway.domain.refusal import Refused
+    from gateway.edges.store_unit import StoreUnit
+    from gateway.processing import now
+    from gateway.workflow.by_hand import link
+
+    store = store_of(config)
+    typed, ordered = _one_order(store, item), _one_order(store, order)
+    mint, at = Mint(store.site_namespace()), now()
+
+    def linked(unit: StoreUnit) -> "Sequence[WorklistItem]":
+        made = link(unit, typed, ordered, mint, at)
+        return unit.items([step.id for each in made.procedures for step in each.steps if step.id is not None])
+
+    try:
+        items = (store.write if yes else store.rehearse)(linked).result()
+    except Refused as refused:
+        fail("; ".join(map(str, refused.refusals)))
+    print_table(ITEM_COLUMNS, map(item_row, items))
+    out.print("Linked." if yes else "Nothing is changed yet: --yes does it.", highlight=False, markup=False)
+
+
+def _one_order(store: "Store", key: str) -> "Order":
+    """Fails where there is none or there are several."""
+    found = [held for number in order_ids(store, key) if (held := store.reader.order(number)) is not None]
+    if len(found) != 1:
+        fail(f"{len(found) or 'no'} order(s) are known by {key}; name one by its own number")
+    return found[0]
 
 
 @worklist.command("export")

@@ -13,9 +13,10 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from gateway.domain.problem import Problem
+from gateway.domain.problem import Problem, did_you_mean
 
 AEText = Annotated[str, StringConstraints(min_length=1, max_length=16, strip_whitespace=True, pattern=r"^[ -\[\]-~]+$")]
 
@@ -62,7 +63,7 @@ def _plain_words(message: str) -> str:
 
 
 def _hint(model: type[BaseModel], where: tuple[str, ...], kind: str) -> str:
-    """For an unknown key: the keys there are at this place."""
+    """For an unknown key: the one that was meant, or the keys there are at this place."""
     if kind != "extra_forbidden":
         return ""
     place: Any = model
@@ -71,22 +72,79 @@ def _hint(model: type[BaseModel], where: tuple[str, ...], kind: str) -> str:
             continue
         annotation = place.model_fields[part].annotation
         place = annotation if isinstance(annotation, type) else annotation.__args__[0]
-    return "known keys: " + ", ".join(item.alias or name for name, item in place.model_fields.items())
+    known = [item.alias or name for name, item in place.model_fields.items()]
+    return did_you_mean(where[-1], known) or f"known keys: {', '.join(known)}"
 
 
 def load_yaml(path: Path, problems: list[Problem]) -> Any:
+    text = ""
     try:
-        return YAML(typ="rt").load(path.read_text(encoding="utf-8")) or CommentedMap()
+        text = path.read_text(encoding="utf-8-sig")
+        return YAML(typ="rt").load(text) or CommentedMap()
     except FileNotFoundError:
         problems.append(Problem(path.name, "", "the file does not exist", "run `gateway init DIR` for an example"))
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(Problem(path.name, "", f"cannot be read: {type(error).__name__}"))
+    except OSError as error:
+        problems.append(Problem(path.name, "", f"cannot be read: {error.strerror or type(error).__name__}"))
+    except UnicodeDecodeError as error:
+        problems.append(not_utf_8(path, error))
     except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        problems.append(Problem(path.name, "", f"is not YAML: {error.problem}", line=line))
-    except YAMLError:
-        problems.append(Problem(path.name, "", "is not YAML"))
+        problems.append(_syntax(path, text, error))
+    except YAMLError as error:
+        problems.append(Problem(path.name, "", f"is not YAML: {str(error).splitlines()[0]}"))
     return None
+
+
+def not_utf_8(path: Path, error: UnicodeDecodeError) -> Problem:
+    """Where a file stops to be text."""
+    line = error.object.count(b"\n", 0, error.start) + 1
+    text = f"is not UTF-8 text: byte 0x{error.object[error.start]:02X}"
+    return Problem(path.name, "", text, "save it as UTF-8", line)
+
+
+_MEANT = (
+    (r"character '\\t'", "indent with blanks; YAML takes no tabs"),
+    (r"could not find expected ':'", "a key, a colon, a blank and a value: `KEY: VALUE`"),
+    (r"expected <block end>", "keys of one map begin in the same column: compare with the lines above"),
+    (r"expected ',' or '[}\]]'", "a bracket is not closed, or a comma lacks"),
+    (r"expected alphabetic or numeric character", 'put a text that begins with * or & into quotes: "*"'),
+    (
+        r"mapping values are not allowed",
+        "compare the indentation with the line above; put texts with a colon into quotes",
+    ),
+    (r"unexpected end of stream", "a quote is not closed"),
+    (r"cannot start any token", "put the text into quotes"),
+)
+"""What of YAML's grammar is broken, and what people mostly did."""
+
+
+def _syntax(path: Path, text: str, error: MarkedYAMLError) -> Problem:
+    """A mistake of YAML's grammar: the line itself, and what to do about it."""
+    if isinstance(error, DuplicateKeyError):
+        key = str(error.problem).split('"')[1]
+        line = error.problem_mark.line + 1
+        above = (number for number, said in enumerate(text.splitlines(), 1) if said.strip().startswith(f"{key}:"))
+        first = next((number for number in above if number < line), None)
+        hint = f"line {first} says it first; keep one" if first else "keep one"
+        return Problem(path.name, "", f"{key} is there twice", hint, line)
+    told = str(error.problem)
+    mark = error.problem_mark
+    if "expected ':'" in told or "expected ','" in told or "end of stream" in told:
+        mark = error.context_mark or mark  # where it began; where it was noticed may be anywhere below
+    if mark is None:
+        return Problem(path.name, "", f"is not YAML: {told}")
+    lines = [*text.splitlines(), ""]
+    number = min(mark.line, len(lines) - 1)
+    if "mapping values" in told and number and _NO_BLANK.match(lines[number - 1]):
+        number, told = number - 1, "could not find expected ':'"  # where it was taken for a text over two lines
+    said = lines[number].strip()[:_LINE_SHOWN_MAX]
+    hint = next((hint for pattern, hint in _MEANT if re.search(pattern, told)), "")
+    return Problem(path.name, "", f"is not YAML: {told}" + (f", in: {said}" if said else ""), hint, number + 1)
+
+
+_NO_BLANK = re.compile(r"\s*[\w.]+:[^\s/]")
+
+
+_LINE_SHOWN_MAX = 60
 
 
 def plain(tree: Any) -> Any:

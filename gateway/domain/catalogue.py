@@ -130,7 +130,7 @@ class Catalogue:
         digest = hashlib.sha256()
         for number, (line, cells) in enumerate(numbered(rows), 1):
             if number == 1:
-                problems += unknown_columns(cells, COLUMNS, source)
+                problems += unknown_columns(cells, COLUMNS, source, ("code",))
             if number > ROWS_MAX:
                 problems.append(Problem(source, "", f"more than {ROWS_MAX} rows", "is this the right file?", line))
                 break

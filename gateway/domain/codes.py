@@ -28,6 +28,7 @@ COLUMNS: Mapping[str, str] = {
     "equivalence": "equivalent (or empty); rows with any other word are not used",
     "comment": "for people",
 }
+_NEEDED = ("source_code", "target_scheme", "target_code")
 """The columns of a translation in mappings/codes, and what they mean."""
 
 _SAME = frozenset({"", "equal", "equivalent"})
@@ -80,8 +81,8 @@ def compile_translation(
     found = _Found(Setting(schemes=schemes or {}), source, problems)
     for line, cells in numbered(rows):
         if not found.codes and not problems:
-            problems += unknown_columns(cells, COLUMNS, source)
-        lacking = [column for column in ("source_code", "target_scheme", "target_code") if not cells.get(column)]
+            problems += unknown_columns(cells, COLUMNS, source, _NEEDED)
+        lacking = [column for column in _NEEDED if not cells.get(column)]
         word = cells.get("equivalence", "").lower()
         if word not in _SAME | _DIFFERENT:
             hint = did_you_mean(word, _SAME | _DIFFERENT) or "equivalent"

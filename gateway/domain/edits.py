@@ -6,6 +6,7 @@ like them, and what it raises is a refusal that names it.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,10 @@ Edit = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class TextEdit:
-    """A row of the table: how an edit is named, what it has to be told ('', 'text' or 'number'), and what it does."""
+    """A row of the table: how an edit is named, what it has to be told, and what it does.
+
+    `needs` is '', 'text', 'number' or 'pattern' (one that `is_date_pattern`).
+    """
 
     name: str
     needs: str
@@ -37,6 +41,32 @@ def _after(separator: str) -> Edit:
 
 def _digits(text: str) -> str:
     return "".join(character for character in text if character in "0123456789")
+
+
+_DATE_PARTS = {"YYYY": r"\d{4}", "MM": r"\d{1,2}", "DD": r"\d{1,2}", "hh": r"\d{1,2}", "mm": r"\d{2}", "ss": r"\d{2}"}
+_DATE_PART = re.compile("|".join(_DATE_PARTS))
+
+
+def is_date_pattern(pattern: str) -> bool:
+    """Whether it has year, month and day, each part once, and no part of a time without the greater ones."""
+    parts = _DATE_PART.findall(pattern)
+    return sorted(parts, key=list(_DATE_PARTS).index) == list(_DATE_PARTS)[: max(len(parts), 3)]
+
+
+def _date(pattern: str) -> Edit:
+    pieces = re.split(f"({_DATE_PART.pattern})", pattern)
+    form = "".join(
+        f"(?P<{piece}>{_DATE_PARTS[piece]})" if piece in _DATE_PARTS else re.escape(piece) for piece in pieces
+    )
+    written = re.compile(form)
+
+    def edit(text: str) -> str:
+        found = written.fullmatch(text.strip())
+        if found is None:  # not a date of this kind: another edit or the converter may know it
+            return text
+        return "".join(found[part].zfill(len(part)) for part in _DATE_PARTS if part in pieces)
+
+    return edit
 
 
 EDITS: Mapping[str, TextEdit] = {
@@ -57,6 +87,8 @@ EDITS: Mapping[str, TextEdit] = {
         TextEdit("before", "text", "what stands before the first of these; all where there is none", _before),
         TextEdit("after", "text", "what stands after the first of these; all where there is none", _after),
         TextEdit("first", "number", "so many characters from the beginning", lambda n: lambda text: text[:n]),
+        TextEdit("date", "pattern", "a local date as HL7 writes it: YYYY, MM, DD and for a time hh, mm, ss, as in "
+                 "DD.MM.YYYY hh:mm; what is written otherwise stays", _date),
         TextEdit("last", "number", "so many characters from the end", lambda n: lambda text: text[-n:]),
     )
 }  # fmt: skip
@@ -76,6 +108,11 @@ class SiteFunction:
     def summary(self) -> str:
         """The function's docstring, for traces and documentation."""
         return " ".join((inspect.getdoc(self.function) or "").split())
+
+    def raised_at(self, error: BaseException) -> str:
+        """Where in the function's file an exception came from."""
+        line = line_raised(error, inspect.getfile(self.function))
+        return f"{self.place.rpartition(':')[0]}:{line}" if line else self.place
 
     def unfit(self) -> str:
         """Why it cannot be an edit by its signature; '' where it can."""
@@ -99,12 +136,12 @@ class SiteFunction:
             except ValueError as error:  # the function's way to say no
                 raise Unconvertible(
                     RefusalKind.BAD_VALUE, f"{text[:80]!r} is not taken by the site's converter {name}: {error}",
-                    f"send another value, or change {self.place}", 1,
+                    f"send another value, or change {self.raised_at(error)}", 1,
                 ) from error  # fmt: skip
             except (Exception, SystemExit) as error:
                 raise Unconvertible(
-                    RefusalKind.BAD_VALUE, f"the site's converter {name} failed: {type(error).__name__}",
-                    f"mend {self.place}", 1,
+                    RefusalKind.BAD_VALUE, f"the site's converter {name} failed: {type(error).__name__}: {error}"[:200],
+                    f"mend {self.raised_at(error)}", 1,
                 ) from error  # fmt: skip
             if found is None or isinstance(found, str):
                 return found or ""
@@ -114,6 +151,16 @@ class SiteFunction:
             )  # fmt: skip
 
         return edit
+
+
+def line_raised(error: BaseException, file: str) -> int | None:
+    """The line of the file that an exception came from; None where it has nothing to do with it."""
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == file:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
 
 
 def edited(repetition: Repetition, edits: tuple[Edit, ...]) -> Repetition:

@@ -2,12 +2,14 @@
 
 A stamp is when a message was made and by whom. Every attribute held carries one, so a message that arrives late fills
 what is unknown and replaces what is older, and nothing newer. Only one sender's clock is compared with itself: between
-two senders the later to arrive counts. Nothing here knows what an attribute means.
+two senders the later to arrive counts. Nothing here knows what an attribute means. Where the order of arrival counts
+all the same is in docs/explanation/identity.md.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from gateway.domain.attributes import Attributes
@@ -76,6 +78,10 @@ def merge_said(
 
     Silence keeps a value, a zero-length element deletes it, and what is older than what is held changes nothing.
     """
+    if not held and stamps.base is None and not stamps.others:  # new: there is nothing to compare with
+        merged = {tag: spoken for tag, spoken in said.items() if spoken.get("Value")}
+        others = dict.fromkeys([tag for tag in said if tag not in merged], stamp) if len(merged) < len(said) else {}
+        return merged, Stamps(stamp, others, stamps.events)
     late = not stamp.replaces(stamps.base)
     if late or stamps.others:
         said = {tag: spoken for tag, spoken in said.items() if stamp.replaces(stamps.of(tag, tag in held))}
@@ -122,12 +128,19 @@ def stamps_text(stamps: Stamps) -> str:
     if stamps.base is None and not stamps.others and not stamps.events:
         return ""
     base = stamps.base or UNSTAMPED
+    if not stamps.others and not stamps.events:
+        return _base_text(base)
     written: dict[str, Any] = {"": _text(base)}
     for name, stamp in stamps.others.items():
         written.setdefault(_text(stamp), []).append(name)
     if stamps.events:  # those made with the base itself, nearly all, without repeating it
         written[_EVENTS] = [name if stamp == base else [name, _text(stamp)] for name, stamp in stamps.events]
     return _encode(written)
+
+
+@lru_cache(maxsize=8)  # one message gives most of what it says one stamp, and nothing else
+def _base_text(base: Stamp) -> str:
+    return _encode({"": _text(base)})
 
 
 def stamps_of(text: str) -> Stamps:

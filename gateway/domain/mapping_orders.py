@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import NamedTuple
 
-from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, Element, Level, text, values
+from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, Element, Level, code_item, text, values
 from gateway.domain.catalogue import CatalogueProcedure, CatalogueStep, Stated
 from gateway.domain.converters import Unconvertible, ei, part, scheme_designator
 from gateway.domain.identifiers import Identifier
@@ -194,6 +194,7 @@ def _procedure(
     defaults: Attributes = {}
     if keys_only:
         inputs = [StepInput(str(sps_id), {}) for sps_id in steps if isinstance(sps_id, str)]
+        defaults = _code_named(reading, entry)
     else:
         codes = _procedure_codes(reading, entry)
         reading.procedure_codes = frozenset([code for code, _ in codes])
@@ -377,6 +378,15 @@ def _procedure_codes(reading: Reading, entry: Entry) -> tuple[tuple[str, str], .
                 except Unconvertible:
                     codes.append((code, ""))
     return tuple(codes)
+
+
+def _code_named(reading: Reading, entry: Entry) -> Attributes:
+    """The code of a procedure that is only named, by which it is told from others of its order. Never a refusal."""
+    refusals = list(reading.refusals)
+    codes = _procedure_codes(reading, entry)
+    reading.refusals = refusals
+    tag = TAG["RequestedProcedureCodeSequence"]
+    return {tag: {"vr": "SQ", "Value": [code_item(*codes[0])]}} if codes else {}
 
 
 def _keys(reading: Reading, entry: Entry) -> _Keys:

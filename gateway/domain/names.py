@@ -97,7 +97,7 @@ def name_index(name: Mapping[str, Any] | str) -> tuple[str, ...]:
     The folded component groups, and the sound of every component behind `SOUND_MARK`.
     """
     groups = [group for group in _groups(name) if group is not None and group.folded]
-    sounds = (_sound(_spelling(part)) for group in groups for part in group.components if part)
+    sounds = (_held_sound(part)[1] for group in groups for part in group.components if part)
     return tuple(dict.fromkeys((*(group.folded for group in groups), *(SOUND_MARK + each for each in sounds if each))))
 
 

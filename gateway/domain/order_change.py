@@ -4,10 +4,12 @@ Keys that a feed did not give are filled by the declared policy: what is held fi
 What was made earlier than what is held fills what is unknown, and replaces only what is older (`domain.facts`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import is_
 
 from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, element, text
+from gateway.domain.catalogue import PROCEDURE_KEYWORDS, STEP_KEYWORDS
 from gateway.domain.facts import UNSTAMPED, Stamp, Stamps, fill, merge_said
 from gateway.domain.identifiers import Identifier, Mint
 from gateway.domain.order import (
@@ -35,6 +37,9 @@ _CODES = TAG["RequestedProcedureCodeSequence"]
 _PLACER, _FILLER = TAG["PlacerOrderNumberImagingServiceRequest"], TAG["FillerOrderNumberImagingServiceRequest"]
 _NUMBERS = (_PLACER, _FILLER, TAG["OrderPlacerIdentifierSequence"], TAG["OrderFillerIdentifierSequence"])
 _SPS_ID = TAG["ScheduledProcedureStepID"]
+
+_OF_PROCEDURE = frozenset(TAG[keyword] for keyword in (*PROCEDURE_KEYWORDS, *STEP_KEYWORDS))
+"""What a procedure brings along: what it is, and where and how long it is done."""
 
 # Names of stamps of what is no attribute.
 _VISIT, _STEPS = "visit", "steps"
@@ -225,7 +230,9 @@ class _Change:
         attributes |= {TAG[keyword]: element(keyword, value) for keyword, value in keys.items() if value}
         steps = list(held.steps) if held else []
         spoken: list[int] = []
-        for step, index in zip(said.steps, matched_steps(steps, said.steps), strict=True):
+        for step, index in zip(said.steps, matched_steps(steps, said.steps, other is not False), strict=True):
+            if index is None and other is None:  # planned for what the procedure is no more
+                continue
             place = len(steps) if index is None else index
             if index is None:
                 steps.append(Step(None, step.sps_id, SPSStatus.SCHEDULED, {}))
@@ -233,7 +240,7 @@ class _Change:
             steps[place] = self._step(steps[place], step, other, _numbered(key, place), said.where)
         if not steps:
             self.refusals.append(_uncovered("ScheduledProcedureStepID", said.where))
-        if self.whole and said.steps:
+        if said.steps and (self.whole or other):
             stamps = self._leave_out(steps, spoken, len(held.steps) if held else 0, stamps)
         procedure = Procedure(
             held.id if held else None,
@@ -265,22 +272,21 @@ class _Change:
         before, now = codes(held.attributes), codes(said.attributes)
         if before and now and before != now:
             other = True if self.stamp.replaces(held.stamps.of(_CODES, held=True)) else None
-        attributes = held.attributes
-        if held.minted:  # a key that was made here gives way to any that is said
-            made = {TAG[keyword] for keyword in held.minted}
-            attributes = {tag: each for tag, each in attributes.items() if tag not in made}
-        return *self._merged(attributes, held.stamps, spoken, said.defaults, other), other
+        attributes, stamps = held.attributes, held.stamps
+        if held.minted:  # a key that was made here gives way to any that is said, whenever that was
+            attributes, stamps = _without(attributes, stamps, {TAG[keyword] for keyword in held.minted})
+        return *self._merged(attributes, stamps, spoken, said.defaults, other), other
 
     def _merged(
         self, held: Attributes, stamps: Stamps, said: Attributes, defaults: Attributes, other: bool | None
     ) -> tuple[Attributes, Stamps]:
         """What is held after the event. Defaults fill gaps; those of another procedure than before take precedence, and
-        what was said when it was another is no reason to replace the present one's."""
+        what was said of another when it was that one is no reason to replace the present one's."""
         self.late = self.late or not self.stamp.replaces(stamps.base)
         if other is None:
-            said = {tag: each for tag, each in said.items() if tag not in held}
+            said = {tag: each for tag, each in said.items() if tag not in held or tag not in _OF_PROCEDURE}
         elif other:
-            said, defaults = {**defaults, **said}, {}
+            held, stamps = _without(held, stamps, defaults)
         merged, stamps = merge_said(held, stamps, said, self.stamp)
         return fill(merged, stamps, defaults, self.stamp) if defaults else (merged, stamps)
 
@@ -333,12 +339,12 @@ class _Change:
         if not reported and finished_before(held.status, held.stamps.events, self.stamp):
             self.notes.append(f"a step of this order is {held.status}; it stays as it was done")
             return held
-        spoken, attributes = said.attributes, held.attributes
+        spoken, attributes, stamps = said.attributes, held.attributes, held.stamps
         if said.sps_id:
             spoken = {**spoken, _SPS_ID: element("ScheduledProcedureStepID", said.sps_id)}
-            if held.minted and _SPS_ID in attributes:
-                attributes = {tag: each for tag, each in attributes.items() if tag != _SPS_ID}
-        attributes, stamps = self._merged(attributes, held.stamps, spoken, said.defaults, other)
+            if held.minted:
+                attributes, stamps = _without(attributes, stamps, {_SPS_ID})
+        attributes, stamps = self._merged(attributes, stamps, spoken, said.defaults, other)
         sps_id, minted = text(attributes, "ScheduledProcedureStepID") or held.sps_id, held.minted and not said.sps_id
         policy = self.event.policies.get("ScheduledProcedureStepID")
         if not sps_id and policy is not None:
@@ -353,7 +359,10 @@ class _Change:
         return Step(held.id, sps_id, held.status, attributes, minted, stamps)
 
     def _leave_out(self, steps: list[Step], spoken: Iterable[int], known: int, stamps: Stamps) -> Stamps:
-        """Cancel the steps that the newest message about the whole procedure does not name; when that was made."""
+        """Cancel the steps that the newest message about the whole procedure does not name; when that was made.
+
+        Of a procedure that is another one now, only those that no sender has a name for.
+        """
         newest = stamps.of(_STEPS, held=False)
         if newest is not None and not self.stamp.replaces(newest):
             missing: Iterable[int] = range(known, len(steps))
@@ -364,6 +373,8 @@ class _Change:
         for place in missing:
             step = steps[place]
             if not newest.replaces(step.stamps.base):  # it was added by something newer
+                continue
+            if not self.whole and not step.minted:
                 continue
             after = happen(step.status, step.stamps.events, StepEvent.LEFT_OUT, newest)
             if after.status is SPSStatus.CANCELED and step.status is not SPSStatus.CANCELED:
@@ -382,6 +393,8 @@ class _Change:
             step = steps[index]
             moved = step.status is SPSStatus.EXPIRED and start_of(step.attributes) != starts.get(step.id)
             steps[index] = self._happen(step, happened, moved)
+        if all(map(is_, steps, procedure.steps)):
+            return procedure
         return replace(procedure, steps=tuple(steps))
 
     def _happen(self, step: Step, happened: StepEvent, moved: bool) -> Step:
@@ -411,6 +424,12 @@ class _Change:
         if after is held and events == step.stamps.events:
             return step
         return _with(step, after, events)
+
+
+def _without(held: Attributes, stamps: Stamps, tags: Collection[str]) -> tuple[Attributes, Stamps]:
+    """What is held as if nobody had ever spoken of these."""
+    others = {name: since for name, since in stamps.others.items() if name not in tags}
+    return {tag: each for tag, each in held.items() if tag not in tags}, Stamps(stamps.base, others, stamps.events)
 
 
 def _with(step: Step, status: SPSStatus, events: tuple[tuple[str, Stamp], ...]) -> Step:
@@ -456,10 +475,11 @@ def _lacking(keyword: str, policy: Policy, where: str) -> Refusal:
 
 
 def _uncovered(keyword: str, where: str) -> Refusal:
-    return Refusal(
-        RefusalKind.UNCOVERED, where, f"{keyword} is neither in the order nor given by a procedure rule",
-        "add the procedure code to mappings/procedures.csv, or send the value",
-    )  # fmt: skip
+    hint = "add the procedure code to mappings/procedures.csv, or send the value"
+    if keyword.startswith("ScheduledProcedureStepStart"):  # no procedure rule has a start
+        hint = "send it, or say in the mapping where it is"
+    text = f"{keyword} is neither in the order nor given by a procedure rule"
+    return Refusal(RefusalKind.UNCOVERED, where, text, hint)
 
 
 def _too_late(happened: StepEvent, status: SPSStatus, where: str) -> Refusal:

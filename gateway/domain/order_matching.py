@@ -6,6 +6,7 @@ from dataclasses import replace
 from gateway.domain.attributes import Attributes, text, values
 from gateway.domain.identifiers import Identifier
 from gateway.domain.order import Order, OrderEvent, Procedure, ProcedureInput, Step, StepInput
+from gateway.domain.worklist import FINISHED, SPSStatus
 
 _KEYS = frozenset({"StudyInstanceUID", "AccessionNumber", "RequestedProcedureID"})
 
@@ -87,8 +88,11 @@ def same_number(one: Identifier | None, other: Identifier | None) -> bool:
     return one.issuer == other.issuer or not one.issuer or not other.issuer
 
 
-def matched_steps(held: Sequence[Step], said: Sequence[StepInput]) -> list[int | None]:
-    """Which held step each said one is: by its ID, else by modality where that tells, else by position."""
+def matched_steps(held: Sequence[Step], said: Sequence[StepInput], another_procedure: bool = False) -> list[int | None]:
+    """Which held step each said one is: by its ID, else by modality where that tells, else by position.
+
+    With `another_procedure` they were planned for another code, so the modality of one that waits may change too.
+    """
     found: list[int | None] = [None] * len(said)
     if not held:
         return found
@@ -108,6 +112,10 @@ def matched_steps(held: Sequence[Step], said: Sequence[StepInput]) -> list[int |
             settle(number, number)
         elif fitting and (len(fitting) == 1 or len(said) < len(held)):
             settle(number, fitting[0])  # of several that it may be, rather the first than one more that nobody ordered
+    for number, one in enumerate(said if another_procedure else ()):
+        fitting = [place for place in sorted(free) if found[number] is None and _may_become(held[place], one)]
+        if fitting:
+            settle(number, fitting[0])
     return found
 
 
@@ -115,20 +123,36 @@ def _may_be(held: Step, said: StepInput) -> bool:
     """Whether nothing that both have contradicts it."""
     if said.sps_id and held.sps_id and not held.minted:
         return False
+    return _may_be_of_modality(held, said)
+
+
+def _may_be_of_modality(held: Step, said: StepInput) -> bool:
     before, now = text(held.attributes, "Modality"), text({**said.defaults, **said.attributes}, "Modality")
     return not before or not now or before == now
 
 
+def _may_become(held: Step, said: StepInput) -> bool:
+    """Whether nobody works on it, or has, and no ID contradicts it."""
+    named = said.sps_id and held.sps_id and not held.minted
+    return not named and held.status is not SPSStatus.STARTED and held.status not in FINISHED
+
+
 def names_procedures(held: Order, event: OrderEvent) -> bool:
     """Whether the event names procedures or steps by their own keys, not only by the order's number."""
-    several = len(held.procedures) > 1
     return any(
         said.study_instance_uid
         or said.requested_procedure_id
-        or (several and said.accession)
         or any(step.sps_id for step in said.steps)
+        or (len(held.procedures) > 1 and _tells(held, said))
         for said in event.procedures
     )
+
+
+def _tells(held: Order, said: ProcedureInput) -> bool:
+    """Whether its accession number or its code are not those of all procedures, a code at least that of one."""
+    numbers = [same_number(each.accession, said.accession) for each in held.procedures]
+    same_code = [codes(each.attributes) == _codes_said(said) for each in held.procedures]
+    return (said.accession is not None and not all(numbers)) or (any(same_code) and not all(same_code))
 
 
 def is_order_typed(held: Order, event: OrderEvent) -> bool:
@@ -146,7 +170,7 @@ def is_order_typed(held: Order, event: OrderEvent) -> bool:
 def _is_procedure_typed(typed: Procedure, said: ProcedureInput) -> bool:
     if said.accession is not None and typed.accession is not None and said.accession.value == typed.accession.value:
         return True
-    if not codes(said.attributes) or codes(said.attributes) != codes(typed.attributes):
+    if not _codes_said(said) or _codes_said(said) != codes(typed.attributes):
         return False
     days = {text(step.attributes, "ScheduledProcedureStepStartDate") for step in said.steps} - {""}
     return any(text(step.attributes, "ScheduledProcedureStepStartDate") in days for step in typed.steps)
@@ -164,9 +188,17 @@ def taken_over(typed: Order) -> Order:
 def is_same_by_accession(held: Order, event: OrderEvent) -> bool:
     """Whether an order with the same accession number may be the same one from a sender that gives another number.
 
-    One knows it by its placer number only, the other by its filler number only.
+    One knows it by its placer number only, the other by its filler number only, or by none. What is for another
+    modality is another order with the same accession number.
     """
-    if not any(same_number(one.accession, said.accession) for one in held.procedures for said in event.procedures):
+    if held.by_hand or (held.placer and event.placer) or (held.filler and event.filler):
         return False
-    given, known = (event.placer, event.filler), (held.placer, held.filler)
-    return all((one is None) is not (other is None) for one, other in zip(given, known, strict=True))
+    return any(
+        same_number(one.accession, said.accession) and _may_be_for_its_steps(one, said)
+        for one in held.procedures
+        for said in event.procedures
+    )
+
+
+def _may_be_for_its_steps(held: Procedure, said: ProcedureInput) -> bool:
+    return not said.steps or any(_may_be_of_modality(one, other) for one in held.steps for other in said.steps)

@@ -33,9 +33,20 @@ class MappingError(Exception):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was most likely meant; None where none is near."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    near = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
+    return by_folded[near[0]] if near else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint naming the nearest known word; '' where nothing is near."""
+    near = nearest(word, known)
+    return f"did you mean {near}?" if near else ""
+
+
+def one_of(word: str, known: Iterable[str]) -> str:
+    """A hint naming the nearest known word, or all of them where nothing is near."""
     candidates = list(known)
-    by_folded = {candidate.casefold(): candidate for candidate in candidates}
-    near = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.6)
-    return f"did you mean {by_folded[near[0]]}?" if near else ""
+    return did_you_mean(word, candidates) or f"have: {', '.join(sorted(candidates)) or 'none'}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from gateway.domain.problem import Problem, did_you_mean
+from gateway.domain.problem import MappingError, Problem, did_you_mean
 
 
 class Row(dict[str, str]):
@@ -22,10 +22,16 @@ def numbered(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, dict[str,
             yield (row.line if isinstance(row, Row) else place), cells
 
 
-def unknown_columns(cells: Iterable[str], known: Iterable[str], source: str) -> list[Problem]:
-    """A problem for each column that a file of this kind does not have; the header is on line 1 or below comments."""
+def unknown_columns(
+    cells: Iterable[str], known: Iterable[str], source: str, needed: Iterable[str] = ()
+) -> list[Problem]:
+    """A problem for each column that a file of this kind does not have; the header is on line 1 or below comments.
+
+    Raises MappingError with them where one of the `needed` columns lacks: then the rows cannot be understood.
+    """
+    cells = list(cells)
     columns = list(known)
-    return [
+    unknown = [
         Problem(
             source, column, f"unknown column {column!r}",
             did_you_mean(column, columns) or f"known are {', '.join(columns)}", 1,
@@ -33,3 +39,6 @@ def unknown_columns(cells: Iterable[str], known: Iterable[str], source: str) -> 
         for column in cells
         if column not in columns
     ]  # fmt: skip
+    if unknown and not set(needed) <= set(cells):
+        raise MappingError(unknown)
+    return unknown

@@ -7,6 +7,7 @@ one is near, the word that was meant.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,9 +25,9 @@ from gateway.domain.converters import (
     fit,
     scheme_designator,
 )
-from gateway.domain.edits import EDITS, Edit, SiteFunction, after_edits
+from gateway.domain.edits import EDITS, Edit, SiteFunction, after_edits, is_date_pattern
 from gateway.domain.order import Policy
-from gateway.domain.problem import MappingError, Problem, did_you_mean
+from gateway.domain.problem import MappingError, Problem, did_you_mean, nearest, one_of
 from gateway.domain.rule_words import (
     CONVERTER_KEYS,
     FROM_IDENTITY,
@@ -39,6 +40,7 @@ from gateway.domain.rule_words import (
     TOP_KEYS,
     UNKNOWNS,
     level_of,
+    may_be_cut,
 )
 from gateway.domain.rules import IDENTITY, STEP_PREFIX, Alternative, IdentitySource, Rule, RuleSet
 from gateway.domain.selection import Condition, Pick
@@ -115,6 +117,7 @@ class _Compiler:
         self.tables, self.converters = library.tables, library.converters
         self.own: dict[str, Edit] = {}
         self.problems: list[Problem] = []
+        self.whole = True  # whether the rule set and all that it extends are there
         self.setting = Setting()
 
     def problem(self, at: tuple[str, ...], text: str, hint: str = "") -> None:
@@ -151,8 +154,11 @@ class _Compiler:
         for label, declared in own.items():
             self._own(label, *declared)
         compiled_identity = {key: self._identity(key, *said) for key, said in identity.items()}
-        if chain and not compiled_identity.get("PatientID", IdentitySource("PatientID")).paths:
-            self.problem((self.name, "identity", "PatientID"), "no rule says where the patient's identifiers are")
+        if self.whole and not compiled_identity.get("PatientID", IdentitySource("PatientID")).paths:
+            self.problem(
+                (self.name, "identity", "PatientID"), "no rule says where the patient's identifiers are",
+                "extend a rule set that does (extends: ihe-swf), or write PatientID: PID-3",
+            )  # fmt: skip
         by_level: dict[Level, list[Rule]] = {level: [] for level in LEVELS}
         for target, (name, said) in rules.items():
             rule = self._rule(target, name, said)
@@ -182,23 +188,35 @@ class _Compiler:
         name: str | None = self.name
         while name:
             by = chain[-1] if chain else ""
-            if name in chain or len(chain) >= EXTENDS_MAX:
-                self.problem((by, "extends"), f"{name} is extended in a circle or too deeply")
+            if name in chain:
+                self._circle(chain[chain.index(name) :])
+                break
+            if len(chain) >= EXTENDS_MAX:
+                text = f"more than {EXTENDS_MAX} rule sets on top of each other"
+                self.problem((by, "extends"), text, " -> ".join((*chain, name)))
                 break
             if name not in self.sources:
                 at = (by, "extends") if by else (name,)
-                self.problem(at, f"there is no rule set {name}", did_you_mean(name, self.sources))
+                self.problem(at, f"there is no rule set {name}", one_of(name, self.sources))
                 break
             chain.append(name)
             extends = self.sources[name].get("extends")
             name = str(extends) if extends else None
+        self.whole = name is None
         return chain
 
-    def _known_keys(self, at: tuple[str, ...], said: Mapping[str, Any], known: Mapping[str, str]) -> None:
-        for key in said:
-            if key not in known:
-                hint = did_you_mean(str(key), known) or f"known are {', '.join(known)}"
-                self.problem((*at, str(key)), f"unknown key {key!r}", hint)
+    def _circle(self, circle: Sequence[str]) -> None:
+        """Told of the same one of them whichever is compiled."""
+        turn = circle.index(min(circle))
+        told = [*circle[turn:], *circle[:turn], circle[turn]]
+        self.problem((told[0], "extends"), f"{' -> '.join(told)} goes in a circle", "take one `extends:` out")
+
+    def _known_keys(self, at: tuple[str, ...], said: Mapping[str, Any], known: Mapping[str, str]) -> bool:
+        unknown = [key for key in said if key not in known]
+        for key in unknown:
+            hint = did_you_mean(str(key), known) or f"known are {', '.join(known)}"
+            self.problem((*at, str(key)), f"unknown key {key!r}", hint)
+        return not unknown
 
     def _choice(self, at: tuple[str, ...], said: Any, allowed: Sequence[str]) -> str:
         """One of the words, or a problem."""
@@ -262,6 +280,9 @@ class _Compiler:
                 self.problem(at, f"{name} needs a number from 1", f"write {{{name}: 8}}")
             elif row.needs == "text" and argument in (None, ""):
                 self.problem(at, f"{name} needs a text", f"write {{{name}: TEXT}}")
+            elif row.needs == "pattern" and not is_date_pattern(str(argument)):
+                hint = f"write {{{name}: DD.MM.YYYY}}, and hh, mm, ss for a time"
+                self.problem(at, f"{name} needs a pattern with YYYY, MM and DD", hint)
             else:
                 edits.append(row.make(argument if row.needs == "number" else str(argument)))
             labels.append(f"{name} {argument!r}" if argument is not None else str(name))
@@ -272,8 +293,8 @@ class _Compiler:
     def _identity(self, key: str, name: str, said: Any) -> IdentitySource:
         at = (name, "identity", key)
         if key not in IDENTITY:
-            hint = did_you_mean(key, IDENTITY) or f"known are {', '.join(IDENTITY)}"
-            self.problem(at, f"unknown identity {key!r}", hint)
+            self.problem(at, f"unknown identity {key!r}", one_of(key, IDENTITY))
+            return IdentitySource(key)
         if not isinstance(said, Mapping):
             said = {"from": said}
         self._known_keys(at, said, IDENTITY_KEYS)
@@ -356,6 +377,7 @@ class _Compiler:
             attribute.return_type == "1",
             alternatives,
             f"{name}: rules.{target}",
+            said,
         )
 
     def _alternative(self, at: tuple[str, ...], keyword: str, said: Any) -> Alternative | None:
@@ -365,14 +387,15 @@ class _Compiler:
         if not isinstance(said, Mapping):
             self.problem(at, "a rule is a path or a map", "such as {from: PID-5, convert: xpn}")
             return None
-        self._known_keys(at, said, RULE_KEYS)
+        known = self._known_keys(at, said, RULE_KEYS)
         missing, default = self._missing((*at, "missing"), keyword, vr, said.get("missing", "omit"))
         if "value" in said and "from" in said:
             self.problem(
                 at, "either from or value, not both", "use a list of two rules, the first that gives a value wins"
             )
-        if "value" not in said and "from" not in said and not set(missing) - {"refuse"}:
-            self.problem(at, "neither from nor value nor a missing policy that gives one")
+        if known and "value" not in said and "from" not in said and not set(missing) - {"refuse"}:
+            hint = "from: PATH, or value: TEXT"
+            self.problem(at, "neither from nor value nor a missing policy that gives one", hint)
         converter, setting, label = self._converter(at, keyword, vr, said)
         beside = self._paths((*at, "with"), said.get("with"))
         if converter.name in ("weight", "height") and not beside:
@@ -381,7 +404,7 @@ class _Compiler:
         if repeat == "join" and vr not in ("LO", "SH", "ST", "LT", "UT"):
             self.problem((*at, "repeat"), f"{keyword} ({vr}) is no text to join", "first or all")
         length = self._choice((*at, "length"), said.get("length", "refuse"), LENGTHS)
-        if length == "cut" and (keyword.endswith("ID") or vr not in ("LO", "SH", "ST", "LT", "UT")):
+        if length == "cut" and not may_be_cut(keyword, vr):
             self.problem((*at, "length"), f"{keyword} is never cut", "identifiers and codes are whole or refused")
         pick = self._pick((*at, "pick"), said.get("pick"))
         paths = self._paths((*at, "from"), said.get("from"))
@@ -429,11 +452,12 @@ class _Compiler:
         converter = self.converters.get(label)
         if converter is None:
             if label:
-                known = [*self.converters, *self.own]
-                self.problem((*at, "convert"), f"unknown converter {label!r}", did_you_mean(label, known))
+                known, able = [*self.converters, *self.own], [*self._able(vr), *self.own]
+                hint = did_you_mean(label, known) or f"for {vr} there are {', '.join(able)}"
+                self.problem((*at, "convert"), f"unknown converter {label!r}", hint)
             elif "from" in said:
-                able = sorted(row.name for row in self.converters.values() if vr in row.vrs)
-                self.problem((*at, "convert"), f"{keyword} ({vr}) needs a converter", f"one of {', '.join(able)}")
+                hint = f"one of {', '.join(self._able(vr))}"
+                self.problem((*at, "convert"), f"{keyword} ({vr}) needs a converter", hint)
             return self.converters["text"]
         if "from" in said:
             self._feeds(at, converter, keyword, vr)
@@ -448,7 +472,7 @@ class _Compiler:
         if list(named) != ["table"]:
             self.problem((*at, "convert"), "a converter is a name or {table: NAME}")
         elif table not in self.tables:
-            self.problem((*at, "convert", "table"), f"there is no table {table}", did_you_mean(table, self.tables))
+            self.problem((*at, "convert", "table"), f"there is no table {table}", one_of(table, self.tables))
         self._feeds(at, TABLE, keyword, setting.vr)
         setting = setting._replace(table=self.tables.get(table, {}), table_name=table, unknown=unknown)
         return TABLE, setting, f"table {table}"
@@ -465,7 +489,7 @@ class _Compiler:
         names = how.get("map") if isinstance(how.get("map"), list) else [how.get("map")]
         for name in map(str, names or ()):
             if name not in known:
-                self.problem((*at, "map"), f"there is no map {name}", did_you_mean(name, known))
+                self.problem((*at, "map"), f"there is no map {name}", one_of(name, known))
         maps = tuple(known[name] for name in map(str, names or ()) if name in known)
         try:
             to = scheme_designator(str(how.get("to") or ""), self.setting._replace(scheme=""))
@@ -480,10 +504,12 @@ class _Compiler:
 
     def _feeds(self, at: tuple[str, ...], converter: Converter, keyword: str, vr: str) -> None:
         if vr not in converter.vrs:
-            able = sorted(row.name for row in self.converters.values() if vr in row.vrs)
-            self.problem(
-                (*at, "convert"), f"{converter.name} cannot give {keyword} ({vr})", f"one of {', '.join(able)}"
-            )
+            hint = f"one of {', '.join(self._able(vr))}"
+            self.problem((*at, "convert"), f"{converter.name} cannot give {keyword} ({vr})", hint)
+
+    def _able(self, vr: str) -> list[str]:
+        """The converters that give values of this VR."""
+        return sorted(row.name for row in self.converters.values() if vr in row.vrs)
 
     def _missing(
         self, at: tuple[str, ...], keyword: str, vr: str, said: Any
@@ -550,9 +576,7 @@ class _Compiler:
             try:
                 paths.append(parse_path(str(text)))
             except ValueError as error:
-                segment, dash, field = str(text).rpartition("/")[2].partition("-")
-                near = did_you_mean(segment, SEGMENTS - {segment})
-                self.problem(at, str(error), near.replace("?", f"{dash}{field}?") if near else "")
+                self.problem(at, str(error), _path_meant(str(text)))
         return tuple(paths)
 
     def _pick(self, at: tuple[str, ...], said: Any) -> Pick | None:
@@ -587,6 +611,21 @@ class _Compiler:
         for path, values in said.items():
             conditions += [(found, _folded(values)) for found in self._paths((*at, str(path)), path)]
         return tuple(conditions)
+
+
+_PATH_LIKE = re.compile(r"((?:\w{3}/)?)([A-Za-z]\w\w)[^\w/]?(\d{1,3})((?:[.-]\d{1,2}){0,2})")
+
+
+def _path_meant(text: str) -> str:
+    """For what is no path but looks like one (PDI-3, ORC3, obr-4-2): the likely one."""
+    found = _PATH_LIKE.search(text)
+    if found is None:
+        return ""
+    above, segment, field, rest = (part.upper() for part in found.groups())
+    if segment not in SEGMENTS and not segment.startswith("Z"):
+        segment = nearest(segment, SEGMENTS) or ""
+    meant = f"{above}{segment}-{field}{rest.replace('-', '.')}"
+    return f"did you mean {meant}?" if segment and meant != text else ""
 
 
 def _folded(values: Any) -> frozenset[str]:

@@ -66,6 +66,11 @@ UNKNOWNS = ("refuse", "omit", "keep")
 MISSING = ("omit", "refuse", "catalogue", "stations")
 
 
+def may_be_cut(keyword: str, vr: str) -> bool:
+    """Whether a value that is too long may be cut: identifiers and codes are whole or refused."""
+    return vr in ("LO", "SH", "ST", "LT", "UT") and not keyword.endswith("ID")
+
+
 def level_of(keyword: str) -> Level:
     """Where an attribute is held; the sender's offset from UTC goes with the procedure's scheduled start (D13)."""
     return Level.PROCEDURE if keyword == "TimezoneOffsetFromUTC" else BY_KEYWORD[keyword].level

@@ -5,7 +5,7 @@ A rule set has an `identity` (where the keys of patient, visit, order, procedure
 """
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import tzinfo
 from typing import Any
 
@@ -68,6 +68,8 @@ class Rule:
     type_1: bool
     alternatives: tuple[Alternative, ...]
     origin: str
+    said: Any = field(default=None, compare=False, repr=False)
+    """As the site wrote it: plain data."""
 
     def spoken(self, said: Set[str]) -> "Rule | None":
         """The same for entries that say these fields (Path.key) only; None where that can give nothing."""

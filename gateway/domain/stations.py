@@ -141,8 +141,11 @@ def _said(condition: Condition, entry: Entry, step: Step) -> Iterable[str]:
     return step.procedure_codes if condition.column == "procedure_code" else step.protocol_codes
 
 
-def _columns(header: Iterable[str], source: str, problems: list[Problem]) -> dict[str, Path | None]:
-    """The paths of the columns that are conditions; None for what is known of the step."""
+def _columns(header: Mapping[str, str], source: str, problems: list[Problem]) -> dict[str, Path | None]:
+    """The paths of the columns that are conditions; None for what is known of the step.
+
+    Raises MappingError where unknown columns leave none that gives anything: then the rows cannot be understood.
+    """
     known = [*STATED, *FIELDS, *GIVEN, _COMMENT]
     found: dict[str, Path | None] = {}
     for column in header:
@@ -154,6 +157,8 @@ def _columns(header: Iterable[str], source: str, problems: list[Problem]) -> dic
             except ValueError:
                 hint = did_you_mean(column, known) or f"known are {', '.join(known)}, and paths such as OBR-21"
                 problems.append(Problem(source, column, f"unknown column {column!r}", hint, 1))
+    if problems and not header.keys() & set(GIVEN):
+        raise MappingError(problems)
     return found
 
 

@@ -83,7 +83,9 @@ def _names(events: Iterable[Said]) -> Iterable[StepEvent]:
 
 
 def _kept(events: tuple[Said, ...], place: int) -> tuple[Said, ...]:
-    """The events without what tells nothing: of one event repeated, the first and the last count."""
+    """The events as they are kept: of many, the first and the last count of one that was repeated."""
+    if len(events) <= KEPT_MAX:
+        return events
     for middle in (place, place - 1, place + 1):
         if 0 < middle < len(events) - 1 and len({name for name, _ in events[middle - 1 : middle + 2]}) == 1:
             events = (*events[:middle], *events[middle + 1 :])

@@ -21,7 +21,7 @@ def compile_table(name: str, rows: Iterable[Mapping[str, str]]) -> CodeTable:
     problems: list[Problem] = []
     for line, cells in numbered(rows):
         if not table and not problems:
-            problems += unknown_columns(cells, COLUMNS, name)
+            problems += unknown_columns(cells, COLUMNS, name, ("code", "value"))
         code, value = cells.get("code", "").upper(), cells.get("value")
         if not code or value is None:
             problems.append(Problem(name, "", "a row needs a code and a value", f"columns: {','.join(COLUMNS)}", line))

@@ -202,6 +202,11 @@ class ArchiveReader:
         )  # fmt: skip
         return [_message(row) for row in found]
 
+    def early_messages(self, number: str, limit: int) -> Sequence[StoredMessage]:
+        """The newest messages that came before an order of this number, newest first."""
+        found = self._connection.rows(archive_statements.EARLY_MESSAGES, key=number, limit=limit)
+        return self._messages(message_id for (message_id,) in found)
+
     def held_messages(self, limit: int, after: int = 0) -> Sequence[StoredMessage]:
         """Messages that wait for a mapping rule, in the order they came, from number `after` on (without it)."""
         found = self._connection.rows(statements.HELD_MESSAGES, after=after, limit=limit)

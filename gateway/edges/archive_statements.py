@@ -110,6 +110,21 @@ def message_numbers(shape: SearchShape, newest: bool) -> Prepared:
     return Prepared(found.order_by(number.desc() if newest else number).limit(_given("limit")))
 
 
+# Messages that came before their order, by a number of it; asked for every new order. What is filtered in the row must
+# not tempt a planner away from the key, and a disposition that is bound would be compared with that of the index
+# `messages_held`: for that SQLite compiles a statement anew each time it runs.
+EARLY_MESSAGES = Prepared(
+    select(message_keys.c.message_id)
+    .join_from(message_keys, messages, messages.c.id == message_keys.c.message_id)
+    .where(
+        *_key_is(message_keys, KeyBound.BUSINESS),
+        messages.c.disposition + literal_column("''") == literal_column("'early'"),
+    )
+    .order_by(message_keys.c.message_id.desc())
+    .limit(_given("limit"))
+)
+
+
 @lru_cache(maxsize=512)
 def count_messages(shape: SearchShape) -> Prepared:
     """How many there are."""

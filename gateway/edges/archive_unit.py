@@ -21,7 +21,7 @@ class ArchiveUnit(ArchiveReader):
     def add_message(self, record: MessageRecord) -> int:
         """Archive a message; its number."""
         keys = list(dict.fromkeys(record.keys))
-        message_id = self._write.number(
+        message_id = self._write.insert(
             statements.MESSAGE_INSERT,
             received_at=utc_text(record.received_at), listener=record.listener, peer=record.peer,
             sender=record.sender, control_id=record.control_id, message_type=record.message_type,

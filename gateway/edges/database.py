@@ -187,6 +187,15 @@ class Connection:
         except _DRIVER_ERRORS as error:
             raise self._noted(error) from error
 
+    def insert(self, prepared: Prepared, **values: Any) -> int:
+        """The number that the database gave the new row. RETURNING says the same at twice the price."""
+        sql, order = prepared.on(self._dialect)
+        try:
+            number: int = self._driver.execute(sql, order(values)).lastrowid
+        except _DRIVER_ERRORS as error:
+            raise self._noted(error) from error
+        return number
+
     def number(self, prepared: Prepared, **values: Any) -> int:
         """The number the statement returns: of a new row, or the revision of a changed one."""
         number: int = self.rows(prepared, **values)[0][0]

@@ -200,6 +200,8 @@ class MLLPListener:
         finally:
             self._forget(connection)
             writer.close()
+            if writer.transport.get_write_buffer_size():  # a peer that never takes the rest would keep it for ever
+                asyncio.get_running_loop().call_later(self._limits.answer_timeout_s, writer.transport.abort)
             self._note("mllp_connection_closed", peer, reason=reason)
 
     def _admitted(self, peer: Peer) -> bool:

@@ -55,11 +55,10 @@ T = TypeVar("T")
 _given = bindparam
 
 
-def _insert(table: Table, *, returning: bool = False) -> Prepared:
-    """A row of this table from values by column name; its number, where it has one, is the database's."""
-    named = [column.name for column in table.columns if not (returning and column.primary_key)]
-    statement = insert(table).values({name: _given(name) for name in named})
-    return Prepared(statement.returning(table.c.id) if returning else statement)
+def _insert(table: Table, *, numbered: bool = False) -> Prepared:
+    """A row of this table from values by name. `numbered`: the database gives its number (`Connection.insert`)."""
+    named = [column.name for column in table.columns if not (numbered and column.primary_key)]
+    return Prepared(insert(table).values({name: _given(name) for name in named}))
 
 
 def _set(table: Table, *names: str, **expressions: Any) -> Any:
@@ -83,7 +82,7 @@ PATIENT_BY_IDENTIFIER = Prepared(
     .join_from(patient_identifiers, patients, patients.c.id == patient_identifiers.c.patient_id)
     .where(patient_identifiers.c.value == _given("value"), patient_identifiers.c.issuer == _given("issuer"))
 )
-PATIENT_INSERT = _insert(patients, returning=True)
+PATIENT_INSERT = _insert(patients, numbered=True)
 PATIENT_UPDATE = Prepared(
     _set(patients, "patient_id", "attributes", "stamps", "updated_at").where(patients.c.id == _given("key_id"))
 )
@@ -148,7 +147,7 @@ VISIT_BY_ID = Prepared(
         visits.c.id == _given("id")
     )
 )
-VISIT_INSERT = _insert(visits, returning=True)
+VISIT_INSERT = _insert(visits, numbered=True)
 VISIT_UPDATE = Prepared(
     _set(visits, "patient_id", "number", "issuer", "attributes", "stamps", "updated_at").where(
         visits.c.id == _given("key_id")
@@ -237,7 +236,7 @@ STEPS_OF_ORDER = Prepared(
     .where(_of_order(_given("order_id")))
     .order_by(steps.c.id)
 )
-ORDER_INSERT = _insert(orders, returning=True)
+ORDER_INSERT = _insert(orders, numbered=True)
 ORDER_UPDATE = Prepared(
     _set(
         orders, "patient_id", "visit_id", "placer", "placer_issuer", "filler", "filler_issuer", "attributes", "site",
@@ -245,7 +244,7 @@ ORDER_UPDATE = Prepared(
     ).where(orders.c.id == _given("key_id"))
 )  # fmt: skip
 ORDER_SET_STAMPS = Prepared(_set(orders, "stamps").where(orders.c.id == _given("key_id")))
-PROCEDURE_INSERT = _insert(requested_procedures, returning=True)
+PROCEDURE_INSERT = _insert(requested_procedures, numbered=True)
 PROCEDURE_UPDATE = Prepared(
     _set(
         requested_procedures, "study_instance_uid", "requested_procedure_id", "accession", "accession_issuer",
@@ -260,7 +259,7 @@ PROCEDURE_SET_STAMPS = Prepared(
 
 _NEXT_REVISION = {"revision": steps.c.revision + literal_column("1")}
 
-STEP_INSERT = _insert(steps, returning=True)
+STEP_INSERT = _insert(steps, numbered=True)
 STEP_UPDATE = Prepared(
     _set(
         steps, "sps_id", "status", "listed", "start_local", "start_offset", "zone", "modality", "attributes", "minted",
@@ -570,7 +569,7 @@ WAITING = Prepared(
     )
     .where(performed_waiting.c.kind == _given("kind"), performed_waiting.c.value == _given("value"))
 )
-PERFORMED_REQUEST_INSERT = _insert(performed_requests, returning=True)
+PERFORMED_REQUEST_INSERT = _insert(performed_requests, numbered=True)
 PERFORMED_REQUESTS = Prepared(
     select(
         performed_requests.c.operation,
@@ -615,7 +614,7 @@ EARLIER_MESSAGES = Prepared(
     .order_by(messages.c.id.desc())
     .limit(_given("limit"))
 )
-MESSAGE_INSERT = _insert(messages, returning=True)
+MESSAGE_INSERT = _insert(messages, numbered=True)
 MESSAGE_KEY_INSERT = _insert(message_keys)
 MESSAGE_SET_DISPOSITION = Prepared(_set(messages, "disposition", "reasons").where(messages.c.id == _given("key_id")))
 HELD_MESSAGES = Prepared(
@@ -748,7 +747,7 @@ LINKED_PATIENTS = Prepared(
         identity_log.c.undone_at == literal_column("''"),
     )
 )
-IDENTITY_CHANGE_INSERT = _insert(identity_log, returning=True)
+IDENTITY_CHANGE_INSERT = _insert(identity_log, numbered=True)
 IDENTITY_CHANGE_UNDO = Prepared(_set(identity_log, "undone_at").where(identity_log.c.id == _given("key_id")))
 
 # -- counts ----------------------------------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ class IdentityWriter(IdentityReader):
         attributes, stamps = json_text(patient.attributes), stamps_text(patient.stamps)
         patient_id = patient.id
         if patient_id is None:
-            patient_id = self._write.number(
+            patient_id = self._write.insert(
                 statements.PATIENT_INSERT,
                 patient_id=bare(text(patient.attributes, "PatientID")), merged_into=None, attributes=attributes,
                 stamps=stamps, created_at=utc_text(at), updated_at=utc_text(at),
@@ -325,7 +325,7 @@ class IdentityWriter(IdentityReader):
         number, issuer = (visit.number.value, visit.number.issuer) if visit.number else ("", "")
         attributes, stamps = json_text(visit.attributes), stamps_text(visit.stamps)
         if visit.id is None:
-            return self._write.number(
+            return self._write.insert(
                 statements.VISIT_INSERT,
                 patient_id=visit.patient_id, number=number, issuer=issuer, attributes=attributes,
                 stamps=stamps, created_at=utc_text(at), updated_at=utc_text(at),
@@ -356,7 +356,7 @@ class IdentityWriter(IdentityReader):
 
     def log_identity(self, change: IdentityChange) -> int:
         """A new line of the log; its number."""
-        return self._write.number(
+        return self._write.insert(
             statements.IDENTITY_CHANGE_INSERT,
             at=utc_text(change.at), kind=str(change.kind), cause=change.cause, patient_id=change.patient_id,
             other_id=change.other_id, details=to_json(change.details).decode(), undone_at=_NEVER,

@@ -80,7 +80,10 @@ class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter):
             self._save_procedure(_with_keys(procedure), written, held_procedures, held_steps)
             for procedure in order.procedures
         )
-        return replace(order, id=order_id, procedures=procedures)
+        return Order(
+            order_id, order.patient_id, order.visit_id, order.placer, order.filler, order.attributes, procedures,
+            order.site, order.stamps, order.by_hand,
+        )  # fmt: skip
 
     def _save_order_row(self, order: Order, at: datetime) -> tuple[int, bool]:
         """(The order's number, whether a held row was changed)."""
@@ -99,7 +102,7 @@ class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter):
         stamps = stamps_text(order.stamps)
         now = utc_text(at)
         if order.id is None:
-            number = self._write.number(
+            number = self._write.insert(
                 statements.ORDER_INSERT, **columns, stamps=stamps, created_at=now, updated_at=now
             )
             return number, False
@@ -128,7 +131,7 @@ class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter):
         stamps = stamps_text(procedure.stamps)
         number = procedure.id
         if number is None:
-            number = self._write.number(
+            number = self._write.insert(
                 statements.PROCEDURE_INSERT, order_id=written.order_id, **columns, stamps=stamps
             )
         elif number not in held_procedures:
@@ -170,14 +173,14 @@ class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter):
         }
         number = step.id
         if number is None:
-            number = self._write.number(
+            number = self._write.insert(
                 statements.STEP_INSERT,
                 **columns, procedure_id=procedure_id, order_id=written.order_id, patient_id=written.patient_id,
                 site=written.site, revision=1,
             )  # fmt: skip
             self._add_stations(number, step, listed, start_local)
             self._add_history(number, 1, step.status, start_local, written.cause, written.now)
-            return replace(step, id=number)
+            return Step(number, step.sps_id, step.status, step.attributes, step.minted, step.stamps)
         if number not in held_steps or held_steps[number][0] != procedure_id:
             raise StoreError("the requested procedure has no such step")
         _, held_sps_id, held_status, held_attributes, held_minted, held_start, held_zone, held_stamps = held_steps[
@@ -330,7 +333,7 @@ class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter):
         at: datetime,
     ) -> None:
         """Keep the raw N-CREATE or N-SET dataset with its outcome, also when refused."""
-        self._write.number(
+        self._write.insert(
             statements.PERFORMED_REQUEST_INSERT,
             sop_instance_uid=sop_instance_uid, operation=operation, calling_ae_title=calling_ae_title, raw=raw,
             status=status, comment=comment, at=utc_text(at),

@@ -101,6 +101,11 @@ class Answers:
     """To the destination of application acknowledgements."""
 
 
+_LEVELS: tuple[Literal["application", "commit", "apart"], ...] = ("application", "commit", "apart")
+_STRUCTURES: tuple[Literal["ack", "order"], ...] = ("ack", "order")
+_STYLES = {(structure, level): AnswerStyle(structure, level) for structure in _STRUCTURES for level in _LEVELS}
+
+
 def answers(
     message: Message | None,
     refusals: Sequence[Refusal] = (),
@@ -115,7 +120,7 @@ def answers(
     """The answers due to `message`, or to `raw` where it could not be read. Arguments as for `acknowledge`."""
 
     def written(level: Literal["application", "commit", "apart"], told: Sequence[Refusal] = refusals) -> bytes:
-        style = AnswerStyle(structure, level)
+        style = _STYLES[structure, level]
         return acknowledge(message, told, now=now, notes=notes, raw=raw, responses=responses, style=style)
 
     asked = wanted(message) if message else None

@@ -146,7 +146,7 @@ class Segment:
 class Message:
     """A message as read. `segments` are in the order sent, also those that nobody knows."""
 
-    __slots__ = ("_by_name", "character_set", "delimiters", "msh", "notes", "segments")
+    __slots__ = ("_by_name", "_type", "character_set", "delimiters", "msh", "notes", "segments")
 
     def __init__(
         self,
@@ -162,6 +162,7 @@ class Message:
         self.notes = notes
         """What was tolerated in reading, for the archive; names places only."""
         self._by_name = by_name
+        self._type: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
         return f"<Message {self.message_code}^{self.trigger_event} of {len(self.segments)} segments>"
@@ -198,6 +199,11 @@ class Message:
     @property
     def _message_type(self) -> tuple[str, str]:
         """Code and event. Senders write `ORM_O01`, the message structure of MSH-9.3, where the code belongs."""
+        if self._type is None:  # many ask
+            self._type = self._type_said()
+        return self._type
+
+    def _type_said(self) -> tuple[str, str]:
         code, event = self.msh.text(9).strip().upper(), self.msh.text(9, 1, 2).strip().upper()
         if not event and "_" in code:
             code, _, event = code.partition("_")
@@ -234,7 +240,7 @@ def parse(data: bytes, default_charset: str = "ascii", bounds: Bounds = BOUNDS, 
     marked_utf8 = data.startswith(b"\xef\xbb\xbf")
     data = (data[3:] if marked_utf8 else data).lstrip(b"\r\n\x00 ").rstrip(b"\x00")
     delimiters, header = _header(data)
-    said = header[17] if len(header) > 17 else ""
+    said = header[17] if len(header) > 17 and header[17] != NULL else ""
     declared = tuple(_split(said[:_MSH_18_CHARACTERS_MAX], delimiters.repetition))
     try:
         if charset_override:
@@ -352,9 +358,10 @@ def _header(data: bytes) -> tuple[Delimiters, list[str]]:
     if data.find(b"\n", 0, end) >= 0:
         end = data.find(b"\n")
     separator = data[3:4]
-    if not _may_delimit(separator):
+    if not may_delimit(separator):
+        shown = separator.decode("latin-1")
         raise _refused(
-            RefusalKind.UNREADABLE, "MSH-1", f"the field separator {separator!r} is no printable ASCII sign",
+            RefusalKind.UNREADABLE, "MSH-1", f"the field separator {shown!r} is no printable ASCII sign",
             "send | as the fourth character of the message",
         )  # fmt: skip
     header = data[:end].decode("ascii", "replace").split(chr(separator[0]))
@@ -365,7 +372,7 @@ def _header(data: bytes) -> tuple[Delimiters, list[str]]:
 @lru_cache(maxsize=64)  # one entry per combination in use
 def _delimiters(separator: str, signs: str) -> Delimiters:
     used = separator + signs
-    if len(set(used)) < len(used) or not all(_may_delimit(sign.encode()) for sign in used):
+    if len(set(used)) < len(used) or not all(may_delimit(sign.encode()) for sign in used):
         raise _refused(
             RefusalKind.UNREADABLE, "MSH-2", "the encoding characters repeat, or are not printable ASCII signs",
             "send ^~\\&",
@@ -374,7 +381,7 @@ def _delimiters(separator: str, signs: str) -> Delimiters:
     return Delimiters(separator, component, repetition, escape, subcomponent)
 
 
-def _may_delimit(sign: bytes) -> bool:
+def may_delimit(sign: bytes) -> bool:
     """A printable ASCII sign that is no letter, digit, space or quotation mark (`""` is the null)."""
     return len(sign) == 1 and 0x20 < sign[0] < 0x7F and not sign.isalnum() and sign != b'"'
 

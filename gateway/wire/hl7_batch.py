@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
+from gateway.wire.er7 import may_delimit
 
 MESSAGES_MAX = 10_000
 """Messages in one block: a day of a large hospital's orders. Each takes about a millisecond, and the sender waits."""
@@ -127,7 +128,7 @@ def answer(batch: Batch, answers: Sequence[bytes], now: datetime) -> list[bytes]
     notes = "; ".join(batch.notes).encode("ascii", "replace")
     lines: list[bytes] = []
     first = batch.header or next(part.header for part in batch.parts if part.header)
-    separator = first[3:4]
+    separator = _separator(first)
     if batch.header:
         lines.append(_answering(batch.header, b"FHS", now))
     for part in batch.parts:
@@ -151,13 +152,19 @@ def _answering(header: bytes, name: bytes, now: datetime) -> bytes:
     ours[7] = now.strftime("%Y%m%d%H%M%S%z").encode()
     ours[11] = hashlib.blake2b(name + ours[7] + header, digest_size=10).hexdigest().upper().encode()
     ours[12] = theirs[11]
-    return header[3:4].join([name, *ours[2:]]) + b"\r"
+    return _separator(header).join([name, *ours[2:]]) + b"\r"
+
+
+def _separator(header: bytes) -> bytes:
+    """A header's field separator; the usual one where it has none."""
+    sign = header[3:4]
+    return sign if may_delimit(sign) else b"|"
 
 
 def _fields(header: bytes) -> list[bytes]:
     """A header's fields, index n for field n; the separator is field 1. Lines that follow it are not looked at."""
     line = re.split(rb"[\r\n]", header, maxsplit=1)[0]
-    name, *fields = line.split(line[3:4]) if len(line) > 3 else [line]
+    name, *fields = line.split(_separator(line))
     return [name, line[3:4], *fields, *[b""] * _HEADER_FIELDS][:_HEADER_FIELDS]
 
 

@@ -137,6 +137,8 @@ class Framer:
         """The event for what was kept, `fault` being why a block ended if not by its end block."""
         inside, data, size = self._inside, bytes(self._kept), self._size
         self._inside, self._kept, self._size = False, bytearray(), 0
+        if fault is not None and not size:
+            return []  # a start block sent twice begins one message, not two
         if inside:
             if size > self._frame_bytes_max:
                 return [Broken(data[:REMEMBERED_BYTES_MAX], Fault.OVERSIZED, size)]
@@ -144,8 +146,6 @@ class Framer:
                 stored = _COMMITS.get(data)
                 return [Frame(data) if stored is None else Commit(stored)]
             return [Broken(data[:REMEMBERED_BYTES_MAX], fault, size)]
-        if not size:
-            return []
         if data.removeprefix(b"\xef\xbb\xbf").startswith(b"MSH"):
             return [Broken(data, Fault.UNFRAMED, size)]
         return [Junk(data, Fault.OUTSIDE, size)]

@@ -11,7 +11,7 @@ Importing this module imports hl7apy: a process that checks nothing stays withou
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -63,6 +63,7 @@ _CHECKED_TABLES = frozenset(
 _NEVER_NEEDED = frozenset({"NTE", "DRG", "OBX", "PV2", "PD1"})  # required of some message by the tables alone
 _FREE = frozenset({"MSH_1", "MSH_2", "MSH_9", "MSH_12"})  # the delimiters, and what `er7.check_header` checks
 
+_VERSION_PARTS = re.compile(r"[0-9]{1,2}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 _MOMENT = re.compile(r"(\d{4,14}(?:\.\d{1,4})?)([+-](?:0\d|1[0-4])[0-5]\d)?", re.ASCII)
 _TIME = re.compile(r"(\d\d(?:\d\d(?:\d\d(?:\.\d{1,4})?)?)?)([+-](?:0\d|1[0-4])[0-5]\d)?", re.ASCII)
@@ -98,7 +99,7 @@ def _library(version: str) -> ModuleType:
     return library
 
 
-@cache
+@lru_cache(maxsize=256)  # as many as senders use; the values come from the network, hence a bound
 def _structure(code: str, event: str, version: str) -> tuple[str, str] | None:
     """The version to check by and the name of the structure there."""
     said = _numbers(version)
@@ -112,7 +113,7 @@ def _structure(code: str, event: str, version: str) -> tuple[str, str] | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+    return tuple(map(int, _VERSION_PARTS.findall(version)))
 
 
 # ---- which segments, in which order ----

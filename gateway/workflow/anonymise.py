@@ -1,12 +1,13 @@
 """A message with everything that identifies a person replaced, so that it can be kept as a golden case.
 
 What is not known to be harmless is replaced: the table names the fields that stay and those with a shape of their own;
-any other field, and all of a segment that is not in the table, gets invented words and digits. Lengths, scripts and
-delimiters stay, and what was equal in the message is equal afterwards, so a mapping reads it in the same way.
+any other field, and all of a segment that is not in the table, gets invented words and digits. In fields that stay,
+names among other words, and numbers and dates of people, are replaced too. Lengths, scripts and delimiters stay, and
+what was equal in the message is equal afterwards, so a mapping reads it in the same way.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
@@ -16,6 +17,8 @@ from gateway.wire.er7 import NULL, Delimiters, Message, Segment
 
 TOKEN_LENGTH_MIN = 3
 """Letters or digits from which a word can identify somebody; shorter ones are everywhere."""
+NUMBER_LENGTH_MIN = 5
+"""Digits from which a number in a field that stays is taken for the one of a person that it equals."""
 
 
 class Part(StrEnum):
@@ -81,6 +84,7 @@ _REPLACED_COMPONENTS: Mapping[Part, frozenset[int]] = {
     Part.PERSON: frozenset({1, 2, 3, 4}),
     Part.IDENTIFIER: frozenset({1}),
 }
+_OF_PEOPLE = frozenset({Part.NAME, Part.PERSON, Part.IDENTIFIER, Part.DATE})
 _STAYING_OBSERVATIONS = frozenset({"NM", "DT", "TM", "TS", "DTM"})
 _SCHEME = 3  # component of the coding scheme in CE and CWE
 
@@ -112,12 +116,17 @@ class Anonymised:
 def anonymise(message: Message, salt: bytes) -> Anonymised:
     """The message with invented people. The same `salt` invents the same; keep it to nobody."""
     inventor = _Inventor(salt, message.charset)
-    text = "\r".join(message.delimiters.field.join(_fields(segment, message, inventor)) for segment in message.segments)
+    made = [list(_fields(segment, message, inventor)) for segment in message.segments]
+    for segment, fields in zip(message.segments, made, strict=True):  # now that everybody is known
+        for place, number in enumerate(_numbers(segment)):
+            if _stays(segment, number) and fields[place] == segment.fields[number]:
+                fields[place] = _without_people(fields[place], message.delimiters, inventor)
+    text = "\r".join(map(message.delimiters.field.join, made))
     try:
         raw = (text + "\r").encode(message.charset)
     except UnicodeEncodeError:  # of several character sets, which only shifts between them could write
         raw = (_in_unicode(text, message.delimiters.field) + "\r").encode()
-    return Anonymised(raw, tuple(_left(message, inventor)))
+    return Anonymised(raw, tuple(_left(message, made, inventor)))
 
 
 def _in_unicode(text: str, separator: str) -> str:
@@ -133,13 +142,38 @@ _MSH_18 = 18
 
 
 def _fields(segment: Segment, message: Message, inventor: "_Inventor") -> Iterator[str]:
-    for number, raw in enumerate(segment.fields):
-        if segment.name == "MSH" and number == 1:
-            continue  # the separator itself, which joining puts back
-        if number == 0 or _part(segment, number) is Part.KEEP:
+    for number in _numbers(segment):
+        raw, part = segment.fields[number], _part(segment, number)
+        if number == 0 or part is Part.KEEP:
             yield raw
         else:
-            yield _replaced(raw, _part(segment, number), message.delimiters, inventor)
+            inventor.of_people = part in _OF_PEOPLE
+            yield _replaced(raw, part, message.delimiters, inventor)
+
+
+def _numbers(segment: Segment) -> list[int]:
+    """The fields that joining puts between separators, the segment's name first: MSH-1 is the separator itself."""
+    return [number for number in range(len(segment.fields)) if segment.name != "MSH" or number != 1]
+
+
+def _stays(segment: Segment, number: int) -> bool:
+    """Whether a field may stay as it is; the delimiters are no field that anybody is named in."""
+    if number == 0 or (segment.name == "MSH" and number <= _MSH_2):
+        return False
+    return _part(segment, number) in (Part.KEEP, Part.CODED)
+
+
+def _without_people(raw: str, delimiters: Delimiters, inventor: "_Inventor") -> str:
+    """A field that stays, without the people named elsewhere. A word alone in a component is a code: `_left` tells."""
+    separators = "".join(filter(None, (delimiters.component, delimiters.repetition, delimiters.subcomponent)))
+    pieces = re.split(f"([{re.escape(separators)}])", raw) if separators else [raw]
+
+    def known(found: re.Match[str]) -> str:
+        word = found[0]
+        alone = found.string == word and not word.isdigit()
+        return word if alone else inventor.known_of_people(word)
+
+    return "".join(_WORD.sub(known, piece) for piece in pieces)
 
 
 def _part(segment: Segment, number: int) -> Part:
@@ -192,6 +226,9 @@ class _Inventor:
         self._salt = salt
         self._codec = codec
         self.invented: dict[str, str] = {}
+        self.of_people = False
+        """Whether what is replaced now is about a person, and not a remark with words that anybody uses."""
+        self._people: dict[str, str] = {}
         self._days = 15 + self._digest("days")[0]
 
     def _digest(self, text: str) -> bytes:
@@ -213,13 +250,22 @@ class _Inventor:
                 day -= timedelta(365)
         except (ValueError, OverflowError):
             return self.text(text)
-        self.invented[found[0]] = day.strftime("%Y%m%d")[: len(found[0])]
+        self.invented[found[0]] = self._people[found[0]] = day.strftime("%Y%m%d")[: len(found[0])]
         return self.invented[found[0]] + text[found.end() :]
 
+    def known_of_people(self, word: str) -> str:
+        """What a person's name, number or date became; any other word as it is."""
+        enough = NUMBER_LENGTH_MIN if word.isdigit() else TOKEN_LENGTH_MIN
+        made = self._people.get(word.casefold(), word) if len(word) >= enough else word
+        return made.upper() if word.isupper() else made
+
     def _word(self, word: str) -> str:
-        known = self.invented.get(word)
-        if known is not None:
-            return known
+        made = self.invented.get(word) or self._new(word)
+        if self.of_people:
+            self._people.setdefault(word.casefold(), made)
+        return made
+
+    def _new(self, word: str) -> str:
         turn = 0
         while True:  # a word of one letter may come out as it was
             made = self._made(word, self._digest(f"{turn} {word.casefold()}"))
@@ -260,20 +306,19 @@ class _Inventor:
         return True
 
 
-def _left(message: Message, inventor: _Inventor) -> Iterator[str]:
+def _left(message: Message, made: Sequence[Sequence[str]], inventor: _Inventor) -> Iterator[str]:
     """The fields that stay and hold a word that elsewhere was taken for somebody's: a person should look at them."""
     words = {
         word.casefold()
         for word, made in inventor.invented.items()
         if len(word) >= TOKEN_LENGTH_MIN and word != made and not word.isdigit()
     }
-    for segment in message.segments:
-        for number, raw in enumerate(segment.fields):
-            part = _part(segment, number)
-            if part not in (Part.KEEP, Part.CODED) or not number or (segment.name == "MSH" and number <= _MSH_2):
+    for segment, fields in zip(message.segments, made, strict=True):
+        for number, now in zip(_numbers(segment), fields, strict=True):
+            if not _stays(segment, number) or not now:
                 continue
-            said = {word.casefold() for word in _WORD.findall(raw)} & words
-            if said and (part is Part.KEEP or _replaced(raw, part, message.delimiters, inventor) == raw):
+            stayed = set(_WORD.findall(segment.fields[number])) & set(_WORD.findall(now))
+            if words & {word.casefold() for word in stayed}:
                 place = segment.name if segment.number == 1 else f"{segment.name}[{segment.number}]"
                 yield f"{place}-{number}"
 

@@ -1,16 +1,23 @@
 """An order typed by a person while the RIS is down: written as the message that the RIS would send, and taken like one.
 
 So it is archived, mapped, completed by the procedure catalogue, explained and derived again like any other order. It
-is marked (`Order.by_hand`), so that the RIS's own order for the same takes it over later.
+is marked (`Order.by_hand`), so that the RIS's own order for the same takes it over later; where that cannot be told
+from the orders, a person tells (`link`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
+from gateway.domain.attributes import TAG, Attributes
+from gateway.domain.facts import UNSTAMPED
 from gateway.domain.identifiers import Identifier, Mint
-from gateway.domain.order import Order
+from gateway.domain.order import Order, OrderControl, OrderEvent, Policy, ProcedureInput, StepInput
+from gateway.domain.order_change import apply
+from gateway.domain.order_matching import taken_over
+from gateway.domain.patient import PatientInput
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
+from gateway.domain.worklist import SPSStatus
 from gateway.wire.er7 import Delimiters, escape
 from gateway.workflow import intake
 from gateway.workflow.intake import Feed
@@ -81,7 +88,7 @@ def add(unit: Unit, form: Form, feed: Feed, now: datetime, local: datetime, cont
     """Hold the order, archive its message. `local` is the department's clock. Raises Refused by the form's fields."""
     check(form)
     numbered = replace(form, accession=form.accession or _accession(feed.mint, control_id))
-    before = _held(unit, numbered.accession, feed)
+    before = unit.orders_by_accession(Identifier(numbered.accession), any_issuer=True)
     if any(not order.by_hand for order in before):
         raise Refused(Refusal(
             RefusalKind.DUPLICATE_KEY, "accession", "an order of the RIS has this accession number",
@@ -111,6 +118,79 @@ def cancel(
         ))  # fmt: skip
     form = Form(patient_id=patient.value, issuer=patient.issuer, accession=accession.value)
     intake.receive(unit, message_of(form, local, control_id, "CA"), feed, PEER, now)
+
+
+def link(unit: Unit, typed: Order, ordered: Order, mint: Mint, at: datetime) -> Order:
+    """Make one order of one typed by hand and the RIS's own, as a person says; returns it.
+
+    The typed one stays, with the keys that devices may know it by, and takes over numbers and facts of the other, which
+    is left empty and cancelled. Raises Refused: not typed by hand or not of the RIS, two patients, or work has begun.
+    """
+    if not typed.by_hand or ordered.by_hand or typed.id == ordered.id or not (ordered.placer or ordered.filler):
+        raise _conflict("this takes an order typed by hand and one of the RIS", "see `gateway orders show`")
+    if typed.patient_id != ordered.patient_id:
+        raise _conflict("the orders are of two patients", "merge the patients first if they are one person")
+    steps = [step for procedure in ordered.procedures for step in procedure.steps]
+    if any(step.status not in UNTOUCHED for step in steps):
+        raise _conflict("work on the RIS's order has begun, or it is over", "leave both, and cancel what is wrong")
+    unit.save_order(_emptied(ordered), f"is order #{typed.id}, {PEER}", at)
+    stamp = ordered.stamps.base or UNSTAMPED
+    after = apply(taken_over(typed), _as_said(ordered), typed.patient_id, ordered.visit_id, mint, stamp=stamp)
+    return unit.save_order(after.order, f"linked {PEER}", at)
+
+
+UNTOUCHED = frozenset({SPSStatus.SCHEDULED, SPSStatus.ARRIVED, SPSStatus.READY})
+
+_KEYS = ("StudyInstanceUID", "AccessionNumber", "RequestedProcedureID")
+_NUMBERS = (
+    "PlacerOrderNumberImagingServiceRequest", "FillerOrderNumberImagingServiceRequest",
+    "OrderPlacerIdentifierSequence", "OrderFillerIdentifierSequence",
+)  # fmt: skip
+
+
+def _as_said(order: Order) -> OrderEvent:
+    """What is held of an order as if its sender said it again; keys that were made here are not said."""
+    procedures = tuple(
+        ProcedureInput(
+            each.study_instance_uid,
+            "" if "RequestedProcedureID" in each.minted else each.requested_procedure_id,
+            None if "AccessionNumber" in each.minted else each.accession,
+            _without(each.attributes, _KEYS),
+            tuple(
+                StepInput("" if step.minted else step.sps_id, _without(step.attributes, ("ScheduledProcedureStepID",)))
+                for step in each.steps
+            ),
+        )
+        for each in order.procedures
+    )
+    made = dict.fromkeys((*_KEYS, "ScheduledProcedureStepID"), Policy("generate"))
+    nobody = PatientInput((), {})
+    return OrderEvent(
+        OrderControl.XO, "", order.placer, order.filler, nobody, None, order.attributes, procedures, made
+    )  # fmt: skip
+
+
+def _emptied(order: Order) -> Order:
+    """What is left of an order when another has its keys."""
+    procedures = tuple(
+        replace(
+            each, study_instance_uid="", accession=None,
+            attributes=_without(each.attributes, ("StudyInstanceUID", "AccessionNumber")),
+            steps=tuple(replace(step, status=SPSStatus.CANCELED) for step in each.steps),
+        )
+        for each in order.procedures
+    )  # fmt: skip
+    attributes = _without(order.attributes, _NUMBERS)
+    return replace(order, placer=None, filler=None, attributes=attributes, procedures=procedures)
+
+
+def _without(attributes: Attributes, keywords: Iterable[str]) -> Attributes:
+    gone = {TAG[keyword] for keyword in keywords}
+    return {tag: each for tag, each in attributes.items() if tag not in gone}
+
+
+def _conflict(text: str, hint: str) -> Refused:
+    return Refused(Refusal(RefusalKind.CONFLICT, "", text, hint))
 
 
 def _accession(mint: Mint, control_id: str) -> str:

@@ -4,11 +4,12 @@ Everything here is bounded: sums and a few examples, never the messages. The sum
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
-from gateway.domain.mapping import MappingResult
+from gateway.domain.mapping import Event, MappingResult
+from gateway.domain.order import OrderEvent
 from gateway.domain.refusal import Refusal
 from gateway.domain.transcript import Readable, transcript
 
@@ -39,10 +40,14 @@ def changes(old: MappingResult, new: MappingResult) -> list[Change]:
     if old.events == new.events:
         return []
     found: list[Change] = []
-    before, after = (transcript(MappingResult(result.events))["events"] for result in (old, new))
-    if len(before) != len(after):
-        found.append(Change("number of events", _subject(before[0]), str(len(before)), str(len(after))))
-    for one, other in zip(before, after, strict=False):
+    pairs = list(zip(old.events, new.events, strict=False))
+    if len(old.events) == len(new.events):
+        pairs = [(one, other) for one, other in pairs if one != other]
+    told = [_without_the_same(one, other) for one, other in pairs]
+    before, after = (transcript(MappingResult(events))["events"] for events in zip(*told, strict=True))
+    if len(old.events) != len(new.events):
+        found.append(Change("number of events", _subject(before[0]), str(len(old.events)), str(len(new.events))))
+    for one, other in zip(before, after, strict=True):
         said, says = dict(_told(one)), dict(_told(other))
         found += [
             Change(place[0], _subject(one), said.get(place), says.get(place))
@@ -52,6 +57,18 @@ def changes(old: MappingResult, new: MappingResult) -> list[Change]:
     if not found:  # not what the steps show, but what would be made for a key that is lacking
         found.append(Change("policy for lacking keys", _subject(before[0]), "as before", "another"))
     return found
+
+
+def _without_the_same(one: Event, other: Event) -> tuple[Event, Event]:
+    """Both without the parts that are the same and much to tell."""
+    if not isinstance(one, OrderEvent) or not isinstance(other, OrderEvent):
+        return one, other
+    alike: dict[str, Any] = {}
+    if one.procedures == other.procedures:
+        alike["procedures"] = ()
+    if one.patient == other.patient:
+        alike["patient"] = replace(one.patient, attributes={})
+    return replace(one, **alike), replace(other, **alike)
 
 
 def _subject(event: Readable) -> str:

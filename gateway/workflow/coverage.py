@@ -17,8 +17,9 @@ FIELDS_MAX = 20_000
 """Lines kept; a message of 5,000 segments of invented names must not fill the memory."""
 
 _EXAMPLE_LENGTH_MAX = 80
-_READ_BY_INTAKE = frozenset({"ORC-1", "ORC-5", "OBX-1", "OBX-2"})
-"""Beside all of MSH and EVN, set IDs, and what the rules read: order control, order status, an observation's type."""
+_READ_BY_INTAKE = frozenset({"ORC-1", "ORC-5", "OBX-1", "OBX-2", "OBR-25", "SCH-25", "AIS-2", "MSA-1", "MSA-2"})
+"""Beside all of MSH and EVN, set IDs, and what the rules read: order control, states of orders, results, appointments
+and services, an observation's type, whose answer a response is."""
 
 
 @dataclass(slots=True)

@@ -5,21 +5,31 @@ What the sender has to do says the refusal itself (`hint`).
 
 import csv
 import io
+import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from gateway.domain.catalogue import COLUMNS
 from gateway.domain.converters import part
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.order import OrderControl
 from gateway.domain.refusal import Refusal, RefusalKind
-from gateway.domain.rules import Alternative
+from gateway.domain.rule_words import may_be_cut
+from gateway.domain.rules import STEP_PREFIX, Rule
 from gateway.domain.source import Entry
 
 PROCEDURES = "mappings/procedures.csv"
 _ALIKE = 0.8
 """From which likeness on a code is taken for a neighbour of another (CTHEAD and CTHEADC), with its modality."""
+
+_UNDER_RULES = "under `rules:`, here or in a file that extends it"
+_STARTS = {
+    "ScheduledProcedureStepStartDate": "{from: CHANGE_ME}",
+    "ScheduledProcedureStepStartTime": "{from: CHANGE_ME, convert: start-time}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +48,8 @@ def fixes(refusal: Refusal, mapping: FieldMapping, entries: "tuple[Entry, ...]")
     """
     match refusal.kind:
         case RefusalKind.UNCOVERED:
-            return tuple(_of_uncovered(mapping, entries))
-        case RefusalKind.UNKNOWN_CODE:
+            return tuple(_of_uncovered(refusal, mapping, entries))
+        case RefusalKind.UNKNOWN_CODE | RefusalKind.BAD_VALUE:
             return tuple(_of_unknown_code(refusal, mapping))
         case RefusalKind.TOO_LONG:
             return tuple(_of_too_long(refusal, mapping))
@@ -58,7 +68,15 @@ def fixes(refusal: Refusal, mapping: FieldMapping, entries: "tuple[Entry, ...]")
     return ()
 
 
-def _of_uncovered(mapping: FieldMapping, entries: "tuple[Entry, ...]") -> Iterator[Fix]:
+def _of_uncovered(refusal: Refusal, mapping: FieldMapping, entries: "tuple[Entry, ...]") -> Iterator[Fix]:
+    keyword = refusal.text.split(" ")[0]
+    if keyword in _STARTS:  # no catalogue knows it
+        yield Fix(
+            f"name the field where this sender has it ({_UNDER_RULES})",
+            _file(mapping),
+            f"{STEP_PREFIX}{keyword}: {_STARTS[keyword]}",
+        )
+        return
     lines: dict[str, None] = {}
     for entry in entries:
         if entry.control in (OrderControl.CA, OrderControl.DC):
@@ -93,38 +111,66 @@ def _catalogue_line(mapping: FieldMapping, code: str, scheme: str, description: 
 
 def _of_unknown_code(refusal: Refusal, mapping: FieldMapping) -> Iterator[Fix]:
     said = refusal.text.split("'")
-    for way in _ways(refusal, mapping):
-        tables = {setting.table_name: setting.table for _, setting in way.paths if setting.table_name}
+    for rule in _rules(refusal, mapping):
+        ways = (setting for way in rule.alternatives for _, setting in way.paths)
+        tables = {setting.table_name: setting.table for setting in ways if setting.table_name}
         for table, known in tables.items():
             values = ", ".join(sorted({value for value in known.values() if value}))[:200]
             line = f"{said[1]},CHANGE_ME" if len(said) > 1 else "CODE,CHANGE_ME"
             yield Fix(f"add what it means (values used so far: {values})", f"mappings/codes/{table}.csv", line)
-        if tables:
-            yield Fix("or let the rule pass unknown codes over", _file(mapping), "unknown: omit")
+        if tables and refusal.kind is RefusalKind.UNKNOWN_CODE:
+            yield _rule_fix("or let the rule pass unknown codes over", rule, mapping, "unknown", "omit")
 
 
 def _of_too_long(refusal: Refusal, mapping: FieldMapping) -> Iterator[Fix]:
-    for _way in _ways(refusal, mapping):
-        yield Fix("let the rule cut it, with a note", _file(mapping), "length: cut")
+    for rule in _rules(refusal, mapping):
+        if may_be_cut(rule.keyword, rule.vr):
+            yield _rule_fix("let the rule cut it, with a note", rule, mapping, "length", "cut")
 
 
 def _of_missing(refusal: Refusal, mapping: FieldMapping) -> Iterator[Fix]:
     keyword = refusal.text.split(" ")[0]
     identity = mapping.rules.identity.get(keyword)
     if identity is not None and identity.policy is not None:
-        yield Fix("let the key be made where it is lacking", _file(mapping), f"{keyword}: {{missing: generate}}")
-    elif any("refuse" in way.missing for way in _ways(refusal, mapping)):
-        yield Fix("let the rule do without it", _file(mapping), f"{keyword}: {{missing: omit}}")
+        if mapping.name not in identity.origin:  # the listener's own policy
+            yield Fix("let the key be made where it is lacking", "gateway.yaml", f"keys: {{{keyword}: generate}}")
+        line = f"{keyword}: {{missing: generate}}"
+        yield Fix("let the key be made where it is lacking (under `identity:`)", _file(mapping), line)
+    for rule in _rules(refusal, mapping):
+        if any("refuse" in way.missing for way in rule.alternatives):
+            yield _rule_fix("let the rule do without it", rule, mapping, "missing", "omit")
 
 
 def _file(mapping: FieldMapping) -> str:
-    return f"mappings/hl7v2/{mapping.name}.yaml"
+    """Where a site says otherwise; what listeners lay over a mapping (`ihe-swf+ris`) is in no file of its own."""
+    return f"mappings/hl7v2/{mapping.name.partition('+')[0]}.yaml"
 
 
-def _ways(refusal: Refusal, mapping: FieldMapping) -> Iterator[Alternative]:
-    """The ways of the rule that a refusal is about: it begins with the attribute's keyword."""
+def _rule_fix(text: str, rule: Rule, mapping: FieldMapping, key: str, value: str) -> Fix:
+    """The whole rule with another word: an overlay's rule takes the place of the one below it."""
+    several = rule.said if isinstance(rule.said, list) else [rule.said]
+    ways = [{**(way if isinstance(way, Mapping) else {"from": way}), key: value} for way in several]
+    line = f"{rule.target}: {_flow(ways if len(ways) > 1 else ways[0])}"
+    return Fix(f"{text} ({_UNDER_RULES})", _file(mapping), line)
+
+
+_PLAIN = re.compile(r"[A-Za-z][\w./-]*(?: [\w./-]+)*")
+_OTHER_THAN_TEXT = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+
+
+def _flow(value: Any) -> str:
+    """YAML on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_flow(key)}: {_flow(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.casefold() not in _OTHER_THAN_TEXT:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _rules(refusal: Refusal, mapping: FieldMapping) -> Iterator[Rule]:
+    """The rule that a refusal is about: it begins with the attribute's keyword."""
     keyword = refusal.text.split(" ")[0].rstrip(":")
     for rules in mapping.rules.rules.values():
-        for rule in rules:
-            if rule.keyword == keyword:
-                yield from rule.alternatives
+        yield from (rule for rule in rules if rule.keyword == keyword)

@@ -6,6 +6,7 @@ caller then archives the same bytes with their reasons through `archive_refused`
 """
 
 import hashlib
+from collections import abc
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
@@ -30,7 +31,8 @@ from gateway.workflow.ports import ORDER_LINK, PATIENT_LINK, MessageRecord, Mess
 HELD_OF_ONE_ORDER_MAX = 100
 """Held or early messages looked at for one order; a sender repeats an order a few times, not a hundred."""
 
-POSITIVE = frozenset({"accepted", "held", "ignored"})
+_POSITIVE = frozenset({"accepted", "held", "ignored", "withdrawn", "superseded"})
+"""What was answered positively; what was held stays so answered, whatever became of it."""
 _COMES_BACK = frozenset({"held", "early"})
 
 
@@ -67,6 +69,8 @@ class Feed:
     strict: bool = False
     answer: Literal["ack", "order"] = "ack"
     acknowledge_to: str = ""
+    others: abc.Mapping[str, "Feed"] = field(default_factory=dict, repr=False, compare=False)
+    """The site's feeds by name: a message that came early by another listener is read as that one reads."""
 
     def read(self, raw: bytes) -> er7.Message:
         """The message as this listener reads it. Raises Refused."""
@@ -178,8 +182,7 @@ def receive(
     notes += result.notes
     withdrawn = _withdraw_held(unit, result, feed)
     if withdrawn:
-        record = replace(record, keys=_keys(result))
-        return _conclude(unit, feed, message, record, "accepted", [*notes, withdrawn], now)
+        return _conclude(unit, feed, message, record, "accepted", [*notes, withdrawn], now, keys=_keys(result))
     before = unit.changes
     outcome = apply_events(unit, result.events, feed.circumstances(f"{feed.name} {message.control_id}", stamp), now)
     notes += outcome.notes
@@ -189,8 +192,7 @@ def receive(
         unit.set_message_disposition(first.id, "released", first.record.reasons)
     if outcome.created:
         notes += _run_early(unit, outcome.created, feed, now)
-    record = replace(record, keys=_keys(result, outcome))
-    return _conclude(unit, feed, message, record, "accepted", notes, now, outcome)
+    return _conclude(unit, feed, message, record, "accepted", notes, now, outcome, keys=_keys(result, outcome))
 
 
 def archive_refused(
@@ -327,14 +329,17 @@ def _run_early(unit: Unit, created: Collection[Identifier], feed: Feed, now: dat
     """
     found: dict[int, StoredMessage] = {}
     for identifier in created:
-        search = MessageSearch(identifier.value, listener=feed.name, dispositions=frozenset({"early"}))
-        found |= {stored.id: stored for stored in unit.find_messages(search, HELD_OF_ONE_ORDER_MAX)}
+        early = unit.early_messages(identifier.value, HELD_OF_ONE_ORDER_MAX)
+        found |= {stored.id: stored for stored in early}
     notes: list[str] = []
     for stored in sorted(found.values(), key=lambda each: (each.record.made_at, each.id)):
         record = stored.record
+        reader = feed if record.listener == feed.name else feed.others.get(record.listener)
+        if reader is None:  # its listener is not configured any more
+            continue
 
-        def run(early: int = stored.id, record: MessageRecord = record) -> None:
-            receive(unit, record.raw, feed, record.peer, now, replay_of=early)
+        def run(early: int = stored.id, record: MessageRecord = record, reader: Feed = reader) -> None:
+            receive(unit, record.raw, reader, record.peer, now, replay_of=early)
 
         try:
             unit.attempt(run)
@@ -369,9 +374,11 @@ def _repeated(unit: Unit, record: MessageRecord, feed: Feed, notes: list[str]) -
     """The answer given before to the same bytes, if it was positive (D11); otherwise a note or a refusal."""
     earlier = unit.earlier_messages(record.listener, record.sender, record.control_id)
     for stored in earlier:
-        if stored.record.digest == record.digest and stored.record.disposition in POSITIVE:
+        if stored.record.digest == record.digest and stored.record.disposition in _POSITIVE:
             return _receipt(stored.record.answer, "repeated", record, ())
-    if any(stored.record.digest != record.digest and stored.record.disposition in POSITIVE for stored in earlier):
+    if record.control_id in ("", er7.NULL):
+        return None  # a listener need not insist on MSH-10; what is empty names nothing twice
+    if any(stored.record.digest != record.digest and stored.record.disposition in _POSITIVE for stored in earlier):
         if feed.refuse_repeated_ids:
             raise Refused(
                 Refusal(
@@ -395,15 +402,17 @@ def _conclude(
     now: datetime,
     outcome: Outcome = Outcome(),  # noqa: B008  (frozen)
     refusals: Sequence[Refusal] = (),
+    keys: tuple[tuple[str, str], ...] = (),
 ) -> Receipt:
     """Archive the message with what became of it, and its answers: nobody is asked again when it is run again."""
     made = feed.answers(message, record.raw, now, refusals, notes, outcome, storable=record.replay_of is None)
     reasons = "\n".join(filter(None, [record.reasons, *notes, *(message.notes if message else ())]))
-    unit.add_message(replace(record, disposition=disposition, reasons=reasons, answer=made.here))
+    keys = keys or record.keys
+    unit.add_message(replace(record, disposition=disposition, reasons=reasons, answer=made.here, keys=keys))
     if made.apart:
         patient = outcome.patients[0] if outcome.patients else None
         control_id = er7.parse_header(made.apart).control_id
-        outbox.enqueue(unit, feed.acknowledge_to, patient, control_id, made.apart, now, record.keys)
+        outbox.enqueue(unit, feed.acknowledge_to, patient, control_id, made.apart, now, keys)
     return _receipt(made.here, disposition, record, refusals)
 
 

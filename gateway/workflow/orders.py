@@ -3,7 +3,7 @@
 Used by whatever brings events: HL7 messages and imported worklist files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -23,7 +23,7 @@ from gateway.domain.order import (
 )
 from gateway.domain.order_change import apply, arrive
 from gateway.domain.order_matching import is_order_typed, is_same_by_accession, taken_over
-from gateway.domain.patient import PatientEvent, PatientUpdate, VisitChange
+from gateway.domain.patient import PatientEvent, PatientMerge, PatientUpdate, VisitChange
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.domain.worklist import SPSStatus
 from gateway.workflow.circumstances import Circumstances
@@ -84,6 +84,9 @@ class _Doing:
     def patient_event(self, event: PatientEvent) -> None:
         touched = apply_patient_event(self.unit, event, self.under, self.at, self.notes)
         self.patients += touched
+        if isinstance(event, PatientMerge):  # what was said of the prior one's orders under the new name may act now
+            held = (self.unit.order(number) for number in self.unit.belongings(touched[0]).orders)
+            self.created += _numbers(each for each in held if each is not None)
         if isinstance(event, PatientUpdate) and event.change is VisitChange.ARRIVE:
             self.orders += arrive_patient(self.unit, touched[0], self.under, self.at)
 
@@ -108,7 +111,7 @@ class _Doing:
         if event.control in REPLACE:
             self.replaced = saved.placer or saved.filler
         if _grew(held, saved):
-            self.created += [number for number in (saved.placer, saved.filler) if number is not None]
+            self.created += _numbers([saved])
         if saved.id is not None:
             self.orders.append(saved.id)
 
@@ -183,6 +186,8 @@ class _Doing:
             if len(typed) == 1:
                 self.notes.append("linked to the order typed by hand")
                 return taken_over(typed[0])
+            if typed:
+                self.notes.append("several orders typed by hand may be this one; see `gateway worklist link`")
         return None
 
     def _may_be_unheld(self, event: OrderEvent, effect: Effect) -> bool:
@@ -220,6 +225,10 @@ def _is(event: OrderEvent | PatientEvent, control: OrderControl) -> bool:
     return isinstance(event, OrderEvent) and event.control is control
 
 
+def _numbers(orders: Iterable[Order]) -> list[Identifier]:
+    return [number for order in orders for number in (order.placer, order.filler) if number is not None]
+
+
 def _grew(held: Order | None, saved: Order) -> bool:
     """Whether there is now something that a message about it could not find before: the order, a number, a step."""
     if held is None:
@@ -243,6 +252,15 @@ def _held_order(unit: Unit, event: OrderEvent) -> Order | None:
         for procedure in event.procedures:
             if procedure.accession is not None:
                 found |= {order.id: order for order in unit.orders_by_accession(procedure.accession)}
+        if len(found) > 1:
+            raise Refused(
+                Refusal(
+                    RefusalKind.DUPLICATE_KEY,
+                    f"{event.where or 'ORC'}-2.1",
+                    "several orders have this accession number, and no order number tells which is meant",
+                    "send the placer or the filler order number",
+                )
+            )
     one = next(iter(found.values()), None)
     if len(found) > 1 or (one is not None and _is_another(one, event)):
         raise Refused(

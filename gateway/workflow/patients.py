@@ -104,6 +104,20 @@ def _spoken_of(held: Patient, identifiers: tuple[Identifier, ...], said: Patient
     return replace(held, identifiers=identifiers, attributes=merged, stamps=stamps)
 
 
+def _spoken_of_past(held: Patient, said: PatientInput, under: Circumstances) -> Patient:
+    """The same where the message leads with an identifier that was changed: the others it brings count as ever."""
+    new = (each for each in said.identifiers if each not in held.identifiers and each not in held.retired)
+    known = {each.value for each in held.retired} | {text(held.attributes, "PatientID")}
+    others = [
+        item for item in values(said.attributes, "OtherPatientIDsSequence") if text(item, "PatientID") not in known
+    ]
+    attributes = _without_ids(said.attributes)
+    if others:
+        attributes[_OTHER_IDS] = {"vr": "SQ", "Value": others}
+    merged, stamps = merge_said(held.attributes, held.stamps, attributes, under.stamp)
+    return replace(held, identifiers=(*held.identifiers, *new), attributes=merged, stamps=stamps)
+
+
 def _without_ids(attributes: Attributes) -> Attributes:
     return {tag: element for tag, element in attributes.items() if tag not in IDENTIFYING}
 
@@ -123,8 +137,7 @@ def _speak_of_retired(
         ))  # fmt: skip
     if source is not None and source.id == held.id:
         notes.append("the patient ID was changed; the patient is known by another one now")
-        changed = _spoken_of(held, held.identifiers, said, under)
-        return _saved(unit, held, changed, at)
+        return _saved(unit, held, _spoken_of_past(held, said, under), at)
     notes.append("the patient ID was merged into another; the surviving patient is used")
     if source is None:  # retired by an earlier release, which did not note whose it was
         return patient_id
@@ -212,7 +225,7 @@ def _merge_within(
         unit.save_patient(replace(held, identifiers=(*kept, *new), attributes=attributes), at)
         prior_id = unit.save_patient(Patient(None, past, {}), at)
         _merged(unit, prior_id, number_of(held), IdentityKind.MERGE, under, at)
-    return number_of(held)
+    return upsert_patient(unit, event.surviving, under, at, notes)  # what else it says of the survivor counts
 
 
 def _refuse_if_merged_before(unit: Unit, prior: Patient, event: PatientMerge) -> None:

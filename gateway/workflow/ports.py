@@ -115,8 +115,8 @@ class MessageSearch:
 class Outcome:
     """What applying the events of one input did. `orders` and `patients` are the store's numbers of what it touched.
 
-    `created` are the placer and filler numbers of orders that were not held before: messages about them that came too
-    early may act now.
+    `created` are the placer and filler numbers of orders that were not held before, or not as this patient's: messages
+    about them that came too early may act now.
     """
 
     notes: tuple[str, ...] = ()
@@ -270,6 +270,9 @@ class Unit(Identities, Protocol):
 
     # the archive
     def earlier_messages(self, listener: str, sender: str, control_id: str) -> Sequence[StoredMessage]: ...
+    def early_messages(self, number: str, limit: int) -> Sequence[StoredMessage]:
+        """The newest messages that came before an order of this number, newest first."""
+
     def add_message(self, record: MessageRecord) -> int: ...
     def message(self, message_id: int) -> StoredMessage | None: ...
     def find_messages(self, search: MessageSearch, limit: int, before: int = 0) -> Sequence[StoredMessage]:

@@ -123,6 +123,8 @@ def derive(
             return Rederived(order, left=problem)
     if not said:
         return Rederived(order, left="its messages say nothing but its numbers")
+    if not _makers(order) <= {Stamp(record.made_at, f"{record.listener} {record.sender}") for record in records}:
+        return Rederived(order, left="not every message that it was made of is archived as one of it")
     try:
         after = _folded(order, said)
     except Refused as refused:
@@ -134,6 +136,14 @@ def derive(
     changes = tuple(_changes(order, restored, patient, person, visit, stay))
     added = sum(step.id is None for procedure in restored.procedures for step in procedure.steps)
     return Rederived(restored, person, stay, changes, added, notes=tuple(notes))
+
+
+def _makers(order: Order) -> set[Stamp]:
+    """When and by whom what is held was said; nothing where an earlier release did not note it."""
+    procedures = order.procedures
+    held = [order.stamps, *(each.stamps for each in procedures), *(s.stamps for each in procedures for s in each.steps)]
+    stamps = {stamp for each in held for stamp in (each.base, *each.others.values()) if stamp is not None}
+    return {stamp._replace(weak=False) for stamp in stamps if stamp.made}
 
 
 def _read(record: MessageRecord, feed: Feed, order: Order, said: list[tuple[OrderEvent, Stamp, Feed]]) -> str:

@@ -57,7 +57,8 @@ def _after(
     if change is VisitChange.CANCEL:
         spoken = {tag: {"vr": each["vr"]} for tag, each in held.items() if tag not in _ADMISSION}
         spoken |= _admission_of(said.attributes)
-        stamps = stamps.noted(_CANCELLED, stamp)
+        if stamp.replaces(cancelled):
+            stamps = stamps.noted(_CANCELLED, stamp)
     elif cancelled is not None and not stamp.replaces(cancelled):
         spoken = _admission_of(said.attributes)
     elif change in VISIT_STATUSES:

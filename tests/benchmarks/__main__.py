@@ -1,19 +1,22 @@
-"""`python -m tests.benchmarks`: the budgets of the gateway beside its peers, in one run of about ten minutes.
+"""`python -m tests.benchmarks`: the budgets of the gateway beside its peers, in one run of about a quarter of an hour.
 
-Prints the table and writes docs/benchmarks.md; `--quick` only shows within seconds that everything still runs, and
-writes nothing. None of this is a timed test: machines differ, ratios on one machine do much less.
+Prints the table and writes its part of docs/benchmarks.md; `--archive` measures only the archive, at a million
+messages, and writes that part; `--quick` only shows within a minute or two that everything still runs, and writes
+nothing. None of this is a timed test: machines differ, ratios on one machine do much less.
 """
 
 import argparse
 import asyncio
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks import peers
+from tests.benchmarks import archive, peers
 from tests.benchmarks.measure import fsyncs_per_second, machine, round_trips_per_second
-from tests.benchmarks.report import Row, Section, page, print_table
-from tests.benchmarks.scenarios import FULL, QUICK, SCENARIOS
+from tests.benchmarks.page import ARCHIVE, BENCH, with_part
+from tests.benchmarks.report import Row, Section, part, print_table
+from tests.benchmarks.scenarios import FULL, QUICK, SCENARIOS, Found, Progress
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
@@ -22,7 +25,8 @@ def main() -> None:
     """Run every scenario."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs, not how fast")
-    quick = parser.parse_args().quick
+    parser.add_argument("--archive", action="store_true", help="only the archive, at a million messages")
+    asked = parser.parse_args()
     began = time.monotonic()
 
     def progress(text: str) -> None:
@@ -33,20 +37,30 @@ def main() -> None:
         syncs = fsyncs_per_second(folder)
         with peers.echo() as port:
             trips = asyncio.run(round_trips_per_second(port))
-        found = [each for scenario in SCENARIOS for each in scenario(folder, QUICK if quick else FULL, progress)]
+        found = _measured(folder, asked.archive, asked.quick, progress)
     rows = [each for each in found if isinstance(each, Row)]
     sections = [each for each in found if isinstance(each, Section)]
     facts = [
         *machine(),
+        ("simple-hl7", peers.simple_hl7() or "not installed (Node.js, and `make peers`)"),
         ("Disk", f"{syncs:,.0f} durable writes of 4 KiB a second (fsync)"),
         ("Loopback", f"{trips:,.0f} round trips a second of one byte between two processes, one after the other"),
     ]
     print_table(rows, sections, facts)
-    if quick:
+    if asked.quick:
         print("Everything runs. This was too short to judge a budget by.")
     else:
-        PAGE.write_text(page(rows, sections, facts), encoding="utf-8")
+        held = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+        target = ARCHIVE if asked.archive else BENCH
+        text = with_part(held, target, part(rows, sections, facts), datetime.now(UTC).date())
+        PAGE.write_text(text, encoding="utf-8")
         print(f"Written to {PAGE.relative_to(PAGE.parents[1])}")
+
+
+def _measured(folder: Path, only_archive: bool, quick: bool, progress: Progress) -> list[Found]:
+    if only_archive:
+        return archive.measured(folder, archive.QUICK if quick else archive.MILLION, progress)
+    return [each for scenario in SCENARIOS for each in scenario(folder, QUICK if quick else FULL, progress)]
 
 
 if __name__ == "__main__":

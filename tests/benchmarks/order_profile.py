@@ -65,9 +65,7 @@ def _each(nanoseconds: Mapping[str, int], orders: int, whole_us: float) -> Mappi
 def _profiled(folder: Path, clock: str, count: int, orders: int) -> tuple[Rate, Mapping[str, int], CPUSeconds]:
     """The rate, nanoseconds by stage and processor time, of all orders."""
     supply = Supply(new_orders())
-    with ObservedService(
-        department(folder), "tests.benchmarks.stage_clock", folder / "stages.json", clock
-    ) as service:
+    with ObservedService(department(folder), "tests.benchmarks.stage_clock", folder / "stages.json", clock) as service:
         uvloop.run(_sent(service.hl7_port, supply, count, max(count, orders // WARM_UP_SHARE)))
         service.begin()
         rate = uvloop.run(_sent(service.hl7_port, supply, count, orders))

@@ -101,17 +101,18 @@ def _simple_hl7_receiver() -> Iterator[int]:
         yield port
 
 
-def absent_hl7_receivers() -> Mapping[str, str]:
-    """Why a receiver is not among `HL7_RECEIVERS`."""
-    if shutil.which("node") is None:
-        return {"simple-hl7": "Node.js is not installed"}
-    return {} if (NODE / "node_modules" / "simple-hl7").is_dir() else {"simple-hl7": "not installed (`make peers`)"}
+def simple_hl7() -> str:
+    """The version of simple-hl7, "" where it or Node.js is not installed."""
+    package = NODE / "node_modules" / "simple-hl7" / "package.json"
+    if shutil.which("node") is None or not package.exists():
+        return ""
+    return str(json.loads(package.read_text(encoding="utf-8"))["version"])
 
 
 HL7_RECEIVERS: Mapping[str, Callable[[], AbstractContextManager[int]]] = {
     "hl7apy": partial(_python_receiver, "hl7apy"),
     "python-hl7": partial(_python_receiver, "python-hl7"),
-    **({} if absent_hl7_receivers() else {"simple-hl7": _simple_hl7_receiver}),
+    **({"simple-hl7": _simple_hl7_receiver} if simple_hl7() else {}),
 }
 """Servers that parse a message and acknowledge it, and what starts each of them."""
 

@@ -1,4 +1,4 @@
-"""The table: what was measured, beside which peer, and whether it keeps the budget; as text and as a page."""
+"""The table: what was measured, beside which peer, and whether it keeps the budget; as text and as part of a page."""
 
 import textwrap
 from collections.abc import Sequence
@@ -10,38 +10,6 @@ from rich.table import Table
 HEADINGS = ("What", "Gateway", "Median, 99% within", "Peer", "Ratio", "Budget", "Kept")
 PAGE_WIDTH = 120
 UNATTENDED_WIDTH = 160  # where no terminal says how wide it is
-
-INTRODUCTION = """\
-# Benchmarks
-
-Written by `make bench`. Every peer ran on the same machine in the same run, asked by the same load client, so the
-ratios mean something elsewhere too; the absolute figures are this machine's. How each is measured stands in
-`tests/benchmarks`. The budgets are promises, and none of them is a timed test.
-
-"""
-
-EXPLANATION = """\
-## How to read it
-
-- *Associate, ask, release*: four clients, each opening an association, asking for a station's list of today and
-  releasing, over and over, as modalities do; *ask again*: on associations that stay open. There are 40 stations with
-  ten matches each, a busy one with 500, and one that nothing is scheduled to. wlmscpfs and Orthanc read their folder of
-  files for each query, which takes them seconds with 10,000; with 100,000 they are not asked. Stock pynetdicom answers
-  from an index over datasets prepared beforehand and encodes each answer afresh.
-- Every device of the gateway is registered, with a group, a site and a profile that uses most rules; a called worklist
-  bounds sites and modalities; every query is recorded.
-- *Canned replies* are the same bytes, sent by the barest server on the same event loop, which looks at nothing: what no
-  server in Python could exceed.
-- *500 devices, 20 orders/s*: each device opens an association, asks for its list and releases every two seconds, give
-  or take; every other order changes a list that is asked for. The schedule is fixed beforehand and a query's time
-  counts from when it was due, so that waiting behind a slow one counts too. The generator runs on the same cores.
-- *Orders*: OMI^O23 messages over MLLP. Ours are on disk, with their worklist items, before they are acknowledged; the
-  hl7apy server parses, acknowledges and keeps nothing.
-- *Performed steps*: an association, N-CREATE, N-SET to COMPLETED, release. Both changes are on disk when they are
-  answered, and the item has left the worklist.
-- *Memory* is what the process has in RAM; after every item was answered once where it says so. What is kept for
-  matching is weighed by itself, 500 of each; an answer's encoding is kept for each shape of query.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +93,21 @@ def print_table(rows: Sequence[Row], sections: Sequence[Section], facts: Sequenc
         console.print(f"{name}: {fact}", highlight=False)
 
 
-def page(rows: Sequence[Row], sections: Sequence[Section], facts: Sequence[tuple[str, str]]) -> str:
-    """`docs/benchmarks.md`."""
+def part(rows: Sequence[Row], sections: Sequence[Section], facts: Sequence[tuple[str, str]]) -> str:
+    """What one run says, in Markdown."""
     return "\n".join([
-        *INTRODUCTION.splitlines(),
         *_markdown_table(HEADINGS, [row.cells() for row in rows]),
         "",
         *(line for section in sections for line in _section(section)),
-        "## The machine",
+        "### The machine",
         "",
         *_markdown_table(("What", "Which"), facts),
-        "",
-        *EXPLANATION.splitlines(),
-        "",
     ])  # fmt: skip
 
 
 def _section(section: Section) -> list[str]:
     return [
-        f"## {section.title}",
+        f"### {section.title}",
         "",
         *textwrap.wrap(section.text, PAGE_WIDTH, break_on_hyphens=False),
         "",

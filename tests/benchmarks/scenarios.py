@@ -21,7 +21,7 @@ from tests.benchmarks.measure import Operation, Rate, rate_of, rates, resident_m
 from tests.benchmarks.memory import kept
 from tests.benchmarks.order_profile import where_an_orders_time_goes
 from tests.benchmarks.profiled import where_the_time_goes
-from tests.benchmarks.questions import ASSOCIATE, asking_once, group_request, query_rates
+from tests.benchmarks.questions import ASSOCIATE, HOST, asking_once, group_request, query_rates
 from tests.benchmarks.report import Row, Section, number
 
 CLIENTS, MODALITIES = 4, 8
@@ -225,7 +225,7 @@ def profile(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
 
 
 def hl7(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
-    """Durable orders over MLLP beside servers that only parse, every kind of message, and where an order's time goes."""
+    """Durable orders beside servers that only parse, every kind of message, and where an order's time goes."""
     return [
         *orders.beside_parsers(folder, scale.seconds, progress),
         orders.every_kind(folder, scale.messages, progress),
@@ -297,6 +297,4 @@ def _performing(port: int, size: int) -> list[Operation]:
     return [perform] * MODALITIES
 
 
-SCENARIOS: Sequence[Callable[[Path, Scale, Progress], list[Found]]] = (
-    hl7, crowds, profile, worklists, archived
-)
+SCENARIOS: Sequence[Callable[[Path, Scale, Progress], list[Found]]] = (hl7, crowds, profile, worklists, archived)

@@ -122,9 +122,7 @@ def install(clock: StageClock) -> None:
         holder, name = found(place)
         setattr(holder, name, clock.gate(getattr(holder, name), stage))
     holder, name = found(CONTROL)
-    setattr(
-        holder, name, clock.gate(getattr(holder, name), lambda _self, sql: COMMIT if sql == "COMMIT" else SQL)
-    )
+    setattr(holder, name, clock.gate(getattr(holder, name), lambda _self, sql: COMMIT if sql == "COMMIT" else SQL))
     unit = getattr(*found(UNIT))
     for name in dir(unit):
         method = getattr(unit, name)

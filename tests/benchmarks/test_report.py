@@ -3,12 +3,14 @@
 import importlib
 import inspect
 import socket
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.crowd import Measured, rows
 from tests.benchmarks.measure import machine
+from tests.benchmarks.page import ARCHIVE, BENCH, with_part
 from tests.benchmarks.profiled import (
     BY_FUNCTION,
     BY_MODULE,
@@ -22,7 +24,7 @@ from tests.benchmarks.profiled import (
     WRITING,
     place_of,
 )
-from tests.benchmarks.report import Row, Section, page
+from tests.benchmarks.report import Row, Section, part
 
 
 @pytest.mark.parametrize(
@@ -40,8 +42,8 @@ def test_a_budget_bounds_the_ratio_where_there_is_a_peer_else_the_figure(row: Ro
     assert row.kept is kept
 
 
-def test_the_page_names_neither_host_nor_path() -> None:
-    text = page([Row("rate", 1234.5, "/s", "peer", 100, at_least=3)], [], machine())
+def test_a_part_of_the_page_names_neither_host_nor_path() -> None:
+    text = part([Row("rate", 1234.5, "/s", "peer", 100, at_least=3)], [], machine())
     assert "| rate | 1,234 /s |  | peer: 100 /s | 12.3x | at least 3.00x | yes |" in text
     assert socket.gethostname() not in text
     assert str(Path.home()) not in text
@@ -51,10 +53,22 @@ def test_a_section_is_a_table_of_its_own_under_its_title() -> None:
     section = Section(
         "Where the time goes", "Some words. " * 20, ("What", "Time"), [("kernel", "12.0"), ("rest", "3.0")]
     )
-    text = page([], [section], [])
-    assert "## Where the time goes\n\nSome words." in text
+    text = part([], [section], [])
+    assert "### Where the time goes\n\nSome words." in text
     assert "| What | Time |\n| --- | --- |\n| kernel | 12.0 |\n| rest | 3.0 |" in text
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_a_target_that_did_not_run_keeps_its_part_of_the_page() -> None:
+    first = with_part("# An older page\n\nwithout parts", ARCHIVE, "| searches |", date(2026, 11, 22))
+    assert "without parts" not in first
+    assert "Not measured yet: `make bench` does it." in first
+    both = with_part(first, BENCH, "| orders |", date(2026, 11, 23))
+    again = with_part(both, BENCH, "| orders anew |", date(2026, 11, 24))
+    assert "Measured on 2026-11-22 by `make bench-archive`.\n\n| searches |" in again
+    assert "Measured on 2026-11-24 by `make bench`.\n\n| orders anew |" in again
+    assert "2026-11-23" not in again
+    assert len(again.splitlines()) == len(both.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def watched(command: Sequence[str], success: Collection[int] = (0,)) -> Watched:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
         peak = 0.0
         while process.poll() is None:
-            peak = max(peak, sum(map(_megabytes, _family(process.pid))))
+            peak = max(peak, family_megabytes(process.pid))
             time.sleep(LOOK_EVERY_S)  # another process cannot be awaited, only asked
         seconds = time.perf_counter() - began
         output.seek(0)
@@ -37,6 +37,11 @@ def watched(command: Sequence[str], success: Collection[int] = (0,)) -> Watched:
         if process.returncode not in success:
             raise RuntimeError(f"{' '.join(command[:6])} failed:\n{errors.read()[-OUTPUT_SHOWN:]}")
         return Watched(seconds, peak, output.read())
+
+
+def family_megabytes(pid: int) -> float:
+    """The memory that a process and all that it started have in RAM now."""
+    return sum(map(_megabytes, _family(pid)))
 
 
 def _family(pid: int) -> list[int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from worklist.model import cases
 
-from tests.cases.hl7.model import cases as messages
+from tests.cases.hl7_corpus.model import cases as messages
 
 PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "what-hurt-users-elsewhere.md"
 ROWS = [

@@ -22,7 +22,7 @@ CASES = sorted((MAPPINGS / "cases").glob("*.hl7"))
 @cache
 def shipped(name: str) -> Mapping:
     problems: list[Problem] = []
-    mappings = load_mappings(MAPPINGS, [name], Issuers(), problems).mappings
+    mappings = load_mappings(MAPPINGS, Issuers(), problems).mappings
     assert not problems
     return mappings[name]
 

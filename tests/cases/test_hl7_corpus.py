@@ -1,4 +1,4 @@
-"""The corpus of messages (`hl7/`) against a running gateway: every case whole, byte by byte and in one piece."""
+"""The corpus of messages (`hl7_corpus/`) against a running gateway: every case whole, byte by byte and in one piece."""
 
 import itertools
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.testing import ServiceProcess, SimulatedModality, free_port, site
-from tests.cases.hl7.model import Case, cases, listeners  # by its whole path: `hl7` alone is python-hl7
-from tests.cases.hl7.sender import Way, answer_of, errors_of, framed, items_of, sent, shown, told_by
+from tests.cases.hl7_corpus.model import Case, cases, listeners  # by its whole path: `hl7` alone is python-hl7
+from tests.cases.hl7_corpus.sender import Way, answer_of, errors_of, framed, items_of, sent, shown, told_by
 
 CASES_MIN = 120
 _numbers = itertools.count(10_001)  # five digits in every run, so that no number is part of another

@@ -281,6 +281,7 @@ def test_search_walks_its_index_in_order(archive, name, newest):
     [
         ("FIRST_FROM", "INTEGER PRIMARY KEY (rowid>?)"),
         ("OLDEST", "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        ("EARLY_MESSAGES", "message_keys USING PRIMARY KEY (value=?)"),
         ("MESSAGE_DELETE", "INTEGER PRIMARY KEY (rowid=?)"),
         ("MESSAGE_KEY_DELETE", "PRIMARY KEY (value=? AND message_id=? AND kind=?)"),
         ("LISTED_STEP_OF_ORDER", "steps USING INDEX sqlite_autoindex_steps_1 (procedure_id=?)"),

@@ -372,5 +372,5 @@ def test_an_upgrade_keeps_the_archive_and_its_keys_and_can_prune_it(tmp_path):
         (found,) = store.reader.find_messages(MessageSearch("PL2"), 5)
         assert (found.id, found.record.direction, found.record.made_at) == (1, "in", "")
         assert [each.id for each in store.reader.find_messages(MessageSearch(listener="ris"), 5)] == [2, 1]
-        assert prune(store, ArchiveSettings(), NOW) == Pruned(1, 0)
+        assert prune(store, ArchiveSettings(days=365), NOW) == Pruned(1, 0)
         assert store.reader.find_messages(MessageSearch("PL2"), 5) == []

@@ -15,7 +15,7 @@ from gateway.retention import BATCH, Pruned, due, prune, would_prune
 from gateway.workflow.ports import MessageSearch
 
 YEAR = timedelta(days=365)
-KEEP = ArchiveSettings()
+KEEP = ArchiveSettings(days=365)
 
 
 def _add(write, number, age_days=0, disposition="accepted", keys=None, **more):

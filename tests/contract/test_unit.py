@@ -325,6 +325,16 @@ def test_earlier_messages_are_those_of_listener_sender_and_control_id_newest_fir
     assert [each.id for each in found] == numbers[::-1]
 
 
+def test_early_messages_are_those_about_a_number_newest_first_whoever_they_came_from(write):
+    said = [message(1, "early"), message(1), message(2, "early"), message(1, "early", listener="other")]
+    said.append(replace(message(3, "early"), keys=(("#order", "PL1"),)))
+    numbers = [write(lambda unit, one=one: unit.add_message(one)) for one in said]
+    assert [each.id for each in write(lambda unit: unit.early_messages("PL1", 10))] == [numbers[3], numbers[0]]
+    assert [each.id for each in write(lambda unit: unit.early_messages("PL1", 1))] == [numbers[3]]
+    write(lambda unit: unit.set_message_disposition(numbers[3], "released", ""))
+    assert [each.id for each in write(lambda unit: unit.early_messages("PL1", 10))] == [numbers[0]]
+
+
 def test_held_messages_come_in_the_order_they_came_until_released(write, store):
     numbers = [write(lambda unit, one=one: unit.add_message(message(one, "held"))) for one in (1, 2, 3)]
     assert [each.id for each in store.reader.held_messages(2)] == numbers[:2]

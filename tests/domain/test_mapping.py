@@ -14,8 +14,8 @@ from gateway.domain.mapping import Mapping, MappingError, MappingResult, compile
 from gateway.domain.order import OrderControl, OrderEvent
 from gateway.domain.patient import PatientMerge, PatientUpdate, VisitChange
 from gateway.domain.refusal import RefusalKind
-from gateway.domain.tables import compile_table
 from gateway.domain.source import Kind, Path, Repetition, Sourced
+from gateway.domain.tables import compile_table
 
 
 class SaidEntry:

@@ -1,9 +1,12 @@
 """Batches and messages in a row through the whole service."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hl7_service import orm, ran, serving
 
+from gateway.edges.database import StoreUnavailable
 from gateway.edges.mllp import MLLPClient
 from gateway.wire.er7 import parse
 from gateway.wire.hl7_batch import MESSAGES_MAX, split
@@ -66,5 +69,31 @@ def test_a_batch_that_is_too_long_is_refused_as_a_whole_and_kept(tmp_path: Path)
             told = await client.send(BHS + b"MSH|^~\\&|R||||||ADT^A08|M\r" * (MESSAGES_MAX + 1))
             assert b"more than 10000 messages" in told
             assert service.store.reader.counts().listed_steps == 0
+
+    ran(scenario())
+
+
+def test_what_follows_in_a_batch_when_nothing_can_be_stored_is_put_off_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with serving(tmp_path) as (service, port), MLLPClient("127.0.0.1", port) as client:
+            tried = []
+
+            def full(use_case: Any) -> Any:
+                tried.append(use_case)
+                service.store.counts.failing = True
+                raise StoreUnavailable("database or disk is full")
+
+            batch = BHS + b"".join(orm(f"M{number}", f"90{number}") for number in range(5))
+            monkeypatch.setattr(service.store, "write", full)
+            told = split(await client.send(batch))
+            assert told is not None
+            assert codes(list(told.messages)) == [("AR", f"M{number}") for number in range(5)]
+            assert len(tried) == 1
+            monkeypatch.undo()
+            told = split(await client.send(batch))
+            assert told is not None
+            assert codes(list(told.messages)) == [("AA", f"M{number}") for number in range(5)]
 
     ran(scenario())

@@ -98,7 +98,7 @@ def test_check_names_every_problem_with_file_line_and_hint(gateway):
     output = gateway("check").output
     assert "gateway.yaml:2" in output
     assert "unknown key" in output
-    assert "known keys: host, port" in output
+    assert "did you mean port?" in output
     assert "gateway.yaml:5" in output
 
 

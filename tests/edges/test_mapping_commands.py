@@ -118,7 +118,27 @@ def test_the_same_mappings_change_nothing(gateway):
     gateway.receive(message(1), message(2))
     result = gateway("mappings", "diff", gateway.folder / "mappings")
     assert result.exit_code == 0, result.output
+    assert "the same in" in result.output
+    assert "Nothing would change" in result.output
+    told = json.loads(gateway("mappings", "diff", gateway.folder / "mappings", "--json").stdout)
+    assert (told["listeners"][0]["same"], told["changed"]) == (True, 0)
+
+
+def test_a_mapping_that_only_reads_the_same_is_compared_message_by_message(gateway):
+    gateway.receive(message(1), message(2))
+    folder = changed_mappings(gateway, 'version: "1"', 'version: "2"')
+    result = gateway("mappings", "diff", folder)
+    assert result.exit_code == 0, result.output
+    assert "ris: ihe-swf@1+" in result.output
+    assert " -> ihe-swf@2+" in result.output
     assert "2 the same, 0 changed" in result.output
+
+
+def test_a_listener_that_is_not_there_is_no_empty_difference(gateway):
+    gateway.receive(message(1))
+    result = gateway("mappings", "diff", gateway.folder / "mappings", "--listener", "rsi")
+    assert result.exit_code == 1
+    assert "there is no listener rsi; have: ris" in result.output
 
 
 def test_a_change_is_shown_by_attribute_with_orders_and_examples(gateway):
@@ -220,6 +240,23 @@ def test_explain_gives_the_catalogue_line_that_an_uncovered_order_lacks(gateway,
     assert gateway("explain", file).exit_code == 0
 
 
+def test_explain_gives_the_rule_that_a_start_elsewhere_needs(gateway, tmp_path):
+    file = tmp_path / "m.hl7"
+    file.write_bytes(
+        b"MSH|^~\\&|RIS|RADX|GATEWAY|RADX|20260705080000||ORM^O01|M1|P|2.3\rPID|||1^^^HOSPA||Doe^Jane\r"
+        b"ORC|NW|P1^OE\rOBR|1|P1^OE||CTHEAD^CT head^99PROC" + b"|" * 32 + b"20260705093000\r"
+    )
+    (said,) = json.loads(gateway("explain", file, "--json").output)
+    lines = [fix["line"].replace("CHANGE_ME", "OBR-36") for fix in said["fixes"]]
+    assert len(lines) == 2
+    # put into a mapping of the sender's own, they bring it through
+    config = gateway.folder / "gateway.yaml"
+    rules = "".join(f"  {line}\n" for line in lines)
+    (gateway.folder / "mappings" / "hl7v2" / "north.yaml").write_text(f"name: north\nextends: ihe-swf\nrules:\n{rules}")
+    config.write_text(config.read_text().replace("ihe-swf", "north"))
+    assert gateway("explain", file).exit_code == 0
+
+
 def test_explain_gives_the_row_that_an_unknown_code_lacks(gateway, tmp_path):
     file = tmp_path / "m.hl7"
     sex = order(1).person.sex.encode()
@@ -231,6 +268,21 @@ def test_explain_gives_the_row_that_an_unknown_code_lacks(gateway, tmp_path):
     file.write_bytes(raw.replace(pid, b"|".join(fields)))
     (said,) = json.loads(gateway("explain", file, "--json").output)
     assert ("mappings/codes/sex.csv", "Q7,CHANGE_ME") in {(fix["file"], fix["line"]) for fix in said["fixes"]}
+
+
+def test_explain_gives_the_whole_rule_that_would_let_a_message_pass(gateway, tmp_path):
+    file = tmp_path / "order.hl7"
+    sex = order(1).person.sex.encode()
+    file.write_bytes(message(1).replace(b"|" + sex + b"\r", b"|W\r", 1))
+    (fix,) = [
+        each for each in json.loads(gateway("explain", file, "--json").stdout)[0]["fixes"] if "pass" in each["text"]
+    ]
+    assert fix["line"] == "PatientSex: {from: PID-8, convert: {table: sex}, unknown: omit}"
+    overlay = gateway.folder / "mappings" / "hl7v2" / "lenient.yaml"
+    overlay.write_text(f"extends: ihe-swf\nrules:\n  {fix['line']}\n", encoding="utf-8")
+    config = gateway.folder / "gateway.yaml"
+    config.write_text(config.read_text().replace("mapping: ihe-swf", "mapping: lenient"), encoding="utf-8")
+    assert gateway("explain", file).exit_code == 0  # ready to paste, and true
 
 
 def test_explain_wants_a_message(gateway):

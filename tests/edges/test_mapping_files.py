@@ -27,19 +27,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(folder: Path, *wanted: str) -> tuple[MappingFolder, list[Problem]]:
+def load(folder: Path) -> tuple[MappingFolder, list[Problem]]:
     problems: list[Problem] = []
-    return load_mappings(folder, wanted, Issuers(), problems), problems
+    return load_mappings(folder, Issuers(), problems), problems
 
 
-def places(folder: Path, *wanted: str) -> list[tuple[str, int | None]]:
+def places(folder: Path) -> list[tuple[str, int | None]]:
     """(file, line) of every problem."""
-    return [(problem.source, problem.line) for problem in load(folder, *wanted)[1]]
+    return [(problem.source, problem.line) for problem in load(folder)[1]]
 
 
 def test_every_rule_set_of_the_folder_is_compiled(folder: Path) -> None:
     (folder / "hl7v2" / "site.yaml").write_text("extends: base\n")
-    found, problems = load(folder, "base")
+    found, problems = load(folder)
     assert not problems
     assert set(found.mappings) == {"base", "site"}  # without a name the file's counts
 
@@ -47,11 +47,6 @@ def test_every_rule_set_of_the_folder_is_compiled(folder: Path) -> None:
 def test_no_folder_is_a_problem_that_says_how_to_get_one(tmp_path: Path) -> None:
     (problem,) = load(tmp_path / "none")[1]
     assert "gateway init" in problem.hint
-
-
-def test_a_wanted_rule_set_that_is_not_there_tells_the_likely_one(folder: Path) -> None:
-    (problem,) = load(folder, "bsae")[1]
-    assert problem.hint == "did you mean base?"
 
 
 def test_two_files_of_one_name_are_a_problem(folder: Path) -> None:

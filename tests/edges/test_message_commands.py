@@ -285,9 +285,12 @@ def test_replay_wants_to_know_exactly_which(archive, options):
 # --- prune
 
 
+def _keep_one(config):
+    config.write_text(config.read_text().replace("\narchive:", "\narchive:\n  messages_max: 1\n  #", 1))
+
+
 def test_prune_says_what_would_go_and_then_does_it(three):
-    settings = three.config.read_text()
-    three.config.write_text(settings + "\narchive: {messages_max: 1}\n")
+    _keep_one(three.config)
     dry = json.loads(three("messages", "prune", "--dry-run", "--json").output)
     assert dry == {"dry_run": True, "deleted": 1, "kept": 1}  # the order's message stays, and so does the newest
     assert _listed(three) == [3, 2, 1]
@@ -296,8 +299,7 @@ def test_prune_says_what_would_go_and_then_does_it(three):
 
 
 def test_the_service_prunes_at_night_and_keeps_its_mappings(three):
-    with three.config.open("a") as settings:
-        settings.write("\narchive: {messages_max: 1}\n")
+    _keep_one(three.config)
 
     async def night():
         service = Service(load_site(three.config))

@@ -397,6 +397,35 @@ def test_a_peer_that_never_reads_its_answers_is_let_go() -> None:
 # --- limits and the end -------------------------------------------------------------------------------------------
 
 
+def test_answers_that_nobody_takes_do_not_outlive_their_connection() -> None:
+    async def scenario() -> None:
+        site = Site()
+
+        answered = asyncio.Event()
+
+        async def long(frame: bytes) -> bytes:
+            answered.set()
+            return b"A" * 30_000  # less than asyncio makes a writer wait for
+
+        site.answer = long
+        async with listening(site, frame_timeout_s=0.05, answer_timeout_s=0.1) as listener:
+            rude = socket.create_connection(("127.0.0.1", listener.port))
+            await site.seen("mllp_connection_opened")
+            (connection,) = listener._connections
+            transport = connection.writer.transport
+            while not transport.get_write_buffer_size():
+                answered.clear()
+                rude.sendall(wrap(b"M"))
+                await answered.wait()
+            rude.sendall(b"\x0bMSH|half")
+            await site.seen("mllp_connection_closed")
+            with suppress(ConnectionError):
+                await connection.writer.wait_closed()
+            rude.close()
+
+    ran(scenario())
+
+
 @pytest.mark.parametrize("limit", ["connections_max", "connections_per_peer_max"])
 def test_connections_beyond_a_limit_are_closed_and_room_comes_back(limit: str) -> None:
     async def scenario() -> None:

@@ -149,6 +149,7 @@ def test_no_patient_data_reaches_the_logs_or_metrics(service, ris):
     ris.send(merge_patients(invented_person(9), MARKED))
     broken = register(MARKED).message("B1", datetime.now(UTC))
     ris.send_raw(broken.replace(b"19510304", b"1951-99-99Markedfamily"))
+    ris.send_raw(b"MSH|^~\\&|RIS|RADX PID|1||||Markedfamily^Markedgiven|MARKID7731\r")  # the line end got lost
     with closing(socket.create_connection((service.host, service.hl7_port))) as rude:
         rude.sendall(b"Markedfamily MARKID7731 outside a frame" + wrap(b"MSH|Markedfamily"))
         rude.recv(4096)

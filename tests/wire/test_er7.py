@@ -109,6 +109,10 @@ def test_any_segment_terminator(end: str, told: tuple[str, ...]) -> None:
     assert read.msh.text(18) == "UNICODE UTF-8"
 
 
+def test_a_null_declares_no_character_set() -> None:
+    assert parse(message("PID|||||Größe", charset='""'), "utf-8").segments[1].text(5) == "Größe"
+
+
 def test_byte_order_mark_means_utf_8_where_nothing_else_is_declared() -> None:
     read = parse(b"\xef\xbb\xbf" + message("PID|||||Größe^Ann", charset=""))
     assert read.charset == "utf-8"

@@ -117,6 +117,15 @@ def test_other_delimiters_are_kept() -> None:
     assert told.endswith(b"BTS#1\r")
 
 
+@pytest.mark.parametrize("header", [b"FHS\r", b"BHS\r", b"FHS\xff", b"BHS\0^~"])
+def test_a_header_without_a_separator_is_answered_with_the_usual_one(header: bytes) -> None:
+    batch = split(header + b"\r" + order(1))
+    assert batch is not None
+    (told,) = answer(batch, [b"MSH|one\r"], NOW)
+    assert told.startswith(header[:3] + b"|")
+    assert {line[3:4] for line in told.split(b"\r") if line} == {b"|"}
+
+
 def test_the_number_of_messages_is_bounded() -> None:
     with pytest.raises(Refused) as raised:
         split(b"MSH|^~\\&|\r" * (MESSAGES_MAX + 1))

@@ -86,6 +86,10 @@ def test_a_new_start_block_gives_up_the_frame_before_it() -> None:
     assert told(b"\x0bMSH|trunc" + wrap(ORDER)) == [Broken(b"MSH|trunc", Fault.INTERRUPTED, 9), Frame(ORDER)]
 
 
+def test_a_start_block_sent_twice_begins_one_message() -> None:
+    assert told(b"\x0b\x0b" + wrap(ORDER) + b"\x0b") == [Frame(ORDER)]
+
+
 def test_end_of_stream_inside_a_frame_is_broken() -> None:
     assert told(b"\x0bMSH|trunc") == [Broken(b"MSH|trunc", Fault.CUT_OFF, 9)]
     assert told(b"") == []

@@ -189,3 +189,8 @@ def test_the_null_satisfies_a_required_field():
 def test_thousands_of_segments_take_no_more_than_their_share():
     segments = [PATIENT, *(ORDER_OF_2_3_1 * 2_000)]
     assert problems(lines("2.3.1", "ORM^O01", *segments)) == []
+
+
+@pytest.mark.parametrize("version", ["2.²", "2." + "9" * 5_000, "٢.٥", "", "."])
+def test_a_version_that_is_no_number_is_checked_by_one_that_is(version):
+    problems(lines(version, "ADT^A08", PATIENT))

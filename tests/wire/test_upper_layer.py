@@ -340,7 +340,7 @@ def test_the_answer_says_who_we_are_and_how_long_a_pdu_may_be() -> None:
     assert user is not None
     assert user.maximum_length == PDU_BYTES_MAX
     assert str(user.implementation_class_uid).startswith("2.25.")
-    assert user.implementation_version_name == "MODALITYGW_0.2"
+    assert user.implementation_version_name == "MODALITYGW_0.3"
     assert user.async_ops_window is user.user_identity is None
     assert user.ext_neg == []
     assert user.role_selection == {}

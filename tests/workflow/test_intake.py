@@ -112,6 +112,16 @@ def test_a_listener_may_refuse_a_control_id_used_again(road):
     assert (acknowledgement(again), again.kinds) == ("AE", ("duplicate key",))
 
 
+@pytest.mark.parametrize("control_id", ["", '""'])
+def test_where_no_control_id_is_needed_an_empty_one_is_used_as_often_as_one_likes(road, control_id):
+    road.feed = replace(road.feed, refuse_repeated_ids=True, header_required=())
+    for number in (1, 2):
+        message = rad4_orm(order(number)).message("M1", AT).replace(b"|M1|", f"|{control_id}|".encode())
+        assert road.send_raw(message).disposition == "accepted"
+        assert road.send_raw(message).disposition == "repeated"
+    assert len(road.items()) == 2
+
+
 def test_a_refused_message_is_processed_afresh_when_it_comes_again(road):
     message = bare_orm(order(code="NOSUCH")).message("M1", AT)
     assert road.send_raw(message).disposition == "refused"
@@ -485,6 +495,16 @@ def test_a_cancel_withdraws_an_order_that_is_only_held(road, say):
     road.feed = replace(road.feed, hold_uncovered=True)
     say(bare(code="NOSUCH"))
     assert say(bare(control="CA", status="CA", code="NOSUCH")) == "AA"
+    assert road.dispositions() == ["withdrawn", "accepted"]
+
+
+def test_a_held_order_sent_again_after_its_cancel_stays_withdrawn(road, say):
+    road.feed = replace(road.feed, hold_uncovered=True)
+    say(bare(code="NOSUCH"))
+    say(bare(control="CA", status="CA", code="NOSUCH"))
+    first = road.store.reader.message(1)
+    again = road.send_raw(first.record.raw)
+    assert (again.disposition, again.answer) == ("repeated", first.record.answer)
     assert road.dispositions() == ["withdrawn", "accepted"]
 
 

@@ -14,7 +14,7 @@ from gateway.domain.attributes import TAG, code_item, element, text
 from gateway.domain.facts import Stamp
 from gateway.domain.identifiers import Identifier, Mint
 from gateway.domain.order import OrderControl, OrderEvent, Policy, ProcedureInput, StepInput
-from gateway.domain.patient import PatientInput, PatientUpdate, VisitChange, VisitInput
+from gateway.domain.patient import PatientInput, PatientMerge, PatientUpdate, VisitChange, VisitInput
 from gateway.domain.refusal import RefusalKind, Refused
 from gateway.domain.worklist import LISTED, SPSStatus
 from gateway.edges.store import Store
@@ -168,6 +168,22 @@ def test_a_late_visit_does_not_replace_a_newer_one(unit):
         unit(send(event("XO", visit=visit), minute))
     (order,) = unit(lambda each: each.orders(Identifier("P1", "OE"), None))
     assert unit(lambda each: each.visit_by_id(order.visit_id)).number == Identifier("V3")
+
+
+def test_keys_made_here_give_way_to_those_of_a_late_message(unit):
+    for minute in (2, 3):
+        unit(send(event("XO"), minute))
+    unit(send(event(sps_id="S9", accession=Identifier("A9", "RIS")), 1))
+    (order,) = unit(lambda each: each.orders(Identifier("P1", "OE"), None))
+    (procedure,) = order.procedures
+    assert (procedure.accession, procedure.steps[0].sps_id) == (Identifier("A9", "RIS"), "S9")
+
+
+def test_a_merge_says_which_orders_are_now_the_survivors_so_that_early_messages_may_act(unit):
+    unit(send(event(), 1))
+    survivor = PatientInput((Identifier("200", "HOSP"),), elements({"PatientID": "200"}))
+    outcome = unit(send(PatientMerge(survivor, (Identifier("100", "HOSP"),)), 2))
+    assert outcome.created == (Identifier("P1", "OE"),)
 
 
 def test_one_order_in_three_dialects_is_one_order(unit):

@@ -1,9 +1,11 @@
 """Identifiers that change (A47), visits that move (A45), records that are linked (A24, A37), and updates in time."""
 
+from dataclasses import replace
+
 import pytest
 from people import AT, attributes, held, key, kinds, order, person, stay, told, tried, update
 
-from gateway.domain.attributes import TAG, text, values
+from gateway.domain.attributes import TAG, element, text, values
 from gateway.domain.facts import Stamps
 from gateway.domain.patient import (
     IdentifierChange,
@@ -94,6 +96,22 @@ def test_messages_with_the_old_identifier_speak_of_the_patient_and_do_not_change
     shown, notes = tried(store, run)
     assert shown == attributes(PatientID="NEW", PatientName="Stone^Ada")
     assert "was changed" in notes[0]
+
+
+def test_other_identifiers_count_whether_they_come_before_or_after_the_change(store):
+    spoken = PatientUpdate(replace(person("A", "X"), attributes=attributes(
+        PatientID="A", OtherPatientIDsSequence={TAG["PatientID"]: element("PatientID", "X")})))  # fmt: skip
+
+    def run(unit, late):
+        if not late:
+            told(unit, spoken, 1)
+        change(unit, 2, "N", "A")
+        if late:
+            told(unit, spoken, 3)
+        found = held(unit, "X")
+        return found.identifiers, found.attributes
+
+    assert tried(store, lambda unit: run(unit, late=True)) == tried(store, lambda unit: run(unit, late=False))
 
 
 def test_a_change_and_an_update_end_the_same_in_either_order(store):

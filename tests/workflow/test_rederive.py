@@ -30,7 +30,7 @@ NEW = (
 @pytest.fixture(scope="module")
 def feed():
     problems = []
-    folder = load_mappings(examples.folder("mappings"), ["ihe-swf"], Issuers(), problems)
+    folder = load_mappings(examples.folder("mappings"), Issuers(), problems)
     assert problems == []
     return Feed("ris", folder.mappings["ihe-swf"], EXAMPLE_MINT)
 
