@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydicom.dataset import Dataset
@@ -27,6 +27,7 @@ from gateway.testing import (
     SimulatedModality,
     SimulatedRIS,
     StatusError,
+    appointment,
     bare_orm,
     cancel,
     invented_person,
@@ -97,7 +98,9 @@ class _Day:
         self._orders_come()
         self._modalities_ask()
         self._ris_changes_its_mind()
+        self._messages_overtake_each_other()
         self._someone_asks_why()
+        self._the_interface_engineer_looks()
         self._a_scan_is_cut_short_by_a_power_failure()
         self._an_examination_is_broken_off()
         self._two_patients_are_one()
@@ -134,6 +137,23 @@ class _Day:
         self._send("ultrasound, cancelled (CA)", cancel(self._ultrasound))
         self._look(self._mr, "MR1", 3, **self._today())
 
+    def _messages_overtake_each_other(self) -> None:
+        self._say("The appointment system moves the brain MR, which the RIS ordered (SIU^S13)")
+        self._brain = self._brain.moved(self._brain.start + timedelta(minutes=45))
+        self._send("the appointment, 45 minutes later", appointment(self._brain))
+        self._look(self._mr, "MR1", 1, ScheduledStationAETitle="MR1")
+        self._say("A cancel overtakes its order. It is kept, and acts when the order comes: nothing is listed")
+        chest = ImagingOrder(5, self._head.person, self._head.start, "CR1", "CR", code="CRCHEST", text="Chest 2 views")
+        self._send("chest X-ray, cancelled: nobody knows it yet", cancel(chest), expected="AE")
+        minute_ago = datetime.now(UTC) - timedelta(minutes=1)
+        self._send("chest X-ray, the order, made a minute before", rad4_orm(chest), made=minute_ago)
+        self._look(self._mr, "MR1", 3, **self._today())
+
+    def _the_interface_engineer_looks(self) -> None:
+        self._say("The interface engineer looks for what was refused today, and what a cancel had to wait for")
+        self._ask("messages", "list", "--outcome", "refused", "--since", "today")
+        self._ask("messages", "list", "--type", "ORM^O01", "--accession", "A000000005")
+
     def _someone_asks_why(self) -> None:
         self._say(
             "The CT's technologist misses the brain MR, and the ultrasound's the patient: why are they not on the list?"
@@ -145,7 +165,12 @@ class _Day:
 
     def _why(self, ae_title: str, order: ImagingOrder) -> None:
         """What `gateway worklist why` says, as a person at the gateway would ask."""
-        arguments = ["worklist", "why", "--as", ae_title, "--accession", order.accession]
+        said = self._ask("worklist", "why", "--as", ae_title, "--accession", order.accession)
+        if "No" not in said and "not" not in said:
+            raise Surprise("a reason was expected")
+
+    def _ask(self, *arguments: str) -> str:
+        """What a command of `gateway` prints, as a person at its terminal would see it."""
         self._console.print(f"   [dim]gateway {' '.join(arguments)}[/dim]", highlight=False)
         said = subprocess.run(  # noqa: S603  (our own command line)
             [sys.executable, "-m", "gateway", *arguments, "--config", str(self._service.config)],
@@ -153,8 +178,7 @@ class _Day:
         )  # fmt: skip
         for line in said.stdout.splitlines():
             self._console.print(f"      {line}", markup=False, highlight=False)
-        if "No" not in said.stdout and "not" not in said.stdout:
-            raise Surprise("a reason was expected")
+        return said.stdout
 
     def _a_scan_is_cut_short_by_a_power_failure(self) -> None:
         self._say("The CT starts the head scan and reports it (MPPS N-CREATE, IN PROGRESS): the item stays, STARTED")
@@ -199,8 +223,8 @@ class _Day:
         if detail:
             self._console.print(f"   {detail}", highlight=False)
 
-    def _send(self, what: str, draft: Draft, expected: str = "AA") -> Acknowledgement:
-        answer = self._ris.send(draft)
+    def _send(self, what: str, draft: Draft, expected: str = "AA", made: datetime | None = None) -> Acknowledgement:
+        answer = self._ris.send(draft, made=made)
         self._messages += 1
         colour = "green" if answer.code == "AA" else "yellow"
         self._console.print(f"   [{colour}]{answer.code}[/{colour}]  {what}", highlight=False)

@@ -15,7 +15,7 @@ Said = tuple[str, Stamp]
 """The name of a StepEvent, and who said it when."""
 
 KEPT_MAX = 16
-"""Events kept of one step; of more, the oldest are summed up in one."""
+"""Events kept of one step; of more, a repeated one goes, else the oldest are summed up in one."""
 
 # What says of a step in one event what the oldest ones came to.
 _SUMMED_UP = {
@@ -83,7 +83,9 @@ def _names(events: Iterable[Said]) -> Iterable[StepEvent]:
 
 
 def _kept(events: tuple[Said, ...], place: int) -> tuple[Said, ...]:
-    """The events as they are kept: of many, the first and the last count of one that was repeated."""
+    """The events as they are kept: where they are too many, one repeated without another between goes first."""
+    if place and events[place] == events[place - 1]:  # the same message again
+        return (*events[:place], *events[place + 1 :])
     if len(events) <= KEPT_MAX:
         return events
     for middle in (place, place - 1, place + 1):

@@ -159,6 +159,17 @@ def omi(order: ImagingOrder, control: str = "NW", status: str = "SC") -> Draft:
     return Draft("OMI^O23^OMI_O23", "2.5.1", segments)
 
 
+def appointment(order: ImagingOrder, event: str = "S13") -> Draft:
+    """SIU of 2.5.1 about an order that is known by its numbers: S13 moves its step, S15 cancels it."""
+    start = f"{order.start:%Y%m%d%H%M%S}"
+    schedule = _segment("SCH", {
+        1: f"AP{order.number}^SCHED", 7: "Routine", 11: f"^^20^{start}", 16: "12^Ordonez^Ana", 25: "Booked",
+        26: f"{order.placer}^OE", 27: f"{order.filler}^RIS",
+    })  # fmt: skip
+    service = _segment("AIS", {1: "1", 2: "U", 3: _procedure(order), 4: start})
+    return Draft(f"SIU^{event}^SIU_S12", "2.5.1", (schedule, *_patient(order.person), "RGS|1|U", service))
+
+
 def cancel(order: ImagingOrder) -> Draft:
     """The order is cancelled (ORC-1 CA), in the dialect of `rad4_orm`."""
     return rad4_orm(order, "CA", "CA")
@@ -256,10 +267,13 @@ class SimulatedRIS:
         self._sent = 0
         self._socket: socket.socket | None = None
 
-    def send(self, draft: Draft, control_id: str = "") -> Acknowledgement:
-        """Send one message and return its acknowledgement. Raises OSError if the gateway is away."""
+    def send(self, draft: Draft, control_id: str = "", made: datetime | None = None) -> Acknowledgement:
+        """Send one message and return its acknowledgement. Raises OSError if the gateway is away.
+
+        `made` is when it says that it was made; now, if it is not given.
+        """
         self._sent += 1
-        return self.send_raw(draft.message(control_id or f"{self._name}{self._sent:06}", datetime.now(UTC)))
+        return self.send_raw(draft.message(control_id or f"{self._name}{self._sent:06}", made or datetime.now(UTC)))
 
     def send_raw(self, message: bytes) -> Acknowledgement:
         """Send these bytes in one frame. Raises OSError if no answer comes."""

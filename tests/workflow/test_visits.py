@@ -103,3 +103,13 @@ def test_a_cancel_without_visit_makes_none(store):
         return visit(unit, "")
 
     assert tried(store, run) is None
+
+
+def test_an_older_cancel_that_comes_late_does_not_bring_back_what_the_newer_one_took(store):
+    def run(unit):
+        said(unit, 3, VisitChange.CANCEL)
+        said(unit, 1, VisitChange.CANCEL)
+        said(unit, 2, VisitChange.OPEN, CurrentPatientLocation="WARD 1")
+        return visit(unit).attributes
+
+    assert tried(store, run) == attributes(AdmissionID="V1")
