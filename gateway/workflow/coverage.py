@@ -5,6 +5,7 @@ Bounded: one line for each message type and field, whatever the traffic.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.refusal import Refused
@@ -73,6 +74,7 @@ class Coverage:
             held.messages += line.messages
 
 
+@lru_cache(maxsize=64)  # a mapping never changes, and a site has some
 def read_fields(mapping: FieldMapping) -> frozenset[str]:
     """The fields (Path.key) that anything in the rule set looks at."""
     return frozenset(path.key for path in _paths(mapping))
@@ -81,6 +83,8 @@ def read_fields(mapping: FieldMapping) -> frozenset[str]:
 def _paths(mapping: FieldMapping) -> Iterator[Path]:
     for source in mapping.rules.identity.values():
         yield from source.paths
+        if source.keyword == "ScheduledProcedureStepDuration":  # its unit stands in the next field
+            yield from (_beside(path, path._replace(field=path.field + 1)) for path in source.paths)
     yield from (each.path for row in mapping.stations.rows for each in row.conditions if each.path is not None)
     for rules in mapping.rules.rules.values():
         for rule in rules:
