@@ -3,7 +3,7 @@
 For a refusal it tells the nearest fix. For people with the right to see the message: the explanation quotes it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.domain.attributes import text, values
+from gateway.domain.converters import Assigned, cx, ei
 from gateway.domain.mapping import TraceEntry
 from gateway.domain.order import Order
 from gateway.domain.refusal import Refusal, Refused
 from gateway.domain.rules import STEP_PREFIX
-from gateway.domain.source import Entry
+from gateway.domain.source import Entry, Repetition
 from gateway.wire import hl7_source
 from gateway.wire.hl7_names import field_name
 from gateway.workflow.fixes import Fix, fixes
@@ -40,7 +41,8 @@ def explanation(raw: bytes, feed: Feed, rehearse: Rehearse | None = None) -> dic
         "does": [type(event).__name__ for event in seen.result.events],
         "trace": [_traced(entry) for entry in seen.result.trace],
         "items": [item for order in seen.orders for item in _items(order)],
-        "notes": [*read["notes"], *seen.result.notes],
+        "authorities": _authorities(entries, feed),
+        "notes": [*read["notes"], *seen.result.notes, *seen.notes],
     }
     if rehearse is not None:
         told["now"] = list(rehearse(raw))
@@ -65,6 +67,31 @@ def _read(raw: bytes, feed: Feed) -> tuple[dict[str, Any], tuple[Entry, ...]]:
     except Refused:
         return {**said, "notes": list(message.notes)}, ()
     return {**said, "notes": [*message.notes, *document.notes]}, document.entries
+
+
+_ASSIGNED: Mapping[str, Callable[[Repetition], Assigned]] = {
+    "PatientID": cx,
+    "PriorPatientID": cx,
+    "AdmissionID": cx,
+    "PlacerOrderNumberImagingServiceRequest": ei,
+    "FillerOrderNumberImagingServiceRequest": ei,
+    "AccessionNumber": ei,
+}
+
+
+def _authorities(entries: Iterable[Entry], feed: Feed) -> list[str]:
+    """Who issued each identifier, and by which line of `issuers` that is known: only so are two of them the same."""
+    told: dict[str, None] = {}
+    for entry in entries:
+        for keyword, parse in _ASSIGNED.items():
+            paths = feed.mapping.rules.identity[keyword].paths
+            said = next((found for path in paths if (found := entry.read(path))), ())
+            for sourced in said:
+                assigned = parse(sourced.repetition)
+                if assigned.value:
+                    why = feed.issuers.explain(assigned.namespace, assigned.universal_id, feed.issuer)
+                    told[f"{sourced.where}: {why}"] = None
+    return list(told)
 
 
 def _refusals(refusals: Iterable[Refusal], feed: Feed, entries: tuple[Entry, ...]) -> dict[str, Any]:
@@ -134,6 +161,8 @@ def render(explained: dict[str, Any], console: Console) -> None:
         for item in explained["items"]:
             table.add_row(*map(Text, item.values()))
         console.print(table)
+    for line in explained.get("authorities", ()):
+        _say(console, f"issuer of {line}", "dim")
     for line in explained.get("now", ()):
         _say(console, f"now: {line}", "cyan")
     for note in explained.get("notes", ()):

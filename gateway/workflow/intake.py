@@ -15,7 +15,7 @@ from typing import Literal
 from gateway.domain.facts import Stamp
 from gateway.domain.identifiers import Identifier, Issuers, Mint
 from gateway.domain.mapping import Mapping, MappingResult
-from gateway.domain.order import Order, OrderEvent, removes
+from gateway.domain.order import Order, OrderEvent, Unheld, effect_of, removes
 from gateway.domain.order_change import apply
 from gateway.domain.patient import IdentifierChange, PatientEvent, PatientLink, PatientMerge, PatientUpdate, VisitMove
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
@@ -251,11 +251,15 @@ def release(unit: Unit, held: StoredMessage, feed: Feed, now: datetime) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a message would do, for `explain`: the mapping's result and the orders it would make on an empty store."""
+    """What a message would do, for `explain`: the mapping's result and the orders it would make on an empty store.
+
+    `notes` are about events that need an order which is held.
+    """
 
     result: MappingResult
     orders: tuple[Order, ...]
     refusals: tuple[Refusal, ...]
+    notes: tuple[str, ...] = ()
 
 
 def preview(raw: bytes, feed: Feed) -> Preview:
@@ -265,14 +269,19 @@ def preview(raw: bytes, feed: Feed) -> Preview:
     refusals += er7.check_header(message, feed.processing_ids, feed.header_required)
     result = feed.understand(hl7_source.document(message), trace=True)
     refusals += result.refusals
-    orders = []
+    orders: list[Order] = []
+    notes: list[str] = []
     for event in result.events:
-        if isinstance(event, OrderEvent):
-            try:
-                orders.append(apply(None, event, 0, None, feed.mint).order)
-            except Refused as refused:
-                refusals += refused.refusals
-    return Preview(result, tuple(orders), tuple(refusals))
+        if not isinstance(event, OrderEvent):
+            continue
+        if effect_of(event.control, event.order_status).unheld is not Unheld.CREATED:
+            notes.append(f"{event.where}: {event.control} acts on an order that is held, and makes none")
+            continue
+        try:
+            orders.append(apply(None, event, 0, None, feed.mint).order)
+        except Refused as refused:
+            refusals += refused.refusals
+    return Preview(result, tuple(orders), tuple(refusals), tuple(notes))
 
 
 def _record(

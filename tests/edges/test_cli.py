@@ -164,6 +164,25 @@ def test_explain_shows_where_each_value_comes_from(gateway, tmp_path):
     assert "OBR-18" in gateway("explain", file).output
 
 
+def test_explain_says_who_issued_each_identifier_and_how_that_is_known(gateway, tmp_path):
+    registry = "\nissuers:\n  - {name: HOSPA, hl7: [HOSPITAL, HOSP_A], oid: [1.2.3.4]}\n"
+    gateway.config.write_text(gateway.config.read_text() + registry)
+    file = tmp_path / "order.hl7"
+    file.write_bytes(message(1))
+    (explained,) = json.loads(gateway("explain", file, "--json").output)
+    assert "PID-3: HOSPA: it has the universal ID '1.2.3.4'" in explained["authorities"]
+    assert any(line.startswith("ORC-2: OE: as it was sent") for line in explained["authorities"])
+    assert "issuer of PID-3: HOSPA" in gateway("explain", file).output
+
+
+def test_explain_does_not_call_a_cancel_refused_because_it_looks_at_no_store(gateway, tmp_path):
+    file = tmp_path / "cancel.hl7"
+    file.write_bytes(rad4_orm(order(1), "CA", "CA").message("M1", AT))
+    result = gateway("explain", file)
+    assert result.exit_code == 0
+    assert "CA acts on an order that is held" in result.output
+
+
 def test_explain_names_each_refusal_and_fails(gateway, tmp_path):
     file = tmp_path / "order.hl7"
     file.write_bytes(bare_orm(order(1, code="NOSUCH")).message("M1", AT))

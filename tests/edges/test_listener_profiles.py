@@ -63,8 +63,14 @@ def test_a_mistake_in_a_listener_is_told_with_its_place(tmp_path, said, path, te
     assert problem.hint or "known" in problem.text or "such as" in problem.text or "write" in problem.text or said
 
 
-def test_an_unknown_setting_of_a_listener_is_answered_with_those_there_are(tmp_path):
+def test_an_unknown_setting_of_a_listener_is_answered_with_the_one_that_was_meant(tmp_path):
     (problem,) = problems(tmp_path, hl7=[listener(validat="strict")])
+    assert "validate" in problem.hint
+    assert "validate_messages" not in problem.hint
+
+
+def test_a_setting_like_no_other_is_answered_with_those_there_are(tmp_path):
+    (problem,) = problems(tmp_path, hl7=[listener(xyzzy="strict")])
     assert "validate, answer" in problem.hint
     assert "validate_messages" not in problem.hint
 
