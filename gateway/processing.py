@@ -105,7 +105,8 @@ async def remember_mappings(store: Store, site: Site) -> None:
 
     def save(unit: StoreUnit) -> None:
         for version, name in versions.items():
-            unit.save_mapping_version(version, site.mapping_content(name), at)
+            if unit.mapping_version(version) is None:  # nearly always it is there since the first start
+                unit.save_mapping_version(version, site.mapping_content(name), at)
 
     try:
         await asyncio.wrap_future(store.write(save))

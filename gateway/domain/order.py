@@ -302,11 +302,6 @@ def removes(control: OrderControl, order_status: str) -> bool:
     return effect.takes is Takes.KEYS and effect.event in _REMOVING
 
 
-def needs_keys_only(control: OrderControl, order_status: str) -> bool:
-    """Whether nothing but identifiers is taken from the event."""
-    return effect_of(control, order_status).takes is not Takes.EVERYTHING
-
-
 # Answers of a filler (HL7 table 0119): done, and unable to. What is itself an answer is not answered.
 _RESPONSES: Mapping[OrderControl, tuple[OrderControl, OrderControl]] = {
     **dict.fromkeys((_C.NW, _C.RO, _C.PA, _C.CH, _C.SC, _C.RE, _C.OC, _C.OD, _C.OH, _C.OE, _C.XX, _C.RU),

@@ -1,10 +1,11 @@
 """The mapping engine and its compiler, over a small document of its own: no HL7 here."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from mapping_documents import PlainEntry
 
 from gateway.domain.attributes import TAG, Attributes, text, values
 from gateway.domain.catalogue import Catalogue
@@ -14,37 +15,17 @@ from gateway.domain.mapping import Mapping, MappingError, MappingResult, compile
 from gateway.domain.order import OrderControl, OrderEvent
 from gateway.domain.patient import PatientMerge, PatientUpdate, VisitChange
 from gateway.domain.refusal import RefusalKind
-from gateway.domain.source import Kind, Path, Repetition, Sourced
+from gateway.domain.source import Kind, Path, Repetition
 from gateway.domain.tables import compile_table
 
 
-class SaidEntry:
+class SaidEntry(PlainEntry):
     """An entry given as {path of a field: ER7-like text}."""
 
     def __init__(self, control: OrderControl | None = None, status: str = "", **fields: str) -> None:
         self.control, self.order_status = control, status
         self.fields = {key.replace("_", "-"): value for key, value in fields.items()}
         self.where = self.procedure_where = "entry"
-
-    @property
-    def said(self) -> Set[str]:
-        return self.fields.keys()
-
-    def repetitions(self, path: Path) -> Sequence[Repetition]:
-        return [sourced.repetition for sourced in self.read(path)]
-
-    def read(self, path: Path) -> Sequence[Sourced]:
-        found = []
-        for number, one in enumerate(self.fields.get(path.key, "").split("~"), 1):
-            repetition: Repetition = tuple(tuple(part.split("&")) for part in one.split("^"))
-            repetition = repetition[max(path.component - 1, 0) :]
-            if repetition and any(map(any, repetition)):
-                where = path.key if number == 1 else f"{path.key}({number})"
-                found.append(Sourced(where, repetition, path.segment))
-        return found
-
-    def beside(self, origin: object, path: Path) -> Sequence[Sourced]:
-        return self.read(path)
 
     def place(self, path: Path) -> str:
         return str(path) if any(key.startswith(path.segment) for key in self.fields) else ""

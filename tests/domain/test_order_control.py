@@ -24,7 +24,6 @@ from gateway.domain.order import (
     Takes,
     Unheld,
     effect_of,
-    needs_keys_only,
     order_status_of,
     removes,
     response_of,
@@ -120,7 +119,7 @@ def test_a_cancel_takes_its_keys_only_and_creates_nothing():
     removing = [pair for pair in product(OrderControl, SAID) if removes(*pair)]
     assert (OrderControl.CA, "") in removing
     for pair in removing:
-        assert needs_keys_only(*pair)
+        assert effect_of(*pair).takes is not Takes.EVERYTHING
         assert effect_of(*pair).unheld is not Unheld.CREATED
 
 
