@@ -1,4 +1,4 @@
-"""The commands `gateway orders`: which there are, and bringing open ones in line with today's mappings.
+"""The commands `gateway orders`: what is held of one, and bringing open ones in line with today's mappings.
 
 What is shown here is for people with the right to see it.
 """
