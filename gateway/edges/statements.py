@@ -38,10 +38,8 @@ from gateway.edges.schema import (
     patient_identifiers,
     patient_names,
     patients,
-    performed_requests,
     performed_step_links,
     performed_steps,
-    performed_waiting,
     queries,
     requested_procedures,
     step_history,
@@ -524,64 +522,6 @@ def candidates(shape: Shape) -> Prepared:
         .order_by(timed.c.start_local, step_id)
     )
 
-
-# -- performed steps -------------------------------------------------------------------------------------------------
-
-_PERFORMED = select(
-    performed_steps.c.sop_instance_uid,
-    performed_steps.c.state,
-    performed_steps.c.attributes,
-    performed_steps.c.calling_ae_title,
-    performed_steps.c.patient_id,
-    performed_steps.c.quarantined,
-)
-PERFORMED_STEP = Prepared(_PERFORMED.where(performed_steps.c.sop_instance_uid == _given("uid")))
-PERFORMED_STEPS_OF_STEP = Prepared(
-    _PERFORMED.join_from(
-        performed_step_links,
-        performed_steps,
-        performed_steps.c.sop_instance_uid == performed_step_links.c.sop_instance_uid,
-    )
-    .where(performed_step_links.c.step_id == _given("step_id"))
-    .order_by(performed_steps.c.created_at, performed_steps.c.sop_instance_uid)
-)
-LINKS_OF_PERFORMED_STEP = Prepared(
-    select(performed_step_links.c.step_id)
-    .where(performed_step_links.c.sop_instance_uid == _given("uid"))
-    .order_by(performed_step_links.c.step_id)
-)
-PERFORMED_STEP_INSERT = _insert(performed_steps)
-PERFORMED_STEP_UPDATE = Prepared(
-    _set(performed_steps, "state", "attributes", "calling_ae_title", "patient_id", "quarantined", "updated_at").where(
-        performed_steps.c.sop_instance_uid == _given("key_uid")
-    )
-)
-LINK_INSERT = _insert(performed_step_links)
-LINKS_DELETE = Prepared(delete(performed_step_links).where(performed_step_links.c.sop_instance_uid == _given("uid")))
-WAITING_INSERT = _insert(performed_waiting)
-WAITING_DELETE = Prepared(delete(performed_waiting).where(performed_waiting.c.sop_instance_uid == _given("uid")))
-WAITING = Prepared(
-    select(performed_steps.c.created_at, performed_steps.c.sop_instance_uid)
-    .join_from(
-        performed_waiting,
-        performed_steps,
-        performed_steps.c.sop_instance_uid == performed_waiting.c.sop_instance_uid,
-    )
-    .where(performed_waiting.c.kind == _given("kind"), performed_waiting.c.value == _given("value"))
-)
-PERFORMED_REQUEST_INSERT = _insert(performed_requests, numbered=True)
-PERFORMED_REQUESTS = Prepared(
-    select(
-        performed_requests.c.operation,
-        performed_requests.c.calling_ae_title,
-        performed_requests.c.raw,
-        performed_requests.c.status,
-        performed_requests.c.comment,
-        performed_requests.c.at,
-    )
-    .where(performed_requests.c.sop_instance_uid == _given("uid"))
-    .order_by(performed_requests.c.id)
-)
 
 # -- the archive -----------------------------------------------------------------------------------------------------
 

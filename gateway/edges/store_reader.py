@@ -18,7 +18,6 @@ from gateway.domain.facts import stamps_of
 from gateway.domain.identifiers import Identifier
 from gateway.domain.matching import Narrowing
 from gateway.domain.order import Order, Procedure, Step
-from gateway.domain.performed import MPPSState, PerformedStep
 from gateway.domain.worklist import LISTED, SPSStatus, WorklistItem
 from gateway.edges import statements
 from gateway.edges.archive_reader import ArchiveReader
@@ -26,6 +25,7 @@ from gateway.edges.database import Queries, Row, StoreError
 from gateway.edges.statements import LIST_LENGTHS, Bound, Shape, padded
 from gateway.edges.store_identities import IdentityReader
 from gateway.edges.store_outbox import OutboxReader
+from gateway.edges.store_performed import PerformedReader
 from gateway.edges.stored_values import bare, minted_of, storable
 from gateway.workflow.ports import (
     HistoryEntry,
@@ -46,18 +46,6 @@ _START_LAST = "99999999999999"  # after every start: 14 digits
 
 
 @dataclass(frozen=True, slots=True)
-class PerformedRequest:
-    """A raw N-CREATE or N-SET as it came, with what was answered."""
-
-    operation: str
-    calling_ae_title: str
-    raw: bytes
-    status: int
-    comment: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Counts:
     """How much there is of what an operator watches."""
 
@@ -71,7 +59,7 @@ def _tell_nobody(step_id: int, reason: Exception) -> None:
     """For a reader whose bad items nobody wants to know."""
 
 
-class StoreReader(ArchiveReader, IdentityReader, OutboxReader):
+class StoreReader(ArchiveReader, IdentityReader, OutboxReader, PerformedReader):
     """Reads through one connection, for one thread at a time, with no transaction open between calls.
 
     `left_out` is told the step and the reason of an item that cannot be read. Raises StoreUnavailable where the
@@ -255,49 +243,6 @@ class StoreReader(ArchiveReader, IdentityReader, OutboxReader):
         return Order(
             order_id, patient_id, visit_id, _identifier(placer, placer_issuer), _identifier(filler, filler_issuer),
             from_json(attributes), procedures, site, stamps_of(stamps), bool(by_hand),
-        )  # fmt: skip
-
-    # -- performed steps
-
-    def performed_step(self, sop_instance_uid: str) -> PerformedStep | None:
-        """A performed step by its SOP Instance UID."""
-        row = self._connection.row(statements.PERFORMED_STEP, uid=sop_instance_uid)
-        return self._performed(row) if row else None
-
-    def performed_steps_of(self, step_id: int) -> Sequence[PerformedStep]:
-        """Every performed step linked to this scheduled one, in the order they began."""
-        found = self._connection.rows(statements.PERFORMED_STEPS_OF_STEP, step_id=step_id)
-        return [self._performed(row) for row in found]
-
-    def unlinked_performed_steps(
-        self, study_instance_uids: Iterable[str], accession_numbers: Iterable[str]
-    ) -> Sequence[PerformedStep]:
-        """Performed steps that wait for an order with one of these keys, oldest first."""
-        keys = [("study", key) for key in study_instance_uids] + [("accession", key) for key in accession_numbers]
-        found = {
-            row
-            for kind, key in keys
-            if bare(key)
-            for row in self._connection.rows(statements.WAITING, kind=kind, value=bare(key))
-        }
-        performed = (self.performed_step(uid) for _created_at, uid in sorted(found))
-        return [each for each in performed if each is not None]
-
-    def performed_requests(self, sop_instance_uid: str) -> Sequence[PerformedRequest]:
-        """Every raw N-CREATE and N-SET that named this instance, in the order they came."""
-        return [
-            PerformedRequest(operation, calling_ae_title, raw, status, comment, datetime.fromisoformat(at))
-            for operation, calling_ae_title, raw, status, comment, at in self._connection.rows(
-                statements.PERFORMED_REQUESTS, uid=sop_instance_uid
-            )
-        ]
-
-    def _performed(self, row: Row) -> PerformedStep:
-        uid, state, attributes, calling_ae_title, patient_id, quarantined = row
-        links = self._connection.rows(statements.LINKS_OF_PERFORMED_STEP, uid=uid)
-        return PerformedStep(
-            uid, MPPSState(state), from_json(attributes), calling_ae_title, patient_id,
-            tuple(step_id for (step_id,) in links), bool(quarantined),
         )  # fmt: skip
 
     # -- queries

@@ -14,13 +14,13 @@ from gateway.domain.attributes import TAG, Attributes, element, text, values
 from gateway.domain.facts import stamps_text
 from gateway.domain.identifiers import Identifier
 from gateway.domain.order import Order, Procedure, Step
-from gateway.domain.performed import PerformedStep, references
 from gateway.domain.worklist import LISTED, SPSStatus, start_of
 from gateway.edges import statements
 from gateway.edges.archive_unit import ArchiveUnit
 from gateway.edges.database import Connection, Row, StoreError
 from gateway.edges.store_identities import IdentityWriter
 from gateway.edges.store_outbox import OutboxWriter
+from gateway.edges.store_performed import PerformedWriter
 from gateway.edges.store_reader import StoreReader
 from gateway.edges.stored_values import bare, json_text, minted_flags, storable, utc_text
 from gateway.workflow.ports import QueryRecord
@@ -37,7 +37,7 @@ _NOTES_KEPT_MAX = 16
 _NOTE_CHARACTERS_MAX = 300
 
 
-class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter):
+class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter, PerformedWriter):
     """One job's view of the transaction it runs in. Of use only until the job returns.
 
     Methods raise StoreConflict where a key that is unique is held already, StoreError where what is to be changed
@@ -273,71 +273,6 @@ class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter):
     def delete_queries_before(self, before: datetime, limit: int = 1000) -> int:
         """Drop kept queries older than this, at most `limit` of them; how many. Again until it is less than that."""
         return self._write.run(statements.QUERIES_DELETE_BEFORE, before=utc_text(before), limit=limit)
-
-    # -- performed steps
-
-    def save_performed_step(self, performed: PerformedStep, at: datetime) -> None:
-        """Insert or update, with its links to scheduled steps."""
-        uid = performed.sop_instance_uid
-        columns = {
-            "state": str(performed.state),
-            "attributes": json_text(performed.attributes),
-            "calling_ae_title": performed.calling_ae_title,
-            "patient_id": performed.patient_id,
-            "quarantined": int(performed.quarantined),
-        }
-        held = self._write.row(statements.PERFORMED_STEP, uid=uid)
-        now = utc_text(at)
-        if held is None:
-            self._write.run(
-                statements.PERFORMED_STEP_INSERT,
-                sop_instance_uid=uid,
-                **columns,
-                created_at=now,
-                updated_at=now,
-            )
-        elif held[1:] != tuple(columns.values()):
-            self._write.run(statements.PERFORMED_STEP_UPDATE, key_uid=uid, **columns, updated_at=now)
-        self._set_waiting(performed, held is not None)
-        said = sorted(set(performed.steps))
-        if held is None or [row[0] for row in self._write.rows(statements.LINKS_OF_PERFORMED_STEP, uid=uid)] != said:
-            self._write.run(statements.LINKS_DELETE, uid=uid)
-            self._write.run_many(
-                statements.LINK_INSERT, [{"sop_instance_uid": uid, "step_id": step_id} for step_id in said]
-            )
-
-    def _set_waiting(self, performed: PerformedStep, held: bool) -> None:
-        uid = performed.sop_instance_uid
-        if held:
-            self._write.run(statements.WAITING_DELETE, uid=uid)
-        if performed.waits:
-            keys = [("study", each.study_instance_uid) for each in references(performed.attributes)]
-            keys += [("accession", each.accession_number) for each in references(performed.attributes)]
-            self._write.run_many(
-                statements.WAITING_INSERT,
-                [
-                    {"kind": kind, "value": bare(key), "sop_instance_uid": uid}
-                    for kind, key in dict.fromkeys(keys)
-                    if bare(key)
-                ],
-            )
-
-    def archive_performed(
-        self,
-        sop_instance_uid: str,
-        operation: str,
-        calling_ae_title: str,
-        raw: bytes,
-        status: int,
-        comment: str,
-        at: datetime,
-    ) -> None:
-        """Keep the raw N-CREATE or N-SET dataset with its outcome, also when refused."""
-        self._write.insert(
-            statements.PERFORMED_REQUEST_INSERT,
-            sop_instance_uid=sop_instance_uid, operation=operation, calling_ae_title=calling_ae_title, raw=raw,
-            status=status, comment=comment, at=utc_text(at),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
