@@ -1,37 +1,49 @@
-"""Worklist queries of a running gateway: who may call, the answers, and the record of each query.
+"""Questions to a running gateway: who may call, worklist queries with their record, and what was performed.
 
 What the DICOM listener asks of the read side. It holds nothing but caches and writes nothing itself, so that every
 process that listens has one of its own.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from datetime import time as clock
 
 from gateway.config import Site
+from gateway.domain.refusal import RefusalKind
+from gateway.edges.database import StoreUnavailable
 from gateway.edges.dimse_server import Association, Rejection
 from gateway.edges.dimse_service import EndedFind
 from gateway.processing import now
-from gateway.wire.dimse import FindAnswer, FindPart, Status
+from gateway.wire.dimse import FindAnswer, FindPart, NAnswer, Status
+from gateway.wire.mpps_dataset import STATUSES
 from gateway.wire.upper_layer import CALLED_AE_TITLE_NOT_RECOGNISED, CALLING_AE_TITLE_NOT_RECOGNISED
+from gateway.workflow.perform import get_step
 from gateway.workflow.ports import QueryRecord
 from gateway.workflow.query import Caller, Worklist, caller_of
+from gateway.workflow.retrieval import PerformedSource, find_visible
 
 CALLERS_MAX = 4_096
 """Callers kept as looked up; an AE title that is accepted without being known may be anything."""
 
-_GONE = FindAnswer(Status.UNABLE_TO_PROCESS, None, "this AE title, or the worklist it called, is gone")
+_GONE_COMMENT = "this AE title, or the worklist it called, is gone"
+_GONE = FindAnswer(Status.UNABLE_TO_PROCESS, None, _GONE_COMMENT)
+_NOT_ANY_MORE = NAnswer(STATUSES[RefusalKind.NOT_AUTHORISED], _GONE_COMMENT)
+_NOT_NOW = NAnswer(STATUSES[RefusalKind.TRANSIENT], "the performed step cannot be read now")
 
 
 class Answering:
-    """Answers the queries of this site's devices. `site` may be replaced whole while associations are open."""
+    """Answers the questions of this site's devices. `site` may be replaced whole while associations are open."""
 
-    def __init__(self, site: Site, worklist: Worklist, keep: Callable[[QueryRecord], None]) -> None:
+    def __init__(
+        self, site: Site, worklist: Worklist, performed: PerformedSource, keep: Callable[[QueryRecord], None]
+    ) -> None:
         """`keep` takes the record of each query; it must neither wait nor fail."""
         self.site = site
         self._worklist = worklist
+        self._performed = performed
         self._keep = keep
         # Looked up once for a site and a day: (calling, called, negotiation) -> caller.
         self._callers: dict[tuple[str, str, bytes], Caller | None] = {}
@@ -74,6 +86,23 @@ class Answering:
                 notes,
             )
         )
+
+    async def get(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str, attribute_tags: Sequence[int]
+    ) -> NAnswer:
+        """N-GET of a performed step (PS3.4 F.8), by the registry as it is now.
+
+        It is read here, by this thread's reader, and written in a thread: one of thousands of series takes long.
+        """
+        caller = self.caller(association)
+        if caller is None:
+            return _NOT_ANY_MORE
+        try:
+            found = find_visible(self._performed, sop_instance_uid, caller.view, association.calling_ae_title)
+        except StoreUnavailable:
+            return _NOT_NOW
+        answer = await asyncio.to_thread(get_step, found, sop_instance_uid, attribute_tags, transfer_syntax)
+        return NAnswer(answer.status, answer.comment, None, answer.attribute_tags, answer.dataset)
 
     def caller(self, association: Association) -> Caller | None:
         """Who calls; None where a reload took the device or the worklist away since it was admitted."""

@@ -1,7 +1,8 @@
 """Golden cases in a mappings folder: which there are, which mapping each is for, what it must give.
 
 A case is `NAME.hl7` and beside it `NAME.expected.json`. A folder in `cases` that is called like a mapping holds the
-cases of that mapping; any other case names one under `given`, or is for DEFAULT_MAPPING.
+cases of that mapping; any other case names one under `given`, or is for DEFAULT_MAPPING. Those in the folder OUTBOUND
+are of another kind.
 """
 
 import json
@@ -9,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.transcript import Readable, differences
@@ -17,6 +18,9 @@ from gateway.workflow.golden_cases import case_outcome
 
 DEFAULT_MAPPING = "ihe-swf"
 MESSAGE, EXPECTED = ".hl7", ".expected.json"
+OUTBOUND = "outbound"
+"""The folder of the cases of outbound mappings (`outbound_cases`)."""
+
 _GIVEN = ("mapping", "default_issuer", "default_charset")
 
 
@@ -38,6 +42,10 @@ class Case:
     def expected_file(self) -> Path:
         return self.message.with_name(self.message.name.removesuffix(MESSAGE) + EXPECTED)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return self.message, self.expected_file
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -51,17 +59,36 @@ class Result:
     def passed(self) -> bool:
         return self.case.expected is not None and not self.differences
 
+    def accept(self) -> None:
+        """Say from now on that this is what the case must give."""
+        case = self.case
+        told = {**({"given": dict(case.given)} if case.given else {}), **self.got}
+        case.expected_file.write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+class Named(Protocol):
+    """A golden case of either kind."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def files(self) -> tuple[Path, ...]: ...
+
+
+AnyCase = TypeVar("AnyCase", bound=Named)
+
 
 def cases_in(folder: Path, known: Collection[str]) -> list[Case]:
     """The cases of `folder`, by name; `known` are the mappings that there are. Raises CaseError."""
-    return [read_case(path, folder, known) for path in sorted(folder.rglob(f"*{MESSAGE}"))]
+    paths = sorted(folder.rglob(f"*{MESSAGE}"))
+    return [read_case(path, folder, known) for path in paths if path.relative_to(folder).parts[0] != OUTBOUND]
 
 
-def chosen(cases: Sequence[Case], wanted: Sequence[str]) -> list[Case]:
+def chosen(cases: Sequence[AnyCase], wanted: Sequence[str]) -> list[AnyCase]:
     """Those of the cases that are named: by name, by pattern, or by one of their files. Raises CaseError."""
     if not wanted:
         return list(cases)
-    found: dict[str, Case] = {}
+    found: dict[str, AnyCase] = {}
     for text in wanted:
         fitting = [case for case in cases if _is_named(case, text)]
         if not fitting:
@@ -70,8 +97,8 @@ def chosen(cases: Sequence[Case], wanted: Sequence[str]) -> list[Case]:
     return list(found.values())
 
 
-def _is_named(case: Case, text: str) -> bool:
-    return fnmatch(case.name, text) or Path(text).resolve() in (case.message.resolve(), case.expected_file.resolve())
+def _is_named(case: Named, text: str) -> bool:
+    return fnmatch(case.name, text) or Path(text).resolve() in [path.resolve() for path in case.files]
 
 
 def read_case(message: Path, folder: Path, known: Collection[str]) -> Case:
@@ -105,12 +132,6 @@ def run_cases(cases: Sequence[Case], mappings: Mapping[str, FieldMapping]) -> It
         yield Result(case, got, tuple(differences(case.expected or {}, got)))
 
 
-def write_expected(case: Case, got: Readable) -> None:
-    """Say from now on that this is what the case must give."""
-    told = {**({"given": dict(case.given)} if case.given else {}), **got}
-    case.expected_file.write_text(json.dumps(told, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
 def write_case(folder: Path, name: str, message: bytes, mapping: FieldMapping, given: Mapping[str, str]) -> Case:
     """A new case with what the mapping makes of it now. Raises CaseError if there is one of that name."""
     file = folder / f"{name}{MESSAGE}"
@@ -120,5 +141,5 @@ def write_case(folder: Path, name: str, message: bytes, mapping: FieldMapping, g
     file.write_bytes(message)
     case = Case(name, file, mapping.name, given, None)
     (result,) = run_cases([case], {mapping.name: mapping})
-    write_expected(case, result.got)
+    result.accept()
     return case

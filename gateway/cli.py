@@ -26,8 +26,9 @@ from gateway.console import (
 from gateway.mapping_commands import mappings
 from gateway.message_commands import messages
 from gateway.order_commands import orders
-from gateway.outbox_commands import outbox
 from gateway.patient_commands import patients
+from gateway.queue_commands import queues
+from gateway.reconciliation_commands import performed
 from gateway.worklist_entry_commands import worklist
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ cli.add_typer(orders, name="orders")
 cli.add_typer(patients, name="patients")
 cli.add_typer(mappings, name="mappings")
 cli.add_typer(messages, name="messages")
-cli.add_typer(outbox, name="outbox")
+cli.add_typer(performed, name="performed")
+cli.add_typer(queues, name="queues")
 
 
 def main() -> None:
@@ -94,9 +96,12 @@ def run(config: ConfigOption = CONFIG) -> None:
 def check(config: ConfigOption = CONFIG) -> None:
     """Name every problem in configuration, mappings, catalogue and devices, and in imported items."""
     site = site_of(config)
+    for doubt in site.doubts:
+        err.print(str(doubt), markup=False, highlight=False, soft_wrap=True)
+    verdict = f"{len(site.doubts)} doubt(s)" if site.doubts else "ok"
     out.print(
-        f"{config}: ok. {len(site.settings.hl7)} HL7 listener(s), {len(site.mappings)} mapping(s), "
-        f"{len(site.devices.known)} device(s).",
+        f"{config}: {verdict}. {len(site.settings.hl7)} HL7 listener(s), "
+        f"{len(site.mappings)} mapping(s), {len(site.devices.known)} device(s).",
         highlight=False,
     )
     from gateway.edges.database import database_path
@@ -120,6 +125,8 @@ def check(config: ConfigOption = CONFIG) -> None:
             err.print(f"{len(incomplete)} listed item(s) lack keys that devices rely on.", style="red", highlight=False)
         if incomplete or unreadable:
             raise typer.Exit(1)
+    if site.doubts:
+        raise typer.Exit(1)
 
 
 def _incomplete(store: "Store") -> Iterable[tuple[str, tuple[str, ...]]]:

@@ -4,46 +4,30 @@ Unknown keys are errors, and every problem is reported at once with file, line a
 and a refused start say the same. Reading files is all that happens here; nothing listens and nothing is opened.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 from tzlocal import get_localzone
 
+from gateway.destinations import DestinationSettings
 from gateway.domain.devices import CalledWorklist, Devices
 from gateway.domain.identifiers import Issuer, Issuers, clashes
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.problem import Problem, did_you_mean, one_of
-from gateway.mapping_files import load_mappings
+from gateway.mapping_files import MappingRecipe, StationNamed, load_mappings
 from gateway.registry import DevicesFile, ProfilesFile, registry
+from gateway.setting_types import Charset, MessageTypes, Name, Port, Zone
 from gateway.wire.er7 import HEADER_FIELDS, HEADER_REQUIRED
-from gateway.wire.hl7_charsets import KNOWN, UnknownCharacterSet, default_character_set
+from gateway.wire.er7_writer import MessageWriter
 from gateway.yaml_files import AEText, Strict, line_of, load_yaml, read_strict
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-
-
-def _zone(name: str) -> str:
-    if name:
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"{name!r} is no time zone name such as Europe/Berlin") from error
-    return name
-
-
-def _charset(name: str) -> str:
-    try:
-        default_character_set(name or "ascii")
-    except UnknownCharacterSet as error:
-        raise ValueError(f"{name!r} is no value of MSH-18 known here, such as {', '.join(KNOWN[2:5])}") from error
-    return name
 
 
 def _header_fields(numbers: tuple[int, ...]) -> tuple[int, ...]:
@@ -59,21 +43,6 @@ def _senders(said: tuple[str, ...]) -> tuple[str, ...]:
     if wrong:
         raise ValueError(f"{wrong[0]!r} is no sender: write APPLICATION|FACILITY, or APPLICATION for any facility")
     return said
-
-
-def _message_types(said: tuple[str, ...]) -> tuple[str, ...]:
-    wrong = [each for each in said if not _MESSAGE_TYPE.fullmatch(each)]
-    if wrong:
-        raise ValueError(f"{wrong[0]!r} is no message type: write SIU for all of a kind, or ADT^A02 for one event")
-    return said
-
-
-_MESSAGE_TYPE = re.compile(r"[A-Z][A-Z0-9]{2}(\^[A-Z0-9]{1,3})?")
-
-Zone = Annotated[str, AfterValidator(_zone)]
-Charset = Annotated[str, AfterValidator(_charset)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ConfigError(Exception):
@@ -106,9 +75,7 @@ class HL7Settings(Strict):
     site: str = Field("", description="whose orders these are, where one gateway serves several sites")
     uncovered: Literal["refuse", "hold"] = Field("refuse", description="an order that no procedure rule completes")
     repeat: Literal["answer", "refuse"] = Field("answer", description="a control ID used before for another message")
-    ignore: Annotated[tuple[str, ...], AfterValidator(_message_types)] = Field(
-        (), description="message types archived and acknowledged, e.g. ADT^A02, SIU"
-    )
+    ignore: MessageTypes = Field((), description="message types archived and acknowledged, e.g. ADT^A02, SIU")
     accept_test: bool = Field(False, description="whether messages with processing ID T are processed")
     senders: Annotated[tuple[str, ...], AfterValidator(_senders)] = Field(
         (), description="APPLICATION|FACILITY (MSH-3, MSH-4) or APPLICATION taken here; empty: any"
@@ -137,21 +104,6 @@ class HL7Settings(Strict):
     frame_bytes_max: int = Field(1_048_576, ge=1024, le=64 * 1_048_576, description="longest message taken")
 
 
-class DestinationSettings(Strict):
-    """Somebody who is told something by HL7 v2 over MLLP."""
-
-    name: Name = Field(description="names the destination in the outbox, the archive and the logs")
-    host: str = Field(description="its address")
-    port: Port = Field(description="its TCP port, MLLP")
-    answer_timeout_s: float = Field(30, gt=0, le=3600, description="for its answer; then the message is sent again")
-    charset: Charset = Field("UNICODE UTF-8", description="MSH-18 value that messages to it are written in")
-    mllp_release: Literal[1, 2] = Field(1, description="2: it confirms each message by a commit byte before it answers")
-    unanswered: Literal["repeat", "park"] = Field(
-        "repeat", description="a message that was sent and not answered; park where repeats do harm"
-    )
-    pause_s: float = Field(0, ge=0, le=60, description="seconds left to it between two messages")
-
-
 class ArchiveSettings(Strict):
     """How long messages are kept. Those of open orders stay whatever these say."""
 
@@ -160,10 +112,10 @@ class ArchiveSettings(Strict):
 
 
 class HTTPSettings(Strict):
-    """Health and metrics."""
+    """Health, metrics and the desk's API."""
 
     host: str = Field("127.0.0.1", description="address to listen on; whoever reaches it reads health and metrics")
-    port: Port = Field(8080, description="TCP port of /health/live, /health/ready and /metrics")
+    port: Port = Field(8080, description="TCP port of /health/live, /health/ready, /metrics; /api on loopback only")
 
 
 class DevicesSettings(Strict):
@@ -212,6 +164,30 @@ class ExpirySettings(Strict):
     )
 
 
+class AssumedSettings(Strict):
+    """Steps of devices that never report, taken as done some time after their planned start."""
+
+    after_min: int = Field(0, ge=0, le=10_080, description="minutes after the planned start; 0: never")
+    stations: tuple[AEText, ...] = Field((), description="AE titles; a step planned at others too is left alone")
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> Self:
+        if self.after_min and not self.stations:
+            raise ValueError("name the stations that never report: of all others it would be wrong")
+        return self
+
+
+class ReconciliationSettings(Strict):
+    """When performed steps and the lack of them are a matter for a person, and what counts in place of MPPS."""
+
+    overdue_after_h: int = Field(4, ge=0, le=8760, description="hours after its start a step is listed as overdue")
+    unfinished_after_h: int = Field(24, ge=1, le=8760, description="hours after which one in progress is unfinished")
+    assume_completed: AssumedSettings = AssumedSettings()
+    availability: Literal["completes", "ignored"] = Field(
+        "completes", description="an Instance Availability Notification of a study that no MPPS is held for"
+    )
+
+
 _MAPPINGS = "mappings"
 
 
@@ -233,6 +209,7 @@ class Settings(Strict):
     timezone: Zone = Field("", description="the department's wall clock, e.g. Europe/Berlin; default: the machine's")
     issuers: tuple[IssuerSettings, ...] = ()
     expiry: ExpirySettings = ExpirySettings()
+    performed: ReconciliationSettings = ReconciliationSettings()
 
     @field_validator("hl7")
     @classmethod
@@ -264,6 +241,13 @@ class Site:
     issuers: Issuers = field(repr=False)
     mapping_content: Callable[[str], str] = field(default=lambda name: "", repr=False)
     """The name of a mapping -> what it is made of, for `mapping_files.mapping_of`."""
+    doubts: tuple[Problem, ...] = ()
+    """What is likely a mistake and does no harm to the rest: `gateway check` tells it, nothing else stops for it."""
+    outbound: Mapping[str, MessageWriter] = field(default_factory=dict, repr=False)
+    outbound_content: Callable[[str], str] = field(default=lambda name: "", repr=False)
+    """As `mapping_content`, for `mapping_files.outbound_of`."""
+    recipe: MappingRecipe = field(default_factory=MappingRecipe, repr=False)
+    """What `mappings` are made of, for other processes."""
 
     @property
     def default_issuer(self) -> str:
@@ -303,15 +287,19 @@ def load_site(file: Path, mappings: Path | None = None) -> Site:
         raise ConfigError(list(dict.fromkeys(problems)))
     file_problems = _Cross(file, settings, problems)
     issuers = file_problems.issuers()
-    file_problems.destinations()
     folder = load_mappings(mappings or base / settings.mappings, issuers, problems, _variants(settings))
+    file_problems.destinations(folder.outbound_names)
     file_problems.mappings(folder.names)
     file_problems.keys()
     devices = _devices(base, settings, problems)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))  # a base's mistake is found by each mapping that extends it
     store_url = _store_url(base, settings.store)
-    return Site(file, settings, store_url, folder.mappings, devices, issuers, folder.content)
+    doubts = tuple(_unregistered(folder.stations, devices, settings.devices.file))
+    return Site(
+        file, settings, store_url, folder.mappings, devices, issuers, folder.content, doubts, folder.outbound,
+        folder.outbound_content, folder.recipe,
+    )  # fmt: skip
 
 
 class _Cross:
@@ -345,12 +333,37 @@ class _Cross:
                 )  # fmt: skip
         return registry
 
-    def destinations(self) -> None:
+    def destinations(self, outbound: frozenset[str]) -> None:
+        """What destinations and listeners name of each other, of the mappings, and of the files beside this one."""
         known = [destination.name for destination in self.settings.destinations]
-        for place, listener in enumerate(self.settings.hl7):
+        listeners = [listener.name for listener in self.settings.hl7]
+        sites = {listener.site for listener in self.settings.hl7 if listener.site}
+        for number, place in enumerate(self.settings.destinations):
+            at = ("destinations", str(number))
+            named = {"status": place.status, "pass_on": place.pass_on}
+            for what, said in named.items():
+                if said is not None and said.mapping and said.mapping not in outbound:
+                    self.problem(
+                        (*at, what, "mapping"), f"there is no outbound mapping {said.mapping!r}",
+                        one_of(said.mapping, outbound),
+                    )  # fmt: skip
+            for listener_name in place.pass_on.listeners if place.pass_on else ():
+                if listener_name not in listeners:
+                    self.problem(
+                        (*at, "pass_on", "listeners"), f"there is no listener {listener_name!r}",
+                        one_of(listener_name, listeners),
+                    )  # fmt: skip
+            for site in place.status.sites if place.status else ():
+                if site not in sites:
+                    self.problem((*at, "status", "sites"), f"no listener is of site {site!r}", one_of(site, sites))
+            for what in ("ca", "certificate", "key"):
+                name = getattr(place.tls, what, "")
+                if name and not (self.file.parent / name).is_file():
+                    self.problem((*at, "tls", what), f"there is no file {name}", "paths are relative to this file")
+        for number, listener in enumerate(self.settings.hl7):
             if listener.acknowledge_to and listener.acknowledge_to not in known:
                 self.problem(
-                    ("hl7", str(place), "acknowledge_to"), f"there is no destination {listener.acknowledge_to!r}",
+                    ("hl7", str(number), "acknowledge_to"), f"there is no destination {listener.acknowledge_to!r}",
                     one_of(listener.acknowledge_to, known),
                 )  # fmt: skip
 
@@ -398,6 +411,21 @@ def _store_url(base: Path, url: str) -> str:
     """SQLite paths are relative to the configuration file."""
     prefix = "sqlite:///"
     return f"{prefix}{(base / url.removeprefix(prefix)).resolve()}" if url.startswith(prefix) else url
+
+
+def _unregistered(named: Sequence[StationNamed], devices: Devices, registry_file: str) -> Iterator[Problem]:
+    """A problem for each station that steps are scheduled to and that would be turned away if it called.
+
+    It may be meant so, as with a room that has no device: the steps are on the lists of others.
+    """
+    if devices.accept_unknown or not devices.known:
+        return
+    for ae_title, source, line in named:
+        if ae_title not in devices.known:
+            near = did_you_mean(ae_title, devices.known)
+            text = f"{ae_title!r} is not in {registry_file}, so this station would not be served"
+            hint = f"{near} Otherwise add it to {registry_file}" if near else f"add it to {registry_file}"
+            yield Problem(source, "station_ae_titles", text, hint, line)
 
 
 def _devices(base: Path, settings: Settings, problems: list[Problem]) -> Devices:

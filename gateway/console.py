@@ -5,6 +5,7 @@ What is shown here is for people with the right to see it, so it may name patien
 
 import atexit
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from gateway.edges.store import Store
 
 _WIDE = 200
-"""Columns where nobody's terminal says otherwise: what is piped is searched, not looked at."""
+"""Columns where neither a terminal nor COLUMNS says otherwise: what is piped is searched, not looked at."""
 
-out = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+out = Console() if sys.stdout.isatty() or os.environ.get("COLUMNS") else Console(width=_WIDE)
 err = Console(stderr=True)
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]

@@ -1,4 +1,4 @@
-"""A radiology department's day in under a minute: a RIS, two modalities, and the service as a process of its own.
+"""A radiology department's day in under a minute: a RIS, two modalities, a PACS, and the service as its own process.
 
 Everything is real: HL7 v2 over MLLP, DICOM over TCP, a database file, and a kill in the middle. The people are not.
 """
@@ -8,11 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,14 +23,17 @@ from gateway.testing import (
     Draft,
     ImagingOrder,
     Person,
+    ReceivedMessage,
     ServiceFailed,
     ServiceProcess,
     SimulatedModality,
     SimulatedRIS,
+    SimulatedRISReceiver,
     StatusError,
     appointment,
     bare_orm,
     cancel,
+    free_port,
     invented_person,
     merge_patients,
     omi,
@@ -37,6 +41,18 @@ from gateway.testing import (
     register,
     site,
 )
+from gateway.testing.modality import performed_step
+from gateway.testing.performed_receiver import PerformedReceiver
+
+TOLD: Mapping[tuple[str, str], str] = {
+    ("SC", "IP"): "in process",
+    ("SC", "CM"): "completed",
+    ("SC", "SC"): "scheduled again",
+}
+"""What the RIS reads in ORC-1 and ORC-5."""
+
+TOLD_WITHIN_S = 20.0
+"""A loaded machine takes its time; an idle one needs a tenth of a second."""
 
 
 class Surprise(Exception):  # noqa: N818  (reads as what happened)
@@ -46,11 +62,12 @@ class Surprise(Exception):  # noqa: N818  (reads as what happened)
 def play(console: Console) -> int:
     """Run the day. Returns the exit code: 0 if everything went as told, 1 otherwise."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
-        service = ServiceProcess(site(Path(folder)))
+    pacs = PerformedReceiver("PACS", port=free_port())
+    with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder, SimulatedRISReceiver() as ris:
+        service = ServiceProcess(_site(Path(folder), ris, pacs))
         try:
-            with service:
-                _Day(console, service).play()
+            with service, pacs:
+                _Day(console, service, ris, pacs).play()
         except (Surprise, ServiceFailed, StatusError, OSError) as error:
             console.print(f"\nThis should not have happened: {error}", style="red", markup=False)
             return 1
@@ -67,10 +84,28 @@ def play(console: Console) -> int:
     return 0
 
 
+def _site(folder: Path, ris: SimulatedRISReceiver, pacs: PerformedReceiver) -> Path:
+    """The configuration: who is told what, and that patient IDs without an issuer are the RIS's."""
+    here = "127.0.0.1"
+    return site(
+        folder,
+        hl7=[{"name": "ris", "host": here, "port": free_port(), "mapping": "ihe-swf", "issuer": "HOSPITAL"}],
+        destinations=[
+            {"name": "ris", "host": here, "port": ris.port, "application": "RIS", "status": {"mapping": "status-orm"}},
+            {"name": "pacs", "host": here, "port": pacs.port, "performed": {"ae_title": "PACS"}, "retry_most_s": 1},
+        ],
+        timezone="",  # the machine's, which the modalities have as well
+    )
+
+
 class _Day:
-    def __init__(self, console: Console, service: ServiceProcess) -> None:
+    def __init__(
+        self, console: Console, service: ServiceProcess, told: SimulatedRISReceiver, pacs: PerformedReceiver
+    ) -> None:
         self._console = console
         self._service = service
+        self._told, self._pacs = told, pacs
+        self._shown: set[str] = set()
         self._step = 0
         self._messages = self._reports = 0
         self._ris = SimulatedRIS(service.host, service.hl7_port)
@@ -93,7 +128,8 @@ class _Day:
         self._say(
             "The gateway starts",
             f"One process, an empty database. HL7 v2 on port {self._service.hl7_port}, DICOM on "
-            f"{self._service.dicom_port}, health on {self._service.http_port}, all on loopback.",
+            f"{self._service.dicom_port}, health on {self._service.http_port}, all on loopback.\n   It tells the RIS "
+            f"by HL7 v2 on port {self._told.port} and the PACS by DICOM on {self._pacs.port} what becomes of orders.",
         )
         self._orders_come()
         self._modalities_ask()
@@ -103,10 +139,12 @@ class _Day:
         self._the_interface_engineer_looks()
         self._a_scan_is_cut_short_by_a_power_failure()
         self._an_examination_is_broken_off()
+        self._nobody_had_ordered_it()
         self._two_patients_are_one()
+        self._pacs_has(self._reports)
         self._console.print(
-            f"\n[bold]Summary[/bold]: {self._messages} HL7 messages answered, {self._reports} MPPS reports taken, "
-            "one crash, nothing lost.",
+            f"\n[bold]Summary[/bold]: {self._messages} HL7 messages answered, {self._reports} MPPS reports taken and "
+            f"passed on to the PACS, the RIS told {len(self._shown)} times, one crash, nothing lost.",
             highlight=False,
         )
 
@@ -174,18 +212,24 @@ class _Day:
         self._console.print(f"   [dim]gateway {' '.join(arguments)}[/dim]", highlight=False)
         said = subprocess.run(  # noqa: S603  (our own command line)
             [sys.executable, "-m", "gateway", *arguments, "--config", str(self._service.config)],
-            capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "110"},
+            capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "140"},
         )  # fmt: skip
         for line in said.stdout.splitlines():
             self._console.print(f"      {line}", markup=False, highlight=False)
         return said.stdout
 
     def _a_scan_is_cut_short_by_a_power_failure(self) -> None:
-        self._say("The CT starts the head scan and reports it (MPPS N-CREATE, IN PROGRESS): the item stays, STARTED")
+        self._pacs.stop()
+        self._say(
+            "The CT starts the head scan and reports it (MPPS N-CREATE, IN PROGRESS): the item stays, STARTED",
+            "The RIS is told at once. The PACS is switched off: what it would get waits, and delays nobody.",
+        )
         (item,) = self._ct.worklist(AccessionNumber=self._head.accession)
         scan = self._ct.start(item)
         self._reports += 1
         self._look(self._ct, "CT1", 2, ScheduledStationAETitle="CT1")
+        self._ris_is_told(self._head, "IP")
+        self._ask("queues")
         self._say("Power failure: the service is killed (SIGKILL) and started again on the same database")
         began = time.monotonic()
         self._service.kill()
@@ -196,17 +240,82 @@ class _Day:
             highlight=False,
         )
         self._look(self._mr, "MR1", 3, **self._today())
+        self._say("The PACS is switched on again, and gets the report that was made before the failure")
+        self._pacs.start()
+        self._pacs_has(self._reports)
         self._say("The scan that began before the failure is completed (MPPS N-SET, COMPLETED): the item leaves")
         self._ct.complete(scan)
         self._reports += 1
         self._look(self._ct, "CT1", 1, ScheduledStationAETitle="CT1")
+        self._ris_is_told(self._head, "CM")
+        self._pacs_has(self._reports)
 
     def _an_examination_is_broken_off(self) -> None:
         self._say("The MR starts and breaks off: equipment failure (110501). The item returns to be done again")
         (item,) = self._mr.worklist(ScheduledStationAETitle="MR1")
-        self._mr.discontinue(self._mr.start(item), "110501")
+        scan = self._mr.start(item)
+        self._ris_is_told(self._brain, "IP")
+        self._mr.discontinue(scan, "110501")
         self._reports += 2
         self._look(self._mr, "MR1", 1, ScheduledStationAETitle="MR1")
+        self._ris_is_told(self._brain, "SC")
+
+    def _nobody_had_ordered_it(self) -> None:
+        self._say(
+            "Emergency: the CT scans a patient for whom nothing was ordered. The report is taken and kept",
+            "It names no order, so there is nothing to tell the RIS yet. The PACS gets it as it is.",
+        )
+        trauma = ImagingOrder(6, invented_person(8), datetime.now(), "CT1", code="CTTHX", text="CT chest")
+        scan = "2.25.600000006"
+        self._ct.create(scan, performed_step(_typed_at_the_scanner(trauma.person), "CT1", trauma.start))
+        self._ct.complete(scan)
+        self._reports += 2
+        self._say("The order comes afterwards, with other numbers. A person at the reconciliation desk links the two")
+        self._send("chest CT (ORM^O01, RAD-4)", rad4_orm(trauma))
+        self._ask("performed", "list", "--attention", "no-order")
+        self._ask("performed", "propose", scan)
+        self._ask("performed", "link", scan, "--accession", trauma.accession)
+        self._ris_is_told(trauma, "CM")
+
+    def _ris_is_told(self, order: ImagingOrder, status: str) -> None:
+        """Wait until the RIS was told of this order, and show what of it matters."""
+
+        def new() -> list[ReceivedMessage]:
+            # What was told shortly before the failure may come again, with the same control ID.
+            return [each for each in self._told.received if each.control_id not in self._shown]
+
+        self._wait(self._told.wait_for, lambda: bool(new()), f"the RIS was to be told {status}")
+        (message,) = new()
+        self._shown.add(message.control_id)
+        said = message.text("ORC-1"), message.text("ORC-5")
+        self._console.print("   What the RIS is told:", style="dim", highlight=False)
+        self._console.print(
+            f"    {message.message_type}, order {message.text('ORC-2')}: {' '.join(said)}, "
+            f"[green]{TOLD.get(said, 'unknown')}[/green]"
+            + _more("reason:", message.text("ORC-16.2"))
+            + _more("began", _clock(message.text("OBR-7")))
+            + _more("ended", _clock(message.text("OBR-8"))),
+            highlight=False,
+        )
+        if (message.text("ORC-2"), said[1]) != (order.placer, status):
+            raise Surprise(f"the RIS was to be told {status} of {order.placer}")
+
+    def _pacs_has(self, reports: int) -> None:
+        """Wait until the PACS was told so much, and show the performed steps that it has."""
+        reported = self._pacs.reported
+        self._wait(self._pacs.wait_for, lambda: len({(each.operation, each.uid) for each in reported}) >= reports,
+                   f"the PACS was to get {reports} reports")  # fmt: skip
+        self._console.print("   What the PACS has:", style="dim", highlight=False)
+        for uid, state in self._pacs.steps.items():
+            came = ", ".join(dict.fromkeys(each.operation for each in reported if each.uid == uid))
+            self._console.print(f"    performed step ...{uid[-8:]}: {state} ({came})", highlight=False)
+
+    @staticmethod
+    def _wait(wait: Callable[[Callable[[], bool], float], None], happened: Callable[[], bool], expected: str) -> None:
+        try:
+            wait(happened, TOLD_WITHIN_S)
+        except TimeoutError:
+            raise Surprise(f"{expected} within {TOLD_WITHIN_S:g} s") from None
 
     def _two_patients_are_one(self) -> None:
         self._say("Two registrations were one person (ADT^A40): the open item shows the surviving ID at once")
@@ -258,3 +367,24 @@ class _Day:
         if len(items) != expected:
             raise Surprise(f"{expected} item(s) were expected, not {len(items)}")
         return items
+
+
+def _typed_at_the_scanner(person: Person) -> Dataset:
+    """What a technologist types who finds no worklist item, in the form of one."""
+    item = Dataset()
+    item.StudyInstanceUID = generate_uid()
+    item.PatientName, item.PatientID = person.name, person.patient_id
+    item.PatientBirthDate, item.PatientSex = f"{person.birth_date:%Y%m%d}", person.sex
+    step = Dataset()
+    step.Modality, step.ScheduledProcedureStepDescription = "CT", "Trauma"
+    item.ScheduledProcedureStepSequence = [step]
+    return item
+
+
+def _clock(stamp: str) -> str:
+    """The time of day of an HL7 date and time."""
+    return f"{stamp[8:10]}:{stamp[10:12]}" if len(stamp) >= 12 else ""
+
+
+def _more(what: str, value: str) -> str:
+    return f", {what} {value}" if value else ""

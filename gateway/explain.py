@@ -18,9 +18,11 @@ from gateway.domain.refusal import Refusal, Refused
 from gateway.domain.rules import STEP_PREFIX
 from gateway.domain.source import Entry, Repetition
 from gateway.wire import hl7_source
+from gateway.wire.er7_writer import MessageWriter
 from gateway.wire.hl7_names import field_name
 from gateway.workflow.fixes import Fix, fixes
 from gateway.workflow.intake import Feed, preview
+from gateway.workflow.kept_reports import restored
 
 Rehearse = Callable[[bytes], Sequence[str]]
 """Says what a message would do to what is held now."""
@@ -47,6 +49,27 @@ def explanation(raw: bytes, feed: Feed, rehearse: Rehearse | None = None) -> dic
     if rehearse is not None:
         told["now"] = list(rehearse(raw))
     return told | _refusals(seen.refusals, feed, entries)
+
+
+def explanation_of_written(report: bytes, writer: MessageWriter, sent: bytes) -> dict[str, Any]:
+    """How a message of ours came about: each field with its source, or why it could not be written.
+
+    `report` is what the archive kept (`workflow.kept_reports`), `sent` the message as it was made then.
+    """
+    told: dict[str, Any] = {"mapping": writer.name, "trace": [], "notes": [], "refusals": []}
+    try:
+        message, trace = writer.explained(*restored(report))
+    except Refused as refused:
+        return told | {"refusals": [str(each) for each in refused.refusals]}
+    told["trace"] = [{**entry._asdict(), "name": field_name(_field_of(entry.target))} for entry in trace]
+    if message != sent:
+        told["notes"].append("made again it is not the same, byte by byte: the release has changed since")
+    return told
+
+
+def _field_of(target: str) -> str:
+    """The field of a target such as `OBR[2]-4.4` or `OBX of study-5`, without its place in the message."""
+    return f"{target[:3]}-{target.rpartition('-')[2]}"
 
 
 def _read(raw: bytes, feed: Feed) -> tuple[dict[str, Any], tuple[Entry, ...]]:
@@ -174,6 +197,31 @@ def render(explained: dict[str, Any], console: Console) -> None:
                 _say(console, "  fix: " + (f"{fix['file']}: " if fix["file"] else "") + fix["text"], "green")
                 if fix["line"]:
                     _say(console, f"    {fix['line']}", "bold green")
+
+
+_WRITTEN_TITLES = ("Target", "Field name", "Value", "", "Source", "Raw", "Converter", "Rule")
+
+
+def render_written(explained: dict[str, Any], console: Console) -> None:
+    """Print the explanation of a message of ours; as `render`."""
+    heading = Text(explained["file"], style="bold")
+    heading.append(f", written by {explained['mapping']}", style="not bold")
+    console.print(heading)
+    if explained["trace"]:
+        table = _table(*_WRITTEN_TITLES)
+        for entry in explained["trace"]:
+            made_up = "" if entry["where"] else "dim"
+            rule = entry["rule"].removesuffix(f" rules.{_field_of(entry['target'])}")
+            table.add_row(
+                Text(entry["target"], "bold"), Text(entry["name"], "dim"), Text(entry["value"], made_up or "green"),
+                Text("<-", "dim"), Text(entry["where"], "cyan"), Text(entry["raw"]),
+                Text(entry["converter"] if entry["where"] else "constant", made_up), Text(rule.rstrip(":"), "dim"),
+            )  # fmt: skip
+        console.print(table)
+    for note in explained["notes"]:
+        _say(console, f"note: {note}", "yellow")
+    for refusal in explained["refusals"]:
+        _say(console, f"not written: {refusal}", "red")
 
 
 def _trace_row(entry: dict[str, str]) -> list[Text]:

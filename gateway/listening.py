@@ -6,7 +6,7 @@ what modalities report goes to whoever can write it.
 
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -18,12 +18,19 @@ from gateway.edges.dimse_server import Association, DIMSEServer, Limits, Rejecti
 from gateway.edges.dimse_service import EndedFind
 from gateway.edges.metrics import Tally
 from gateway.wire.dimse import FindPart, NAnswer
-from gateway.workflow.perform import PerformRequest
+from gateway.workflow.availability import Announcement
+from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import QueryRecord, Reader
 from gateway.workflow.query import Worklist
+from gateway.workflow.retrieval import PerformedSource
 
-Report = Callable[[Operation, PerformRequest], Awaitable[NAnswer]]
+Report = Callable[[Operation | Announcement, PerformRequest], Awaitable[NAnswer]]
 """Runs an N-CREATE or N-SET; a positive answer is on disk."""
+
+
+class AnswersReader(Reader, PerformedSource, Protocol):
+    """What answers are read from."""
+
 
 PER_ADDRESS_MIN = 4
 """Associations that each of several processes allows one address: the system spreads connections by chance."""
@@ -37,7 +44,7 @@ class Listening:
     def __init__(
         self,
         site: Site,
-        reader: Reader,
+        reader: AnswersReader,
         report: Report,
         keep: Callable[[QueryRecord], None],
         tally: Tally,
@@ -45,7 +52,7 @@ class Listening:
     ) -> None:
         """`keep` takes the record of each query. `processes` share the configured limits, this one among them."""
         self.tally = tally
-        self._answering = Answering(site, Worklist(reader, StoreUnavailable, self._left_out), keep)
+        self._answering = Answering(site, Worklist(reader, StoreUnavailable, self._left_out), reader, keep)
         dicom = site.settings.dicom
         self._server = DIMSEServer(
             dicom.host,
@@ -146,3 +153,16 @@ class _Handlers:
         """N-SET of an MPPS (RAD-7)."""
         request = PerformRequest(sop_instance_uid, association.calling_ae_title, transfer_syntax, dataset)
         return await self._report(Operation.SET, request)
+
+    async def get(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str, attribute_tags: Sequence[int]
+    ) -> NAnswer:
+        """N-GET of an MPPS."""
+        return await self._answering.get(association, transfer_syntax, sop_instance_uid, attribute_tags)
+
+    async def available(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
+    ) -> NAnswer:
+        """N-CREATE of an Instance Availability Notification."""
+        request = PerformRequest(sop_instance_uid, association.calling_ae_title, transfer_syntax, dataset)
+        return await self._report(Announcement.AVAILABILITY, request)

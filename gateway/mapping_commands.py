@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gateway.case_files import Result
     from gateway.config import Site
     from gateway.domain.mapping import Mapping as FieldMapping
+    from gateway.outbound_cases import OutboundResult
     from gateway.workflow.compare import Comparison, Examples
 
 mappings = typer.Typer(help="Rule sets: golden cases, and what a change would do to the archive.", no_args_is_help=True)
@@ -54,14 +55,24 @@ def mappings_test(
     update: Annotated[bool, typer.Option(help="Write what the cases give now as what they must give.")] = False,
     json_output: JSONOption = False,
 ) -> None:
-    """Run golden cases: each message must give exactly the items, refusals and notes beside it."""
-    from gateway.case_files import CaseError, cases_in, chosen, run_cases, write_expected
+    """Run golden cases: each message must give exactly the items, refusals and notes beside it.
 
-    site = site_of(config)
-    compiled = _compiled(site, folder)
+    Those in cases/outbound go the other way: each report must give exactly the message beside it.
+    """
+    from gateway.case_files import Case, CaseError, cases_in, chosen, run_cases
+    from gateway.outbound_cases import OutboundCase, outbound_cases_in, run_outbound_cases
+
+    site = _site_with(site_of(config), folder)
     place = (folder or _folder_of(site)) / "cases"
     try:
-        results = list(run_cases(chosen(cases_in(place, compiled), case or []), compiled))
+        known: list[Case | OutboundCase] = [
+            *cases_in(place, site.mappings), *outbound_cases_in(place, site.outbound)
+        ]  # fmt: skip
+        wanted = chosen(known, case or [])
+        results: list[Result | OutboundResult] = [
+            *run_cases([each for each in wanted if isinstance(each, Case)], site.mappings),
+            *run_outbound_cases([each for each in wanted if isinstance(each, OutboundCase)], site.outbound),
+        ]
     except CaseError as error:
         fail(str(error))
     if not results:
@@ -77,14 +88,14 @@ def mappings_test(
             _print_case(result)
     if update:
         for result in different:
-            write_expected(result.case, result.got)
+            result.accept()
     if not json_output:
         said = f"{len(results)} case(s), {len(different)} different"
         out.print(said + (", written as expected." if update and different else "."), highlight=False)
     raise typer.Exit(1 if different and not update else 0)
 
 
-def _print_case(result: "Result") -> None:
+def _print_case(result: "Result | OutboundResult") -> None:
     out.print(f"[bold red]{escape(result.case.name)}[/bold red], mapping {result.case.mapping}", highlight=False)
     if result.case.expected is None:
         out.print(f"  {result.case.expected_file.name} is not there; --update writes it", markup=False, highlight=False)
@@ -341,12 +352,17 @@ def _folder_of(site: "Site") -> Path:
 
 def _compiled(site: "Site", folder: Path | None) -> "Mapping[str, FieldMapping]":
     """The site's mappings, or those of another folder; fails with every problem of it."""
+    return _site_with(site, folder).mappings
+
+
+def _site_with(site: "Site", folder: Path | None) -> "Site":
+    """The site, as if another folder were its mappings; fails with every problem of it."""
     if folder is None:
-        return site.mappings
+        return site
     from gateway.config import ConfigError, load_site
 
     try:
-        return load_site(site.file, folder).mappings
+        return load_site(site.file, folder)
     except ConfigError as error:
         for problem in error.problems:
             err.print(str(problem), markup=False, highlight=False, soft_wrap=True)

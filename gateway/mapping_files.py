@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ruamel.yaml.comments import CommentedMap
 
@@ -24,10 +24,14 @@ from gateway.domain.edits import SiteFunction, line_raised
 from gateway.domain.identifiers import Issuers
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.mapping import compile_mapping
+from gateway.domain.modalities import is_code_string, meant_by
+from gateway.domain.outbound_compiler import compile_outbound
 from gateway.domain.problem import MappingError, Problem
-from gateway.domain.rows import Row
+from gateway.domain.rows import Row, numbered
+from gateway.domain.rule_checks import Library, LineOf
 from gateway.domain.stations import Stations
 from gateway.domain.tables import compile_table
+from gateway.wire.er7_writer import MessageWriter
 from gateway.yaml_files import line_of, load_yaml, not_utf_8, plain
 
 FILE_BYTES_MAX = 64 * 1_048_576
@@ -36,15 +40,12 @@ FILE_BYTES_MAX = 64 * 1_048_576
 _Compiled = TypeVar("_Compiled")
 
 
-@dataclass(frozen=True)
-class MappingFolder:
-    """The rule sets of a folder that have no problem, and what each is made of."""
+class StationNamed(NamedTuple):
+    """An AE title that a row of the folder schedules steps to: in which file, on which line."""
 
-    mappings: Mapping[str, FieldMapping] = field(default_factory=dict)
-    content: Callable[[str], str] = field(default=lambda name: "", repr=False)
-    """The name of a rule set -> all that it is made of, as text for `mapping_of`. Raises KeyError."""
-    names: frozenset[str] = frozenset()
-    """All that the folder has, also those with a problem."""
+    ae_title: str
+    source: str
+    line: int
 
 
 @dataclass
@@ -58,6 +59,8 @@ class _Files:
     procedures: Sequence[Row] = ()
     stations: Sequence[Row] = ()
     functions: Mapping[str, SiteFunction] = field(default_factory=dict)
+    python: Mapping[Path, str] = field(default_factory=dict)
+    """What the functions come from."""
 
     def chain(self, name: str) -> dict[str, Any]:
         """The rule set and what it extends."""
@@ -84,6 +87,43 @@ class _Files:
             ensure_ascii=False,
             default=str,  # YAML knows dates, which rules have no use for
         )
+
+
+@dataclass(frozen=True)
+class MappingRecipe:
+    """What a folder's rule sets are made of, as values: another process makes the same of them and reads no file."""
+
+    files: _Files = field(default_factory=_Files, repr=False)
+    issuers: Issuers = field(default_factory=Issuers, repr=False)
+
+    def mappings(self, names: Iterable[str]) -> dict[str, FieldMapping]:
+        """Those rule sets, compiled. Raises MappingError."""
+        problems: list[Problem] = []
+        files = replace(self.files, functions=_functions(self.files.python, problems))
+        made = _made(files, problems)
+        if problems:
+            raise MappingError(problems)
+        return {name: compile_mapping(files.sources, name, issuers=self.issuers, **made) for name in names}
+
+
+@dataclass(frozen=True)
+class MappingFolder:
+    """The rule sets of a folder that have no problem, and what each is made of."""
+
+    mappings: Mapping[str, FieldMapping] = field(default_factory=dict)
+    content: Callable[[str], str] = field(default=lambda name: "", repr=False)
+    """The name of a rule set -> all that it is made of, as text for `mapping_of`. Raises KeyError."""
+    names: frozenset[str] = frozenset()
+    """All that the folder has, also those with a problem."""
+    stations: Sequence[StationNamed] = ()
+    """The stations that the catalogue and the station rules name, each where it is named first."""
+    outbound: Mapping[str, MessageWriter] = field(default_factory=dict)
+    """The rule sets of the folder `outbound` that have no problem, ready to write messages."""
+    outbound_names: frozenset[str] = frozenset()
+    """All that there are, also those with a problem."""
+    outbound_content: Callable[[str], str] = field(default=lambda name: "", repr=False)
+    """As `content`, for `outbound_of`."""
+    recipe: MappingRecipe = field(default_factory=MappingRecipe, repr=False)
 
 
 def _written(files: Mapping[str, Sequence[Row]]) -> dict[str, list[list[Any]]]:
@@ -114,44 +154,78 @@ def load_mappings(
         )
         return MappingFolder()
     files = _Files()
-    lines: dict[str, tuple[str, CommentedMap]] = {}
-    for path in sorted((folder / "hl7v2").glob("*.yaml")):
-        tree = load_yaml(path, problems)
-        if tree is None:
-            continue
-        if not isinstance(tree, CommentedMap):
-            problems.append(Problem(path.name, "", "is no mapping: key-value pairs expected", line=1))
-            continue
-        name = str(tree.get("name", path.stem))
-        if name in lines:
-            hint = "give one of them another name"
-            text = f"{lines[name][0]} is named {name} already"
-            problems.append(Problem(path.name, "name", text, hint, line_of(tree, ("name",)) or 1))
-            continue
-        files.sources[name], lines[name] = plain(tree), (path.name, tree)
+    files.sources, lines = _rule_sets(folder / "hl7v2", "", problems)
+    outbound, outbound_lines = _rule_sets(folder / "outbound", "outbound/", problems)
     files.sources |= {
         name: overlay for name, overlay in (overlays or {}).items() if overlay["extends"] in files.sources
     }
     _read_codes(folder / "codes", files, problems)
     files.procedures = read_rows(folder / "procedures.csv", problems)
     files.stations = read_rows(folder / "stations.csv", problems)
-    if any(isinstance(source, dict) and source.get("converters") for source in files.sources.values()):
-        files.functions = read_functions(folder / "converters", problems)
+    if any(source.get("converters") for source in (*files.sources.values(), *outbound.values())):
+        files.python = _python(folder / "converters", problems)
+        files.functions = _functions(files.python, problems)
+    made = _made(files, problems)
+    mappings = _compiled(
+        files.sources, lines, problems,
+        lambda name, where: compile_mapping(files.sources, name, issuers=issuers, line_of=where, **made),
+    )  # fmt: skip
+    writers = _compiled(
+        outbound, outbound_lines, problems,
+        lambda name, where: MessageWriter(compile_outbound(outbound, name, _library(made), where)),
+    )  # fmt: skip
+    problems += _modality_slips(files)
+    return MappingFolder(
+        mappings, files.content, frozenset(files.sources), tuple(_stations_named(files)), writers, frozenset(outbound),
+        replace(files, sources=outbound, procedures=(), stations=()).content,
+        MappingRecipe(replace(files, functions={}), issuers),
+    )  # fmt: skip
+
+
+_Lines = dict[str, tuple[str, CommentedMap]]
+"""Of each rule set its file and the tree of it, for line numbers."""
+
+
+def _rule_sets(folder: Path, prefix: str, problems: list[Problem]) -> tuple[dict[str, Any], _Lines]:
+    """The rule files of one folder by the names of their rule sets; `prefix` is the folder in problems."""
+    sources: dict[str, Any] = {}
+    lines: _Lines = {}
+    for path in sorted(folder.glob("*.yaml")):
+        shown = f"{prefix}{path.name}"
+        tree = load_yaml(path, problems)
+        if tree is None:
+            continue
+        if not isinstance(tree, CommentedMap):
+            problems.append(Problem(shown, "", "is no mapping: key-value pairs expected", line=1))
+            continue
+        name = str(tree.get("name", path.stem))
+        if name in lines:
+            hint = "give one of them another name"
+            text = f"{lines[name][0]} is named {name} already"
+            problems.append(Problem(shown, "name", text, hint, line_of(tree, ("name",)) or 1))
+            continue
+        sources[name], lines[name] = plain(tree), (shown, tree)
+    return sources, lines
+
+
+def _compiled(
+    sources: Iterable[str], lines: _Lines, problems: list[Problem], compile_it: Callable[[str, LineOf], _Compiled]
+) -> dict[str, _Compiled]:
+    """The rule sets that have no problem."""
 
     def where(source: str, keys: tuple[str, ...]) -> int | None:
         return line_of(lines[source][1], keys) if source in lines else None
 
-    made = _made(files, problems)
-    mappings: dict[str, FieldMapping] = {}
-    for name in sorted(files.sources):
+    found: dict[str, _Compiled] = {}
+    for name in sorted(sources):
         try:
-            mappings[name] = compile_mapping(files.sources, name, issuers=issuers, line_of=where, **made)
+            found[name] = compile_it(name, where)
         except MappingError as error:
-            problems += [
-                replace(problem, source=lines[problem.source][0] if problem.source in lines else problem.source)
-                for problem in error.problems
-            ]
-    return MappingFolder(mappings, files.content, frozenset(files.sources))
+            told = (
+                replace(each, source=lines[each.source][0]) if each.source in lines else each for each in error.problems
+            )
+            problems += [problem for problem in told if problem not in problems]  # a base is compiled with each overlay
+    return found
 
 
 def mapping_of(content: str, issuers: Issuers, folder: Path | None = None) -> FieldMapping:
@@ -160,6 +234,22 @@ def mapping_of(content: str, issuers: Issuers, folder: Path | None = None) -> Fi
     Python functions are those that the mappings `folder` has today; whether they are the ones of then, the
     `version_id` tells. Raises MappingError, also for a function that is not there any more.
     """
+    name, files, made = _read_back(content, folder)
+    return compile_mapping(files.sources, name, issuers=issuers, **made)
+
+
+def outbound_of(content: str, folder: Path | None = None) -> MessageWriter:
+    """The outbound mapping that `content` describes; as `mapping_of`."""
+    name, files, made = _read_back(content, folder)
+    return MessageWriter(compile_outbound(files.sources, name, _library(made)))
+
+
+def _library(made: Mapping[str, Any]) -> Library:
+    return Library(made["tables"], {}, made["translations"], made["functions"])
+
+
+def _read_back(content: str, folder: Path | None) -> tuple[str, _Files, dict[str, Any]]:
+    """The name of the rule set that `content` describes, what it is made of, and that compiled. Raises MappingError."""
     said = json.loads(content)
     files = _Files(
         said["sources"],
@@ -175,7 +265,7 @@ def mapping_of(content: str, issuers: Issuers, folder: Path | None = None) -> Fi
     made = _made(files, problems)
     if problems:
         raise MappingError(problems)
-    return compile_mapping(files.sources, said["mapping"], issuers=issuers, **made)
+    return said["mapping"], files, made
 
 
 def _made(files: _Files, problems: list[Problem]) -> dict[str, Any]:
@@ -207,6 +297,42 @@ def _made(files: _Files, problems: list[Problem]) -> dict[str, Any]:
         "translations": translations,
         "functions": files.functions,
     }
+
+
+# ---- what is only checked in files: what an earlier release took and archived is still read by ----
+
+
+def _rows_by_file(files: _Files) -> Iterator[tuple[str, int, Mapping[str, str]]]:
+    for source, rows in (("procedures.csv", files.procedures), ("stations.csv", files.stations)):
+        for line, cells in numbered(rows):
+            yield source, line, cells
+
+
+def _modality_slips(files: _Files) -> Iterator[Problem]:
+    """A problem for each modality of the catalogue and the station rules that no device will ask for.
+
+    Conditions of station rules may be several, and the beginning of a word (`CT*`).
+    """
+    words = files.tables.get("modality", ())
+    translations = {row.get("code", "").strip(): row.get("value", "").strip() for row in words}
+    for source, line, cells in _rows_by_file(files):
+        for said in filter(None, (word.strip() for word in cells.get("modality", "").split("|"))):
+            word = said.upper()
+            if source == "stations.csv" and not is_code_string(word.removesuffix("*") or "CT"):
+                text = f"{said[:40]!r} is not a modality code, so no step meets it"
+                yield Problem(source, "modality", text, "such as CT, MR|US", line)
+            elif is_code_string(word) and (meant := meant_by(word, translations)):
+                text = f"{said!r} is not a modality of DICOM, so no device asks for it"
+                yield Problem(source, "modality", text, f"did you mean {meant}?", line)
+
+
+def _stations_named(files: _Files) -> Iterator[StationNamed]:
+    told: set[tuple[str, str]] = set()
+    for source, line, cells in _rows_by_file(files):
+        for ae_title in cells.get("station_ae_titles", "").replace("|", " ").split():
+            if (source, ae_title) not in told:
+                told.add((source, ae_title))
+                yield StationNamed(ae_title, source, line)
 
 
 def _read_codes(folder: Path, files: _Files, problems: list[Problem]) -> None:
@@ -297,9 +423,16 @@ def _text(path: Path, problems: list[Problem]) -> str:
 
 def read_functions(folder: Path, problems: list[Problem]) -> dict[str, SiteFunction]:
     """The functions of the folder's Python files, as FILE.FUNCTION. The files are run: they are the site's own code."""
+    return _functions(_python(folder, problems), problems)
+
+
+def _python(folder: Path, problems: list[Problem]) -> dict[Path, str]:
+    return {path: _text(path, problems) for path in sorted(folder.glob("*.py"))}
+
+
+def _functions(python: Mapping[Path, str], problems: list[Problem]) -> dict[str, SiteFunction]:
     found: dict[str, SiteFunction] = {}
-    for path in sorted(folder.glob("*.py")):
-        text = _text(path, problems)
+    for path, text in python.items():
         digest = hashlib.sha256(text.encode()).hexdigest()
         module = types.ModuleType(path.stem)
         module.__file__ = str(path)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gateway.workflow.rehearsal import Rehearsed
 
 OUTCOMES = ("accepted", "held", "released", "superseded", "withdrawn", "early", "ignored", "refused", "unreadable",
-            "waiting", "sent", "parked")  # fmt: skip
+            "waiting", "sent", "parked", "dropped")  # fmt: skip
 """What may have become of a message."""
 
 messages = typer.Typer(help="The archive of messages received and sent.", no_args_is_help=True)
@@ -160,7 +160,7 @@ def _summary(row: "MessageSummary") -> dict[str, object]:
 def messages_show(
     number: int,
     config: ConfigOption = CONFIG,
-    trace: Annotated[bool, typer.Option("--trace", help="Also how each attribute was read then.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Also how each value was read, or written, then.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Only the message's bytes, exactly.")] = False,
     to: Annotated[Path | None, typer.Option(help="With --raw: into this new file.")] = None,
     json_output: JSONOption = False,
@@ -184,9 +184,10 @@ def messages_show(
         for position, line in enumerate(lines or [""]):
             out.print(f"{'' if position else name:>10}  {line}", markup=False, highlight=False)
     if explained is not None:
-        from gateway.explain import render
+        from gateway.explain import render, render_written
 
-        render({"file": f"Message {number}", **explained}, out)
+        tell = render_written if stored.record.direction == "out" else render
+        tell({"file": f"Message {number}", **explained}, out)
 
 
 def _write_bytes(raw: bytes, to: Path | None) -> None:
@@ -265,6 +266,8 @@ def _trace(site: "Site", reader: "StoreReader", stored: "StoredMessage") -> dict
     from gateway.site_tools import feed_for_explaining
 
     record = stored.record
+    if record.direction == "out":
+        return _written(site, reader, stored)
     feed = feed_for_explaining(site, record.listener)
     if feed is None:
         fail(f"message {stored.id} came by listener {record.listener}, which is not configured any more")
@@ -272,6 +275,30 @@ def _trace(site: "Site", reader: "StoreReader", stored: "StoredMessage") -> dict
     explained = explanation(record.raw, feed)
     if note:
         explained["notes"] = [note, *explained.get("notes", ())]
+    return explained
+
+
+def _written(site: "Site", reader: "StoreReader", stored: "StoredMessage") -> dict[str, object]:
+    """How a message of ours was written: again, from what it was written from then and with the mapping of then."""
+    from gateway.domain.problem import MappingError
+    from gateway.explain import explanation_of_written
+    from gateway.mapping_files import outbound_of
+
+    version = stored.record.mapping
+    if not version:
+        fail(f"no mapping wrote message {stored.id}: it was passed on as it came, or is an answer")
+    report, content = reader.kept_report(stored.id), reader.mapping_version(version)
+    if report is None:
+        fail(f"what message {stored.id} was written from is not kept: it was too large")
+    if content is None:
+        fail(f"the archive does not have {version}, which wrote message {stored.id}")
+    try:
+        writer = outbound_of(content, site.file.parent / site.settings.mappings)
+    except MappingError as error:
+        fail(f"{version} cannot be made again: {error}")
+    explained = explanation_of_written(report, writer, stored.record.raw)
+    if writer.name != version:
+        explained["notes"].insert(0, f"functions of {version} have changed since: today's were used")
     return explained
 
 

@@ -162,6 +162,9 @@ def _sentences(plan: "TakingBack") -> Iterable[str]:
     yield f"  orders: {', '.join(map(str, plan.returning.orders)) or 'none'}"
     yield f"  visits: {', '.join(map(str, plan.returning.visits)) or 'none'}"
     yield f"  performed steps: {', '.join(plan.returning.performed_steps) or 'none'}"
+    if plan.followed:
+        numbers = ", ".join(map(str, plan.followed))
+        yield f"Of the orders these came since, under identifiers of {_named(plan.other)}: {numbers}."
     if plan.missing:
         yield f"{plan.missing} of what moved then belongs to somebody else by now, and stays there."
     if plan.since:
@@ -241,4 +244,5 @@ def _plain_plan(plan: "TakingBack") -> dict[str, Any]:
     return {
         "line": _plain_line(plan.change), "orders": plan.returning.orders, "visits": plan.returning.visits,
         "performed_steps": plan.returning.performed_steps, "missing": plan.missing, "orders_since": plan.since,
+        "orders_followed": plan.followed,
     }  # fmt: skip

@@ -5,17 +5,19 @@ The listeners and the command line share it, so a replayed message takes the sam
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import structlog
 
 from gateway.config import HL7Settings, Site
-from gateway.domain.devices import Device
+from gateway.domain.devices import Device, MPPSAnswers
 from gateway.domain.identifiers import Mint
-from gateway.domain.performed import LENIENT, STRICT, Operation
+from gateway.domain.performed import Operation
+from gateway.domain.performed_rules import LENIENT, STRICT
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.edges.database import StoreError, StoreUnavailable
 from gateway.edges.store import Store
@@ -24,8 +26,12 @@ from gateway.edges.strict_checks import STRICT_CHECKS, ChecksUnavailable
 from gateway.wire.dimse import NAnswer
 from gateway.wire.mpps_dataset import STATUSES
 from gateway.workflow import by_hand, intake
-from gateway.workflow.intake import Feed, Receipt
-from gateway.workflow.perform import PatientIssuers, PerformAnswer, PerformRequest, create_step, set_step
+from gateway.workflow.audience import NOBODY, Audience
+from gateway.workflow.availability import Announcement, note_availability, read_notification
+from gateway.workflow.intake import Feed, Receipt, Understood
+from gateway.workflow.linking import PatientIssuers
+from gateway.workflow.perform import PerformAnswer, attribute_list, create_step, set_step
+from gateway.workflow.performed_request import PerformRequest, read_request
 from gateway.workflow.ports import Unit
 
 _log = structlog.get_logger()
@@ -36,10 +42,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def feeds_of(site: Site, mint: Mint) -> dict[str, Feed]:
-    """How the messages of each listener are read, by its name."""
+def feeds_of(site: Site, mint: Mint, audience: Audience = NOBODY) -> dict[str, Feed]:
+    """How the messages of each listener are read, by its name; who is told what comes of them."""
     feeds: dict[str, Feed] = {}
-    feeds |= {settings.name: replace(_feed(site, settings, mint), others=feeds) for settings in site.settings.hl7}
+    feeds |= {
+        settings.name: replace(_feed(site, settings, mint), others=feeds, audience=audience)
+        for settings in site.settings.hl7
+    }
     return feeds
 
 
@@ -100,16 +109,17 @@ async def remember_mappings(store: Store, site: Site) -> None:
 
     A store that cannot be written now is no reason not to serve.
     """
-    versions = {mapping.version_id: name for name, mapping in site.mappings.items()}
+    versions = {mapping.version_id: partial(site.mapping_content, name) for name, mapping in site.mappings.items()}
+    versions |= {writer.name: partial(site.outbound_content, name) for name, writer in site.outbound.items()}
     at = now()
 
     def save(unit: StoreUnit) -> None:
-        for version, name in versions.items():
+        for version, content in versions.items():
             if unit.mapping_version(version) is None:  # nearly always it is there since the first start
-                unit.save_mapping_version(version, site.mapping_content(name), at)
+                unit.save_mapping_version(version, content(), at)
 
     try:
-        await asyncio.wrap_future(store.write(save))
+        await store.written(save)
     except StoreError as error:
         _log.warning("mappings_not_remembered", exc_info=error)
 
@@ -120,18 +130,47 @@ async def process_message(store: Store, raw: bytes, feed: Feed, peer: str, repla
     A refusal undoes the message's changes and is archived by a transaction of its own. What cannot be stored now is
     answered as transient and changes nothing.
     """
+    try:
+        malformed = await _malformed(raw, feed)
+    except ChecksUnavailable:
+        return await archive_message(store, raw, [_CANNOT_CHECK], feed, peer, replay_of)
+    # Read by the writer: what it does meanwhile keeps no query waiting, as the event loop would.
+    return await _receive(store, raw, lambda: intake.read_message(raw, feed, malformed), feed, peer, replay_of)
+
+
+async def understand_message(raw: bytes, feed: Feed) -> Understood | tuple[Refusal, ...]:
+    """The part of the road that needs no store: what the message says, or why nothing can be done with it."""
+    try:
+        return intake.read_message(raw, feed, await _malformed(raw, feed))
+    except Refused as refused:
+        return refused.refusals
+    except ChecksUnavailable:
+        return (_CANNOT_CHECK,)
+    except Exception as error:
+        _log.error("message_failed", listener=feed.name, exc_info=error)
+        return (_FAILED,)
+
+
+async def process_understood(store: Store, raw: bytes, understood: Understood, feed: Feed, peer: str) -> Receipt:
+    """The rest of the road, for a message that another process has read as this feed would."""
+    return await _receive(store, raw, lambda: understood, feed, peer, None)
+
+
+async def _malformed(raw: bytes, feed: Feed) -> Sequence[Refusal]:
+    """Raises ChecksUnavailable."""
+    return await STRICT_CHECKS.problems(raw, feed.charset, feed.charset_override) if feed.strict else ()
+
+
+async def _receive(
+    store: Store, raw: bytes, read: Callable[[], Understood], feed: Feed, peer: str, replay_of: int | None
+) -> Receipt:
     at = now()
     try:
-        malformed = await STRICT_CHECKS.problems(raw, feed.charset, feed.charset_override) if feed.strict else ()
-        return await asyncio.wrap_future(
-            store.write(lambda unit: intake.receive(unit, raw, feed, peer, at, replay_of, malformed))
-        )
+        return await store.written(lambda unit: intake.receive(unit, raw, feed, peer, at, replay_of, read()))
     except Refused as refused:
         refusals: Sequence[Refusal] = refused.refusals
     except StoreUnavailable:
         refusals = [_CANNOT_STORE]
-    except ChecksUnavailable:
-        refusals = [_CANNOT_CHECK]
     except Exception as error:
         _log.error("message_failed", listener=feed.name, exc_info=error)
         refusals = [_FAILED]
@@ -145,8 +184,8 @@ async def archive_message(
     at = now()
     if _CANNOT_STORE not in refusals:
         try:
-            return await asyncio.wrap_future(
-                store.write(lambda unit: intake.archive_refused(unit, raw, refusals, feed, peer, at, replay_of))
+            return await store.written(
+                lambda unit: intake.archive_refused(unit, raw, refusals, feed, peer, at, replay_of)
             )
         except StoreUnavailable:
             refusals = [_CANNOT_STORE]
@@ -171,20 +210,29 @@ _FAILED = Refusal(
 )
 
 
+READ_AT_ONCE_BYTES = 16_384
+"""A dataset that is read in less time than a thread takes; a usual MPPS has 4 KB."""
+
+
 async def report_performed(
-    store: Store, site: Site, operation: Operation, request: PerformRequest, device: Device
+    store: Store, site: Site, operation: Operation, request: PerformRequest, device: Device, audience: Audience = NOBODY
 ) -> NAnswer:
-    """Run an N-CREATE or N-SET; the answer is positive only when it is on disk."""
+    """Run an N-CREATE or N-SET; the answer is positive only when it is on disk, with what is to be told of it."""
     rules = STRICT if device.mpps_strict else LENIENT
     at = now()
+    if len(request.raw) > READ_AT_ONCE_BYTES:
+        read = await asyncio.to_thread(read_request, operation, request)
+    else:
+        read = read_request(operation, request)
 
     def use_case(unit: Unit) -> PerformAnswer:
         if operation is Operation.CREATE:
-            return create_step(unit, request, at, rules, PatientIssuers(site.issuers, site.default_issuer))
-        return set_step(unit, request, at, rules)
+            issuers = PatientIssuers(site.issuers, site.default_issuer)
+            return create_step(unit, read, at, rules, issuers, audience, site.zone)
+        return set_step(unit, read, at, rules, audience, site.zone)
 
     try:
-        done = await asyncio.wrap_future(store.write(use_case))
+        done = await store.written(use_case)
     except StoreUnavailable:
         return NAnswer(STATUSES[RefusalKind.TRANSIENT], "cannot be stored now, send it again later")
     except Exception as error:
@@ -192,17 +240,44 @@ async def report_performed(
         return await _keep_failed(store, operation, request, at)
     uid = done.performed.sop_instance_uid if done.performed is not None else ""
     named = uid if uid != request.sop_instance_uid else ""
-    return NAnswer(done.status, done.comment, done.error_id, done.attribute_tags, sop_instance_uid=named)
+    dataset = done.dataset
+    if device.mpps_answers is MPPSAnswers.DATASET:
+        dataset = attribute_list(operation, read, done)
+    return NAnswer(done.status, done.comment, done.error_id, done.attribute_tags, dataset, named)
 
 
-async def _keep_failed(store: Store, operation: Operation, request: PerformRequest, at: datetime) -> NAnswer:
+async def report_availability(
+    store: Store, site: Site, request: PerformRequest, device: Device, audience: Audience = NOBODY
+) -> NAnswer:
+    """Run the N-CREATE of an Instance Availability Notification; the answer is positive only when it is on disk."""
+    at, strict = now(), device.mpps_strict
+    if len(request.raw) > READ_AT_ONCE_BYTES:
+        read = await asyncio.to_thread(read_notification, request, whole_table=strict)
+    else:
+        read = read_notification(request, whole_table=strict)
+    completes = site.settings.performed.availability == "completes"
+    try:
+        done = await store.written(
+            lambda unit: note_availability(unit, read, at, completes=completes, audience=audience, zone=site.zone)
+        )
+    except StoreUnavailable:
+        return NAnswer(STATUSES[RefusalKind.TRANSIENT], "cannot be stored now, send it again later")
+    except Exception as error:
+        _log.error("availability_failed", exc_info=error)
+        return await _keep_failed(store, Announcement.AVAILABILITY, request, at)
+    return NAnswer(done.answer.status, done.answer.comment, None, done.answer.attribute_tags)
+
+
+async def _keep_failed(
+    store: Store, operation: Operation | Announcement, request: PerformRequest, at: datetime
+) -> NAnswer:
     """A defect of ours undid the transaction with its archive line: keep the request in one of its own."""
     status, comment = STATUSES[RefusalKind.INTERNAL], "the gateway could not process this request"
     uid, caller = request.sop_instance_uid, request.calling_ae_title
     with contextlib.suppress(StoreError):
-        await asyncio.wrap_future(
-            store.write(
-                lambda unit: unit.archive_performed(uid, operation.value, caller, request.raw, status, comment, at)
+        await store.written(
+            lambda unit: unit.archive_performed(
+                uid, operation.value, caller, request.raw, status, comment, at, request.transfer_syntax
             )
         )
     return NAnswer(status, comment)

@@ -20,6 +20,7 @@ from gateway.domain.devices import (
     Device,
     Devices,
     Leaves,
+    MPPSAnswers,
     Profile,
     Sees,
     WhenMore,
@@ -174,6 +175,10 @@ class DeviceSettings(Strict):
     profile: str = Field("", description="the entry of profiles.yaml that bends its rules; empty: none")
     sees: Sees | None = Field(None, description="in place of what its profile says; without a profile: all")
     mpps_strict: bool = Field(False, description="refuse incomplete MPPS instead of mending them")
+    mpps_answers: MPPSAnswers = Field(
+        MPPSAnswers.STATUS,
+        description="what its MPPS are answered with: status, or dataset for devices that want the attributes back",
+    )
 
 
 class DevicesFile(Strict):
@@ -241,7 +246,10 @@ def device(entry: DeviceSettings, profile: Profile) -> Device:
     force = tuple((keyword, value.replace(OWN_AE_TITLE, entry.ae_title)) for keyword, value in profile.force)
     if force != profile.force or (entry.sees is not None and entry.sees is not profile.sees):
         profile = replace(profile, force=force, sees=entry.sees or profile.sees)
-    return Device(entry.ae_title, entry.description, entry.group, frozenset(entry.sites), entry.mpps_strict, profile)
+    sites = frozenset(entry.sites)
+    return Device(
+        entry.ae_title, entry.description, entry.group, sites, entry.mpps_strict, profile, entry.mpps_answers
+    )  # fmt: skip
 
 
 def _twice(names: Iterable[str], file: str, what: str) -> list[Problem]:

@@ -29,6 +29,7 @@ from gateway.domain.rule_words import (
 )
 from gateway.domain.rules import IDENTITY, STEP_PREFIX
 from gateway.domain.source import PATH_PATTERN
+from gateway.outbound_schema import outbound
 from gateway.registry import DevicesFile, ProfilesFile
 from gateway.yaml_files import Strict
 
@@ -44,6 +45,7 @@ def render() -> dict[Path, str]:
         config / "devices.json": _of_model(DevicesFile, "devices.yaml"),
         config / "profiles.json": _of_model(ProfilesFile, "profiles.yaml"),
         mappings / "mapping.json": _mapping(),
+        mappings / "outbound.json": outbound(),
     }
     return {path: json.dumps(schema, indent=1, ensure_ascii=False) + "\n" for path, schema in schemas.items()}
 

@@ -7,10 +7,8 @@ feeds and devices together, or nothing.
 import asyncio
 import contextlib
 import importlib
-import re
 import signal
-import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
@@ -20,39 +18,39 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 
 from gateway import retention
 from gateway.config import LOOPBACK, ConfigError, Site, load_site
+from gateway.desks import assume_overdue_completed, desk_of
+from gateway.destinations import DestinationSettings, connection_of, reloaded
 from gateway.domain.devices import Device
 from gateway.domain.identifiers import Mint
 from gateway.domain.performed import Operation
-from gateway.domain.refusal import Refusal, RefusalKind, Refused
+from gateway.domain.refusal import Refused
 from gateway.edges.database import StoreError, StoreUnavailable
-from gateway.edges.delivery import Deliverer, Destination
+from gateway.edges.desk import UNLINKED, Desk
 from gateway.edges.metrics import Metrics
-from gateway.edges.mllp import MLLPLimits, MLLPListener, Peer, Reply
 from gateway.edges.query_log import QueryLog
-from gateway.edges.store import Store
+from gateway.edges.store import Store, StoreReader
 from gateway.edges.strict_checks import STRICT_CHECKS
 from gateway.listening import Listening
+from gateway.outgoing import audience_of, deliverers_of, described
 from gateway.processing import (
-    archive_message,
     feeds_of,
     now,
-    process_message,
-    put_off,
     remember_mappings,
+    report_availability,
     report_performed,
 )
+from gateway.receiving import Receiving, RoadToStore
 from gateway.running import STOP_GRACE_S, run
 from gateway.site_tools import EXPIRED_MAX, expiring
-from gateway.wire import hl7_batch
 from gateway.wire.dimse import NAnswer
 from gateway.workers.supervisor import Workers
 from gateway.workflow import intake, maintain
-from gateway.workflow.intake import Receipt
-from gateway.workflow.outbox import Patience
-from gateway.workflow.perform import PerformRequest
+from gateway.workflow.availability import Announcement
+from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import StoredMessage
 
 if TYPE_CHECKING:
@@ -64,11 +62,9 @@ HELD_BATCH = 100
 FORGET_BATCH = 1_000
 """Kept queries deleted by one job: others are written between two of them."""
 
-_MESSAGE_TYPE = re.compile(r"[A-Z][A-Z0-9]{2}\^[A-Z0-9]{0,3}")
-_CONTROL_ID_CHARACTERS_MAX = 199  # as in HL7 v2.8
-
-NEEDS_RESTART = ("store", "destinations", "dicom", "http", "timezone", "expiry", "workers")
-"""Settings that a running service keeps as they were; so it does the names, addresses and frames of HL7 listeners."""
+NEEDS_RESTART = ("store", "dicom", "http", "timezone", "expiry", "workers")
+"""Settings that a running service keeps as they were; so it does the names, addresses and frames of HL7 listeners, and
+the names and connections of destinations."""
 
 _log = structlog.get_logger()
 
@@ -81,52 +77,43 @@ class Service:
         self.metrics = Metrics()
         self.store = Store(site.store_url, zone=site.settings.timezone)
         self._mint = Mint(self.store.site_namespace())
-        self._feeds = feeds_of(site, self._mint)
         self._queries = QueryLog(self.store, site.settings.queries.per_device, self._registered)
         self._serving = False
         self._reloading = asyncio.Lock()  # the last one asked for must be the last one that is served
-        self._listeners: list[MLLPListener] = []
-        self._deliverers: dict[str, Deliverer] = {}
+        self._audience = audience_of(site)
+        self._feeds = feeds_of(site, self._mint, self._audience)
+        self._deliverers = deliverers_of(site, self.store, self._observe)
+        self._connected = site.settings.destinations
+        road = RoadToStore(self.store, self._feeds, self._wake)
+        self._receiving: Receiving | None = None
         self._dicom: Listening | Workers
         if site.settings.workers:
-            self._dicom = Workers(site, self._report, self._queries.add, self.metrics)
+            self._dicom = Workers(site, self._report, road, self._queries.add, self.metrics)
         else:
             tally = self.metrics.tally
+            self._receiving = Receiving(site.settings.hl7, road, tally)
             self._dicom = Listening(site, self.store.reader, self._report, self._queries.add, tally)
         self.metrics.associations.set_function(lambda: self._dicom.associations)
-        self.metrics.backlogs = self.store.reader.backlogs
+        self.metrics.backlogs = lambda: self._desk().backlogs(self.store.reader.queues())
         self.metrics.queries_lost = lambda: self._queries.counts.dropped + self._queries.counts.lost
         self._http: HTTPServer | None = None
+        self._rule_reader: StoreReader | None = None  # opened where there is a rule: it reads in a thread of its own
         self._scheduler = AsyncIOScheduler(timezone=site.zone)
 
     async def start(self, announce: Callable[[str], None]) -> None:
         """Open every listener and announce each in a line. Raises OSError if an address is taken."""
         await remember_mappings(self.store, self.site)
-        for settings in self.site.settings.hl7:
-            listener = MLLPListener(
-                settings.name,
-                settings.host,
-                settings.port,
-                self._receiver(settings.name),
-                self._rejecter(settings.name),
-                MLLPLimits(frame_bytes_max=settings.frame_bytes_max),
-                observe=self._observe,
-                release=settings.mllp_release,
-            )
-            await listener.start()
-            self._listeners.append(listener)
-            announce(f"HL7 v2 over MLLP  {settings.host}:{settings.port}  ({settings.name}, {settings.mapping})")
+        if self._receiving is not None:
+            await self._receiving.start()
+            self._announce_hl7(announce)
         for place in self.site.settings.destinations:
-            destination = Destination(
-                place.name, place.host, place.port, place.answer_timeout_s, place.mllp_release, place.pause_s
-            )
-            patience = Patience(repeat_unanswered=place.unanswered == "repeat")
-            self._deliverers[place.name] = Deliverer(destination, self.store, self._observe, patience)
             self._deliverers[place.name].start()
-            announce(f"HL7 v2 to         {place.host}:{place.port}  ({place.name})")
+            announce(f"To                {place.host}:{place.port}  ({place.name}, {described(place)})")
         # FastAPI takes as long to import as all the rest; senders and scanners are served meanwhile.
         health = asyncio.create_task(asyncio.to_thread(importlib.import_module, "gateway.edges.health"))
         await self._dicom.start()
+        if self._receiving is None:  # the workers receive
+            self._announce_hl7(announce)
         dicom = self.site.settings.dicom
         announce(f"DICOM             {dicom.host}:{dicom.port}  ({self.site.settings.ae_title}: worklist, MPPS, echo)")
         await self._start_http(await health)
@@ -136,12 +123,21 @@ class Service:
         self._scheduler.add_job(self.expire, CronTrigger(hour=hour, minute=minute), id="expiry")
         self._scheduler.add_job(self.forget_queries, CronTrigger(hour=hour, minute=minute), id="queries")
         self._scheduler.add_job(self.forget_messages, CronTrigger(hour=hour, minute=minute), id="messages")
+        self._scheduler.add_job(self.assume_completed, IntervalTrigger(minutes=1), id="assumed")
         self._scheduler.start()
         self._serving = True
 
+    def _announce_hl7(self, announce: Callable[[str], None]) -> None:
+        for settings in self.site.settings.hl7:
+            announce(f"HL7 v2 over MLLP  {settings.host}:{settings.port}  ({settings.name}, {settings.mapping})")
+
     async def _start_http(self, health: ModuleType) -> None:
         http = self.site.settings.http
-        self._http = health.HTTPServer(health.app(self.metrics, self._unready, self._counts), http.host, http.port)
+        api = health.api(
+            health.DeskAPI(self.store, self._desk, now, self._wake), http.host, http.host in LOOPBACK
+        )  # fmt: skip
+        served = health.app(self.metrics, self._unready, self._counts, api)
+        self._http = health.HTTPServer(served, http.host, http.port)
         await self._http.start()
 
     async def stop(self) -> None:
@@ -149,8 +145,8 @@ class Service:
         self._serving = False
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
-        for listener in self._listeners:
-            await listener.stop()
+        if self._receiving is not None:
+            await self._receiving.stop()
         await asyncio.gather(*(deliverer.stop(STOP_GRACE_S) for deliverer in self._deliverers.values()))
         await self._dicom.stop(STOP_GRACE_S)
         if self._http is not None:
@@ -178,6 +174,9 @@ class Service:
         moved = [name for name, value in running.items() if getattr(site.settings, name) != value]
         if _addresses(site) != _addresses(self.site):
             moved.append("hl7")
+        if _connections(site.settings.destinations) != _connections(self._connected):
+            moved.append("destinations")
+        running["destinations"] = reloaded(self._connected, site.settings.destinations)
         if moved:
             _log.warning("reload_needs_restart", settings=moved)
         # Some of these are looked up at every query: half a time zone would be worse than the old one.
@@ -188,7 +187,9 @@ class Service:
         self.site = site
         self._dicom.serve(site)
         self._queries.per_device_max = site.settings.queries.per_device
-        self._feeds |= feeds_of(site, self._mint)  # a listener that is gone from the file serves on until the restart
+        self._audience = audience_of(site)
+        # A listener that is gone from the file serves on until the restart.
+        self._feeds |= feeds_of(site, self._mint, self._audience)
         await remember_mappings(self.store, site)
         _log.info("reloaded")
         await self.release_held()
@@ -249,6 +250,23 @@ class Service:
         _log.info("messages_forgotten", messages=pruned.deleted, kept=pruned.kept)
         return pruned.deleted
 
+    async def assume_completed(self) -> int:
+        """The timed rule for stations that never report. Returns how many steps it completed."""
+        if not self.site.settings.performed.assume_completed.after_min:
+            return 0
+        if self._rule_reader is None:
+            self._rule_reader = self.store.open_reader()
+        steps = await asyncio.to_thread(
+            assume_overdue_completed, self.site, self.store, self._rule_reader, self._audience, now()
+        )
+        if steps:
+            self._wake()
+            _log.info("assumed_completed", steps=steps)
+        return steps
+
+    def _desk(self) -> Desk:
+        return desk_of(self.site, self._mint, self._audience)
+
     def _registered(self) -> Collection[str]:
         return self.site.devices.known.keys()
 
@@ -267,94 +285,32 @@ class Service:
         return ""
 
     def _counts(self) -> dict[str, int]:
-        return asdict(self.store.reader.counts())
+        reader, limit = self.store.reader, now() - self._desk().unfinished_after
+        unfinished = {"unfinished_performed_steps": reader.unfinished(limit)}
+        by_attention = reader.attention_counts()
+        unlinked = {"unlinked_performed_steps": sum(by_attention.get(each, 0) for each in UNLINKED)}
+        return asdict(reader.counts()) | unlinked | unfinished
 
-    # --- HL7 -----------------------------------------------------------------------------------------------------
-
-    def _receiver(self, name: str) -> Callable[[bytes, Peer], Awaitable[Reply]]:
-        async def receive(frame: bytes, peer: Peer) -> Reply:
-            try:
-                batch = hl7_batch.split(frame)
-            except Refused as refused:
-                return _reply(await self._refuse(name, frame, refused.refusals, peer))
-            if batch is None:
-                return _reply(await self._process(name, frame, peer))
-            receipts: list[Receipt] = []
-            for message in batch.messages:
-                away = bool(receipts) and not _stored(receipts[-1]) and self.store.counts.failing
-                receipts.append(self._put_off(name, message) if away else await self._process(name, message, peer))
-            _log.info("batch", listener=name, messages=len(receipts), notes=batch.notes)
-            answers = hl7_batch.answer(batch, [receipt.answer for receipt in receipts], now())
-            return Reply(answers, all(map(_stored, receipts)))
-
-        return receive
-
-    async def _process(self, listener: str, message: bytes, peer: Peer) -> Receipt:
-        """One message down the whole road."""
-        began = time.perf_counter()
-        feed = self._feeds[listener]
-        receipt = await process_message(self.store, message, feed, str(peer))
-        self._tell(receipt, listener, began)
-        if feed.acknowledge_to in self._deliverers:
-            self._deliverers[feed.acknowledge_to].wake()
-        return receipt
-
-    def _put_off(self, listener: str, message: bytes) -> Receipt:
-        """What follows, in its batch, a message that could not be stored: trying each would keep its sender waiting."""
-        began = time.perf_counter()
-        receipt = put_off(message, self._feeds[listener])
-        self._tell(receipt, listener, began)
-        return receipt
-
-    def _rejecter(self, name: str) -> Callable[[bytes, Refusal, Peer], Awaitable[bytes]]:
-        async def reject(raw: bytes, refusal: Refusal, peer: Peer) -> bytes:
-            return (await self._refuse(name, raw, [refusal], peer)).answer
-
-        return reject
-
-    async def _refuse(self, listener: str, raw: bytes, refusals: Sequence[Refusal], peer: Peer) -> Receipt:
-        """Archive what is not worked on, and answer it."""
-        began = time.perf_counter()
-        receipt = await archive_message(self.store, raw, refusals, self._feeds[listener], str(peer))
-        self._tell(receipt, listener, began)
-        return receipt
-
-    def _tell(self, receipt: Receipt, listener: str, began: float) -> None:
-        seconds = time.perf_counter() - began
-        self.metrics.message_done(listener, receipt.disposition, seconds)
-        if RefusalKind.TRANSIENT.value in receipt.kinds:
-            self.metrics.transient.inc()
-        headed = _MESSAGE_TYPE.fullmatch(receipt.message_type)  # else other segments may have slipped into MSH
-        _log.info(
-            "message",
-            listener=listener,
-            type=receipt.message_type if headed else "",
-            control_id=receipt.control_id[:_CONTROL_ID_CHARACTERS_MAX] if headed else "",
-            outcome=receipt.disposition,
-            refusals=list(receipt.kinds),
-            ms=round(seconds * 1000, 2),
-        )
+    def _wake(self) -> None:
+        """Something may have been put into the outbox."""
+        for deliverer in self._deliverers.values():
+            deliverer.wake()
 
     def _observe(self, event: str, /, **fields: Any) -> None:
         _log.info(event, **fields)
 
     # --- DICOM ---------------------------------------------------------------------------------------------------
 
-    async def _report(self, operation: Operation, request: PerformRequest) -> NAnswer:
-        """Write what a modality reports, by the registry as it is now."""
+    async def _report(self, operation: Operation | Announcement, request: PerformRequest) -> NAnswer:
+        """Write what a modality reports or an image manager announces, by the registry as it is now."""
         caller = request.calling_ae_title
-        return await report_performed(
-            self.store, self.site, operation, request, self.site.devices.device(caller) or Device(caller)
-        )
-
-
-def _reply(receipt: Receipt) -> Reply:
-    return Reply([receipt.answer] if receipt.answer else [], _stored(receipt))
-
-
-def _stored(receipt: Receipt) -> bool:
-    """Whether the message is on disk, accepted or refused."""
-    return RefusalKind.TRANSIENT.value not in receipt.kinds
+        device = self.site.devices.device(caller) or Device(caller)
+        if isinstance(operation, Announcement):
+            answer = await report_availability(self.store, self.site, request, device, self._audience)
+        else:
+            answer = await report_performed(self.store, self.site, operation, request, device, self._audience)
+        self._wake()
+        return answer
 
 
 def _addresses(site: Site) -> list[tuple[str, str, int, int, int]]:
@@ -362,6 +318,11 @@ def _addresses(site: Site) -> list[tuple[str, str, int, int, int]]:
     return sorted(
         (each.name, each.host, each.port, each.frame_bytes_max, each.mllp_release) for each in site.settings.hl7
     )
+
+
+def _connections(destinations: Sequence[DestinationSettings]) -> dict[str, object]:
+    """What a destination needs a restart for, by its name."""
+    return {each.name: connection_of(each) for each in destinations}
 
 
 def serve(site: Site, announce: Callable[[str], None]) -> None:

@@ -202,7 +202,7 @@ def described(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
         default = "" if item.is_required() else repr(item.default)
         if isinstance(inner, type) and issubclass(inner, StrEnum):
             kind = f"Literal[{', '.join(repr(choice.value) for choice in inner)}]"
-            default = "" if item.default is None or item.is_required() else repr(item.default.value)
+            default = repr(item.default.value) if isinstance(item.default, StrEnum) else ""
         else:
             kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
         yield prefix + name, kind, default, item.description or ""

@@ -5,7 +5,6 @@ Rows come from `procedures.csv`; a code may have several rows: several steps, or
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
@@ -13,6 +12,7 @@ from typing import Self
 from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, code_item, element
 from gateway.domain.coding_schemes import LOCAL
 from gateway.domain.converters import Setting, Unconvertible, is_ae_title, scheme_designator
+from gateway.domain.modalities import is_code_string
 from gateway.domain.problem import MappingError, Problem
 from gateway.domain.rows import numbered, unknown_columns
 
@@ -50,7 +50,6 @@ ROWS_MAX = 50_000
 """Ten times the code list of a large hospital group; more is a mistaken file."""
 _STEP_COLUMNS = ("modality", "station_ae_titles", "station_name", "location", "duration_min")
 _OF_A_STATION = (TAG["ScheduledStationName"], TAG["ScheduledProcedureStepLocation"])
-_CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}")
 _DURATION_MIN_MAX = 1440
 
 
@@ -187,7 +186,7 @@ def _step(name: str, lines: _Lines, source: str, problems: list[Problem]) -> Cat
     first = lines[0][0]
     agreed = {column: _agreed(column, lines, source, problems) for column in _STEP_COLUMNS}
     modality = agreed["modality"].upper()
-    if modality and not _CODE_STRING.fullmatch(modality):
+    if modality and not is_code_string(modality):
         problems.append(
             Problem(source, "modality", f"{modality!r} is not a modality code", "such as CT, MR, US", first)
         )

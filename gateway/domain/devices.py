@@ -45,6 +45,13 @@ class CannotShow(StrEnum):
     SWITCH = "switch"
 
 
+class MPPSAnswers(StrEnum):
+    """What follows a positive answer to N-CREATE or N-SET: nothing, or the attributes as they are now held."""
+
+    STATUS = "status"
+    DATASET = "dataset"
+
+
 @dataclass(frozen=True, slots=True)
 class CharacterSets:
     """The character sets of a device, as defined terms of Specific Character Set (PS3.3 C.12.1.1.2).
@@ -113,6 +120,7 @@ class Device:
     sites: frozenset[str] = frozenset()
     mpps_strict: bool = False
     profile: Profile = PLAIN
+    mpps_answers: MPPSAnswers = MPPSAnswers.STATUS
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ from gateway.domain.order import OrderEvent
 from gateway.domain.patient import PatientEvent, PatientUpdate
 from gateway.domain.problem import MappingError, Problem
 from gateway.domain.refusal import Refusal, RefusalKind
-from gateway.domain.rule_compiler import Library, LineOf, compile_rules
+from gateway.domain.rule_checks import Library, LineOf
+from gateway.domain.rule_compiler import compile_rules
 from gateway.domain.source import Document, Entry, Kind
 from gateway.domain.stations import Stations
 

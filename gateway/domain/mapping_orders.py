@@ -128,7 +128,7 @@ def _order(reading: Reading, said: Sequence[_Said], number: int, scheduling: boo
         for n, group in enumerate(_by_procedure(reading, said), 1)
     )
     if scheduling and not keys.of_appointment and not keys_only:
-        procedures = tuple(map(_moved, procedures))
+        procedures = tuple(map(moved, procedures))
     reading.subject = f"order {number}"
     policies = _policies(reading, entry, placer, filler, procedures, keys_only)
     return OrderEvent(
@@ -142,6 +142,7 @@ def _order(reading: Reading, said: Sequence[_Said], number: int, scheduling: boo
         procedures,
         policies,
         entry.where,
+        by_appointment=scheduling and keys.of_appointment,
     )
 
 
@@ -270,7 +271,8 @@ def _stated(reading: Reading, entry: Entry) -> tuple[Stated, Attributes]:
     reading.filled = set()
     said: Attributes = {}
     settled: Attributes = {}
-    for rule in reading.rules_of(entry)[Level.STEP]:
+    for line in reading.lines_of(entry)[Level.STEP]:
+        rule = line.rule
         if rule.keyword in _STATING:
             made = reading.element(rule, entry, None, None)
             if made is not None:
@@ -327,7 +329,7 @@ _UNIT_MINUTES: abc.Mapping[str, float] = {
 }
 
 
-def _moved(procedure: ProcedureInput) -> ProcedureInput:
+def moved(procedure: ProcedureInput) -> ProcedureInput:
     """A procedure that somebody else ordered: only time and place are news, all else fills what is lacking."""
     steps = [
         replace(
@@ -369,7 +371,7 @@ def _procedure_codes(reading: Reading, entry: Entry) -> tuple[tuple[str, str], .
     codes: list[tuple[str, str]] = []
     source = reading.identity["ProcedureCode"]
     for path in source.paths:
-        for repetition in reading.key_repetitions(source, entry, path):
+        for repetition in reading.key_repetitions(source, entry, path) if path.key in entry.said else ():
             code = part(repetition, 1)
             if code:
                 scheme = part(repetition, 3)

@@ -6,7 +6,8 @@ from gateway.domain.attributes import TAG, Level, element
 from gateway.domain.converters import cx
 from gateway.domain.identifiers import Identifier
 from gateway.domain.mapping_identifiers import patient_id_item
-from gateway.domain.mapping_reading import Reading, is_null
+from gateway.domain.mapping_reading import Reading
+from gateway.domain.mapping_values import is_null
 from gateway.domain.patient import (
     IdentifierChange,
     PatientInput,

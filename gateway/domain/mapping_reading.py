@@ -39,13 +39,13 @@ from gateway.domain.edits import edited
 from gateway.domain.identifiers import Identifier, Issuers
 from gateway.domain.mapping_identifiers import put_issuer
 from gateway.domain.mapping_trace import TraceEntry, plain
+from gateway.domain.mapping_values import FITTED, is_null, remembering
 from gateway.domain.refusal import Refusal, RefusalKind
-from gateway.domain.rules import Alternative, IdentitySource, Rule, RuleSet
+from gateway.domain.rules import Alternative, IdentitySource, Rule, RuleSet, Simply
 from gateway.domain.selection import any_holds, holds, selected
 from gateway.domain.source import NULL, Entry, Path, Repetition, Sourced
 from gateway.domain.stations import StationRow, Stations, Step
 
-_FITTED = frozenset({"LO", "SH", "ST", "LT", "UT", "UC", "CS"})
 _SHAPES_MAX = 256  # sets of fields that entries say; a feed has some dozens
 _NOTHING_SETTLED: abc.Mapping[str, Element] = {}
 
@@ -69,6 +69,18 @@ class Key(NamedTuple):
         return part(self.entry.read(self.path)[self.at].repetition, 1)
 
 
+class Line(NamedTuple):
+    """A rule as entries that say certain fields are put to it.
+
+    `first` is where its value nearly always comes from, without any condition; `only` that there is no other path.
+    """
+
+    rule: Rule
+    tag: str
+    first: Simply | None
+    only: bool
+
+
 class RuleBook:
     """A rule set ready to run.
 
@@ -76,7 +88,7 @@ class RuleBook:
     """
 
     def __init__(self, rules: RuleSet, catalogue: Catalogue, issuers: Issuers, stations: Stations) -> None:
-        self.rules = rules
+        self.rules = rules = remembering(rules)
         self.catalogue = catalogue
         self.issuers = issuers
         self.stations = stations
@@ -91,7 +103,7 @@ class RuleBook:
         self.digest = hashlib.sha256((rules.digest + catalogue.digest + stations.digest).encode()).hexdigest()
         self._keys = rules.keys
         self._in_zone: dict[tzinfo, RuleBook] = {}
-        self._spoken = lru_cache(maxsize=_SHAPES_MAX)(rules.spoken)
+        self._spoken = lru_cache(maxsize=_SHAPES_MAX)(self._lines)
         self.version_id = f"{rules.name}@{rules.version or '0'}+{self.digest[:8]}"
 
     def in_zone(self, zone: tzinfo) -> "RuleBook":
@@ -101,16 +113,19 @@ class RuleBook:
             book = self._in_zone[zone] = RuleBook(self.rules.in_zone(zone), self.catalogue, self.issuers, self.stations)
         return book
 
-    def rules_for(self, entry: Entry) -> abc.Mapping[Level, tuple[Rule, ...]]:
+    def lines_for(self, entry: Entry) -> abc.Mapping[Level, tuple[Line, ...]]:
         """The rules that an entry can make speak; a feed's entries mostly say the same fields."""
         return self._spoken(self._keys.intersection(entry.said))
+
+    def _lines(self, said: frozenset[str]) -> abc.Mapping[Level, tuple[Line, ...]]:
+        return {level: tuple([_line(rule) for rule in rules]) for level, rules in self.rules.spoken(said).items()}
 
 
 class Reading:
     """One document on its way through the rules."""
 
     def __init__(self, book: RuleBook, default_issuer: str, trace: list[TraceEntry] | None) -> None:
-        self.rules_for = book.rules_for
+        self.lines_for = book.lines_for
         self.identity = book.rules.identity
         self.policies = book.policies
         self.policies_by_event = book.policies_by_event
@@ -125,7 +140,7 @@ class Reading:
         self.trace = trace
         self.subject = ""
         self.entry: Entry | None = None
-        self.rules: abc.Mapping[Level, tuple[Rule, ...]] = {}
+        self.lines: abc.Mapping[Level, tuple[Line, ...]] = {}
         self.filled: set[str] = set()  # what the last level got from catalogue and defaults, not from the entry
         self.refuses_lacking = True
         self.refusals: list[Refusal] = []
@@ -140,6 +155,8 @@ class Reading:
         limit = LENGTH_MAX[_VR[keyword]]
         found: list[Key] = []
         for path in source.paths:
+            if path.key not in entry.said:
+                continue
             for index, repetition in _counted(source, entry, path):
                 try:
                     assigned = parse(edited(repetition, source.edits) if source.edits else repetition)
@@ -174,13 +191,16 @@ class Reading:
         vr = _VR[keyword]
         source = self.identity[keyword]
         for path in source.paths:
+            if path.key not in entry.said:
+                continue
             for index, repetition in _counted(source, entry, path):
-                if not part(repetition, 1):
+                value = part(repetition, 1)
+                if not value:
                     continue
                 try:
                     if source.edits:
                         repetition = edited(repetition, source.edits)  # noqa: PLW2901  (it is what counts from here)
-                    value = part(repetition, 1)
+                        value = part(repetition, 1)
                     if vr == "UI":
                         uid(repetition, self.setting)
                         return value
@@ -241,10 +261,10 @@ class Reading:
 
     # ---- rules ----
 
-    def rules_of(self, entry: Entry) -> abc.Mapping[Level, tuple[Rule, ...]]:
+    def lines_of(self, entry: Entry) -> abc.Mapping[Level, tuple[Line, ...]]:
         if entry is not self.entry:  # one entry is asked at several levels in turn
-            self.entry, self.rules = entry, self.rules_for(entry)
-        return self.rules
+            self.entry, self.lines = entry, self.lines_for(entry)
+        return self.lines
 
     def attributes(
         self,
@@ -257,10 +277,21 @@ class Reading:
         attributes: Attributes = {}
         self.filled = set()
         self.made = attributes
-        for rule in self.rules_of(entry)[level]:
-            made = settled.get(rule.tag) or self.element(rule, entry, fill, found)
+        untraced, repetitions = self.trace is None, entry.repetitions
+        for rule, tag, first, only in self.lines_of(entry)[level]:
+            if first is not None and untraced:  # nearly always
+                said = repetitions(first.field)
+                if len(said) == 1:
+                    try:
+                        made = first.made(said[0])
+                    except Unconvertible:  # to be told, by the long way
+                        made = None
+                    if made is not None and (only or "Value" in made):
+                        attributes[tag] = made
+                        continue
+            made = settled.get(tag) or self.element(rule, entry, fill, found)
             if made is not None:
-                attributes[rule.tag] = made
+                attributes[tag] = made
         self.made = None
         return attributes
 
@@ -275,16 +306,24 @@ class Reading:
                 self.traced(rule.target, rule.origin, "", "", "value", way.constant)
                 return {"vr": rule.vr, "Value": list(way.constant)}
             deleted: Sourced | None = None
-            for path, setting in way.paths:
-                said = entry.repetitions(path)
+            for place, (path, setting) in enumerate(way.paths):
+                if way.simple and self.trace is None:
+                    simply = way.simply[place]
+                    said = entry.repetitions(simply.field)
+                    if len(said) == 1:
+                        try:
+                            given = simply.made(said[0])
+                        except Unconvertible:
+                            pass  # to be told, by the long way
+                        else:
+                            if given is None:
+                                continue
+                            if "Value" in given or len(way.paths) == 1:
+                                return given
+                else:
+                    said = entry.repetitions(path)
                 if not said:
                     continue
-                if way.simple and len(said) == 1 and self.trace is None:
-                    made = _simply_converted(rule, way, said[0], setting)
-                    if made:
-                        return {"vr": rule.vr, "Value": made}
-                    if made is not None:
-                        continue
                 read: Sequence[Sourced]
                 read = entry.read(path) if way.pick is None else [found for _, found in way.pick.of(entry, path)]
                 if way.select:
@@ -343,7 +382,7 @@ class Reading:
         if way.converter.joint:
             return self._converted_together(rule, way, path, setting, read)
         convert, first = way.converter.function, way.repeat == "first"
-        fits = way.repeat != "join" and rule.vr in _FITTED
+        fits = way.repeat != "join" and rule.vr in FITTED
         made: list[Any] = []
         sources: list[Sourced] = []
         deleting: Sourced | None = None
@@ -476,25 +515,10 @@ def _end_rules(rules: RuleSet) -> tuple[Rule, ...]:
     return tuple(rule for rule in ends if rule) if all(ends) else ()
 
 
-def _simply_converted(rule: Rule, way: Alternative, repetition: Repetition, setting: Setting) -> list[Any] | None:
-    """The values of a field that does not repeat, as nearly all; None where there is something to tell or delete.
-
-    It spares the usual field everything that only a refusal, a note, a deletion or a trace needs.
-    """
-    if repetition[0][0] == NULL:
-        return None
-    try:
-        if way.converter.joint:
-            made = list(way.converter.function((repetition,), setting))
-            return None if DELETE in made else made
-        value = way.converter.function(repetition, setting)
-        if type(value) is str and rule.vr in _FITTED:
-            value = fit(value, rule.vr, way.cut)
-    except Unconvertible:
-        return None
-    if value is None:
-        return []
-    return None if value is DELETE or type(value) is Noted else [value]
+def _line(rule: Rule) -> Line:
+    way = rule.alternatives[0]
+    plain = way.simple and way.paths and not (way.when or way.unless or way.constant)
+    return Line(rule, rule.tag, way.simply[0] if plain else None, len(way.paths) == 1)
 
 
 def _at(sourced: Sourced, path: Path, component: int) -> str:
@@ -503,11 +527,6 @@ def _at(sourced: Sourced, path: Path, component: int) -> str:
         return f"{sourced.where}.{component}" if component else sourced.where
     place = f"{sourced.where}.{path.component + max(component, 1) - 1}"
     return f"{place}.{path.subcomponent}" if path.subcomponent else place
-
-
-def is_null(repetition: Repetition) -> bool:
-    """Whether all that it says is that the value is to be deleted."""
-    return repetition[0][0] == NULL and not any(any(parts) for parts in repetition[1:])
 
 
 def _counted(source: IdentitySource, entry: Entry, path: Path) -> Iterable[tuple[int, Repetition]]:

@@ -4,7 +4,7 @@ An order (placer, filler number) has requested procedures (Study Instance UID), 
 steps (design D10). `domain.order_change` makes what is held from what was said.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import product
@@ -13,6 +13,7 @@ from gateway.domain.attributes import Attributes
 from gateway.domain.facts import NO_STAMPS, Stamps
 from gateway.domain.identifiers import Identifier
 from gateway.domain.patient import PatientInput, VisitInput
+from gateway.domain.progress import status_of
 from gateway.domain.worklist import SPSStatus, StepEvent
 
 
@@ -103,6 +104,7 @@ class OrderEvent:
     """What a feed said of one order. `policies` go by the keyword of the key that may be lacking.
 
     `complete` demands the type 1 keys of every step; items imported from elsewhere keep what they have.
+    `by_appointment`: its number is that of an appointment, which names no order.
     """
 
     control: OrderControl
@@ -116,6 +118,7 @@ class OrderEvent:
     policies: Mapping[str, Policy] = field(default_factory=dict)
     where: str = ""
     complete: bool = True
+    by_appointment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +168,19 @@ class Order:
     site: str = ""
     """Whose order it is, where one gateway serves several sites; '' for none."""
     stamps: Stamps = field(default=NO_STAMPS, repr=False)
-    by_hand: bool = False
-    """Whether a person typed it while the RIS was down; an order of the RIS that means the same takes it over."""
+    provisional: bool = False
+    """Whether an order of the RIS that means the same takes it over: a person typed it while the RIS was down, or it
+    was made of an appointment that names no order, or of what was performed without one."""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person typed it: it has no order number."""
+        return self.provisional and self.placer is None and self.filler is None
+
+    @property
+    def of_appointment(self) -> bool:
+        """Whether it was made of an appointment, whose number it bears as an order number, or of what was performed."""
+        return self.provisional and not self.by_hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,18 +337,6 @@ def response_of(control: OrderControl, refused: bool) -> OrderControl | None:
     return found[refused] if found else None
 
 
-# What the order is as a whole: the first row one of whose statuses a step has.
-_ORDER_STATUS_OF: tuple[tuple[str, frozenset[SPSStatus]], ...] = (
-    ("IP", frozenset({SPSStatus.STARTED, SPSStatus.DEPARTED})),
-    ("SC", frozenset({SPSStatus.SCHEDULED, SPSStatus.ARRIVED, SPSStatus.READY})),
-    ("HD", frozenset({SPSStatus.HELD})),
-    ("CM", frozenset({SPSStatus.COMPLETED})),
-    ("DC", frozenset({SPSStatus.DISCONTINUED})),
-    ("CA", frozenset({SPSStatus.CANCELED})),
-)
-
-
 def order_status_of(order: Order) -> str:
     """The order status (HL7 table 0038) that its steps come to; '' where nothing fits, as for one whose day passed."""
-    held: Iterable[SPSStatus] = {step.status for procedure in order.procedures for step in procedure.steps}
-    return next((code for code, statuses in _ORDER_STATUS_OF if not statuses.isdisjoint(held)), "")
+    return status_of(step.status for procedure in order.procedures for step in procedure.steps)

@@ -176,7 +176,7 @@ class _Change:
             tuple(procedures),
             held.site or site,
             stamps,
-            held.by_hand,
+            self._provisional(held),
         )
         if self.late:
             self.notes.append("made before what is held; it only filled what was unknown")
@@ -211,6 +211,12 @@ class _Change:
         if held is None or said is None:
             return said or held
         return said if self.stamp.replaces(stamps.of(tag, held=True)) else held
+
+    def _provisional(self, held: Order) -> bool:
+        """Whether an order of the RIS may still take it over: not once somebody orders it by a number."""
+        if self.event.by_appointment:
+            return held.provisional or held.id is None
+        return held.provisional and self.event.placer is None and self.event.filler is None
 
     # -- procedures
 
@@ -395,7 +401,16 @@ class _Change:
             steps[index] = self._happen(step, happened, moved)
         if all(map(is_, steps, procedure.steps)):
             return procedure
-        return replace(procedure, steps=tuple(steps))
+        return Procedure(
+            procedure.id,
+            procedure.study_instance_uid,
+            procedure.requested_procedure_id,
+            procedure.accession,
+            procedure.attributes,
+            tuple(steps),
+            procedure.minted,
+            procedure.stamps,
+        )
 
     def _happen(self, step: Step, happened: StepEvent, moved: bool) -> Step:
         held, events = step.status, step.stamps.events

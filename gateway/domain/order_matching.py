@@ -47,7 +47,7 @@ def matched_procedures(held: Sequence[Procedure], said: Sequence[ProcedureInput]
         lambda a, b: bool(b.requested_procedure_id) and a.requested_procedure_id == b.requested_procedure_id, only=True
     )
     take_by(lambda a, b: same_number(a.accession, b.accession), only=True)
-    take_by(lambda a, b: bool(_codes_said(b)) and codes(a.attributes) == _codes_said(b), only=False)
+    take_by(lambda a, b: bool(codes_said(b)) and codes(a.attributes) == codes_said(b), only=False)
     if len(held) == len(said) or len(held) == 1:
         for number in range(len(said)):
             if found[number] is None and number in free and not _contradicts(held[number], said[number]):
@@ -64,7 +64,7 @@ def codes(attributes: Attributes) -> list[str]:
     ]
 
 
-def _codes_said(said: ProcedureInput) -> list[str]:
+def codes_said(said: ProcedureInput) -> list[str]:
     """Its codes, also those that only fill what is lacking: of the catalogue, or of an appointment."""
     return codes({**said.defaults, **said.attributes})
 
@@ -151,7 +151,7 @@ def names_procedures(held: Order, event: OrderEvent) -> bool:
 def _tells(held: Order, said: ProcedureInput) -> bool:
     """Whether its accession number or its code are not those of all procedures, a code at least that of one."""
     numbers = [same_number(each.accession, said.accession) for each in held.procedures]
-    same_code = [codes(each.attributes) == _codes_said(said) for each in held.procedures]
+    same_code = [codes(each.attributes) == codes_said(said) for each in held.procedures]
     return (said.accession is not None and not all(numbers)) or (any(same_code) and not all(same_code))
 
 
@@ -159,18 +159,23 @@ def is_order_typed(held: Order, event: OrderEvent) -> bool:
     """Whether an order that a person typed means the same as one that the RIS sends now, of the same patient.
 
     By the accession number, or by the procedure code and a day that both have a step on. What comes without an order
-    number may itself be typed.
+    number may itself be typed. One that was made here and has a number (of what was performed, or of an appointment) is
+    the same by the accession number only.
     """
     numbered = event.placer is not None or event.filler is not None
-    if not numbered or not held.by_hand or held.placer is not None or held.filler is not None:
+    if not numbered or not held.provisional:
         return False
+    if not held.by_hand:
+        return not event.by_appointment and any(
+            same_number(one.accession, said.accession) for one in held.procedures for said in event.procedures
+        )
     return any(_is_procedure_typed(typed, said) for typed in held.procedures for said in event.procedures)
 
 
 def _is_procedure_typed(typed: Procedure, said: ProcedureInput) -> bool:
     if said.accession is not None and typed.accession is not None and said.accession.value == typed.accession.value:
         return True
-    if not _codes_said(said) or _codes_said(said) != codes(typed.attributes):
+    if not codes_said(said) or codes_said(said) != codes(typed.attributes):
         return False
     days = {text(step.attributes, "ScheduledProcedureStepStartDate") for step in said.steps} - {""}
     return any(text(step.attributes, "ScheduledProcedureStepStartDate") in days for step in typed.steps)
@@ -182,7 +187,7 @@ def taken_over(typed: Order) -> Order:
         replace(procedure, minted=_KEYS, steps=tuple(replace(step, minted=True) for step in procedure.steps))
         for procedure in typed.procedures
     )
-    return replace(typed, procedures=procedures, by_hand=False)
+    return replace(typed, procedures=procedures, provisional=False)
 
 
 def is_same_by_accession(held: Order, event: OrderEvent) -> bool:

@@ -35,6 +35,7 @@ class RefusalKind(StrEnum):
     DUPLICATE_INSTANCE = "duplicate instance"
     NO_SUCH_INSTANCE = "no such instance"
     STEP_CLOSED = "performed step already closed"
+    NOT_AUTHORISED = "not authorised"
     TRANSIENT = "cannot be stored now"
     INTERNAL = "internal error"
 

@@ -5,17 +5,14 @@ target, a site's own converters that fail their example: each is a problem with 
 one is near, the word that was meant.
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from gateway.domain.attributes import BY_KEYWORD, Level, code_item
 from gateway.domain.catalogue import PROCEDURE_KEYWORDS, STEP_KEYWORDS
-from gateway.domain.codes import Translating, Translation, translated
+from gateway.domain.codes import Translating, translated
 from gateway.domain.converters import (
-    CONVERTERS,
     DEFAULT_CONVERTER,
     TABLE,
     Converter,
@@ -25,11 +22,11 @@ from gateway.domain.converters import (
     fit,
     scheme_designator,
 )
-from gateway.domain.edits import EDITS, Edit, SiteFunction, after_edits, is_date_pattern
+from gateway.domain.edits import after_edits
 from gateway.domain.order import Policy
-from gateway.domain.problem import MappingError, Problem, did_you_mean, nearest, one_of
+from gateway.domain.problem import MappingError, did_you_mean, nearest, one_of
+from gateway.domain.rule_checks import Library, LineOf, RuleChecker, digest_of, folded
 from gateway.domain.rule_words import (
-    CONVERTER_KEYS,
     FROM_IDENTITY,
     IDENTITY_KEYS,
     LENGTHS,
@@ -46,22 +43,6 @@ from gateway.domain.rules import IDENTITY, STEP_PREFIX, Alternative, IdentitySou
 from gateway.domain.selection import Condition, Pick
 from gateway.domain.source import SEGMENTS, Path, parse_path
 from gateway.domain.stations import STATION_KEYWORDS
-
-LineOf = Callable[[str, tuple[str, ...]], int | None]
-"""Where a rule file says something: (rule set name, keys from the top) -> line, None where not known."""
-
-EXTENDS_MAX = 8
-"""Rule sets on top of each other; a site overlay on ours on a common base makes three."""
-
-
-class Library(NamedTuple):
-    """What rule sets may name: code tables, converters, translations of codes, Python functions of the site."""
-
-    tables: Mapping[str, Mapping[str, str]] = {}
-    converters: Mapping[str, Converter] = CONVERTERS
-    translations: Mapping[str, Translation] = {}
-    functions: Mapping[str, SiteFunction] = {}
-
 
 _MADE = {
     "AccessionNumber": None,
@@ -103,38 +84,20 @@ def _over(kept: Any, said: Any) -> Any:
     return {**(kept if isinstance(kept, Mapping) else {"from": kept}), **said}
 
 
-class _Compiler:
-    """One compilation: collects problems instead of stopping at the first."""
+class _Compiler(RuleChecker):
+    """One compilation of an inbound rule set."""
 
-    def __init__(
-        self,
-        sources: Mapping[str, Mapping[str, Any]],
-        name: str,
-        library: Library,
-        line_of: LineOf | None,
-    ) -> None:
-        self.sources, self.name, self.library, self.line_of = sources, name, library, line_of
-        self.tables, self.converters = library.tables, library.converters
-        self.own: dict[str, Edit] = {}
-        self.problems: list[Problem] = []
-        self.whole = True  # whether the rule set and all that it extends are there
-        self.setting = Setting()
-
-    def problem(self, at: tuple[str, ...], text: str, hint: str = "") -> None:
-        """Note a mistake at these keys; the first key is the rule set's name."""
-        source, path = at[0], at[1:]
-        line = self.line_of(source, path) if self.line_of else None
-        self.problems.append(Problem(source, ".".join(path), text, hint, line))
+    setting: Setting
 
     def compile(self) -> RuleSet:
-        chain = self._chain()
+        chain = self.chain()
         top: dict[str, Any] = {}
         own: dict[str, tuple[str, Any]] = {}
         identity: dict[str, tuple[str, Any]] = {}
         rules: dict[str, tuple[str, Any]] = {}
         for name in reversed(chain):
             source = self.sources[name]
-            self._known_keys((name,), source, TOP_KEYS)
+            self.known_keys((name,), source, TOP_KEYS)
             top |= {key: value for key, value in source.items() if key not in ("converters", "identity", "rules")}
             for part, into in (("converters", own), ("identity", identity), ("rules", rules)):
                 said = source.get(part) or {}
@@ -152,7 +115,7 @@ class _Compiler:
             self.problem((self.name, "default_scheme"), "a coding scheme designator has 1 to 16 characters")
         self.setting = Setting(scheme=scheme, schemes=self.tables.get("coding-schemes", {}))
         for label, declared in own.items():
-            self._own(label, *declared)
+            self.site_converter(label, *declared)
         compiled_identity = {key: self._identity(key, *said) for key, said in identity.items()}
         if self.whole and not compiled_identity.get("PatientID", IdentitySource("PatientID")).paths:
             self.problem(
@@ -180,113 +143,7 @@ class _Compiler:
         content = [top, *said, {name: dict(table) for name, table in self.tables.items()}]
         more = {name: translation.digest for name, translation in self.library.translations.items()}
         used = [(name, said, self.library.functions[str(said["function"])].digest) for name, (_, said) in own.items()]
-        return _digest([*content, *filter(None, (more, used))])
-
-    def _chain(self) -> list[str]:
-        """The rule set and what it extends, nearest first."""
-        chain: list[str] = []
-        name: str | None = self.name
-        while name:
-            by = chain[-1] if chain else ""
-            if name in chain:
-                self._circle(chain[chain.index(name) :])
-                break
-            if len(chain) >= EXTENDS_MAX:
-                text = f"more than {EXTENDS_MAX} rule sets on top of each other"
-                self.problem((by, "extends"), text, " -> ".join((*chain, name)))
-                break
-            if name not in self.sources:
-                at = (by, "extends") if by else (name,)
-                self.problem(at, f"there is no rule set {name}", one_of(name, self.sources))
-                break
-            chain.append(name)
-            extends = self.sources[name].get("extends")
-            name = str(extends) if extends else None
-        self.whole = name is None
-        return chain
-
-    def _circle(self, circle: Sequence[str]) -> None:
-        """Told of the same one of them whichever is compiled."""
-        turn = circle.index(min(circle))
-        told = [*circle[turn:], *circle[:turn], circle[turn]]
-        self.problem((told[0], "extends"), f"{' -> '.join(told)} goes in a circle", "take one `extends:` out")
-
-    def _known_keys(self, at: tuple[str, ...], said: Mapping[str, Any], known: Mapping[str, str]) -> bool:
-        unknown = [key for key in said if key not in known]
-        for key in unknown:
-            hint = did_you_mean(str(key), known) or f"known are {', '.join(known)}"
-            self.problem((*at, str(key)), f"unknown key {key!r}", hint)
-        return not unknown
-
-    def _choice(self, at: tuple[str, ...], said: Any, allowed: Sequence[str]) -> str:
-        """One of the words, or a problem."""
-        if said not in allowed:
-            hint = did_you_mean(str(said), allowed) or f"one of {', '.join(allowed)}"
-            self.problem(at, f"unknown {at[-1]} {said!r}", hint)
-        return str(said)
-
-    # ---- the site's own ----
-
-    def _own(self, label: str, name: str, said: Any) -> None:
-        """A converter of the site's own: found, of the right signature, and tried on its example."""
-        at = (name, "converters", label)
-        self.own[label] = str  # so that rules that use it have no problem of their own
-        if not isinstance(said, Mapping):
-            said = {"function": said}
-        self._known_keys(at, said, CONVERTER_KEYS)
-        if label in self.converters or label in EDITS:
-            self.problem(at, f"{label} is the name of a converter or edit of ours", "choose another")
-        wanted = str(said.get("function", ""))
-        function = self.library.functions.get(wanted)
-        if function is None:
-            hint = did_you_mean(wanted, self.library.functions) or "FILE.FUNCTION of mappings/converters/FILE.py"
-            self.problem((*at, "function"), f"there is no function {wanted!r}", hint)
-            return
-        unfit = function.unfit()
-        if unfit:
-            self.problem(
-                (*at, "function"), f"{wanted} ({function.place}): {unfit}", "def name(text: str) -> str | None"
-            )
-            return
-        self.own[label] = function.named(label)
-        if said.get("example") is None:
-            self.problem(at, "there is no example to try it on", "example: a text as it is sent")
-            return
-        try:
-            given = self.own[label](str(said["example"]))
-        except Unconvertible as problem:
-            self.problem((*at, "example"), problem.text, problem.hint)
-            return
-        if "gives" in said and given != str(said["gives"] or ""):
-            self.problem((*at, "gives"), f"{wanted} gives {given!r} instead of {str(said['gives'])!r}", function.place)
-
-    def _edits(self, at: tuple[str, ...], said: Any) -> tuple[tuple[Edit, ...], str]:
-        """The edits of `edit:`, and how a trace names them."""
-        edits: list[Edit] = []
-        labels: list[str] = []
-        for one in said if isinstance(said, list) else [said] if said is not None else []:
-            name, argument = next(iter(one.items())) if isinstance(one, Mapping) and len(one) == 1 else (one, None)
-            row = EDITS.get(str(name))
-            if str(name) in self.own and argument is None:
-                edits.append(self.own[str(name)])
-            elif row is None:
-                known = [*EDITS, *self.own]
-                hint = did_you_mean(str(name), known) or f"one of {', '.join(known)}"
-                self.problem(at, f"unknown edit {name!r}", hint)
-                continue
-            elif not row.needs and argument is not None:
-                self.problem(at, f"{name} takes no argument", f"write {name}")
-            elif row.needs == "number" and (type(argument) is not int or argument < 1):
-                self.problem(at, f"{name} needs a number from 1", f"write {{{name}: 8}}")
-            elif row.needs == "text" and argument in (None, ""):
-                self.problem(at, f"{name} needs a text", f"write {{{name}: TEXT}}")
-            elif row.needs == "pattern" and not is_date_pattern(str(argument)):
-                hint = f"write {{{name}: DD.MM.YYYY}}, and hh, mm, ss for a time"
-                self.problem(at, f"{name} needs a pattern with YYYY, MM and DD", hint)
-            else:
-                edits.append(row.make(argument if row.needs == "number" else str(argument)))
-            labels.append(f"{name} {argument!r}" if argument is not None else str(name))
-        return tuple(edits), ", ".join(labels)
+        return digest_of([*content, *filter(None, (more, used))])
 
     # ---- identity ----
 
@@ -297,7 +154,7 @@ class _Compiler:
             return IdentitySource(key)
         if not isinstance(said, Mapping):
             said = {"from": said}
-        self._known_keys(at, said, IDENTITY_KEYS)
+        self.known_keys(at, said, IDENTITY_KEYS)
         paths = self._paths((*at, "from"), said.get("from"))
         if said.get("prefer") and key != "PatientID":
             self.problem((*at, "prefer"), "only patient identifiers have a preferred authority")
@@ -312,7 +169,7 @@ class _Compiler:
                 hint = " or ".join(allowed) or "leave missing: out"
                 self.problem((*at, "missing"), f"{key} has no missing policy {missing!r}", hint)
         pick = self._pick((*at, "pick"), said.get("pick"))
-        edits, label = self._edits((*at, "edit"), said.get("edit"))
+        edits, label = self.edits((*at, "edit"), said.get("edit"))
         prefer = str(said.get("prefer") or "")
         return IdentitySource(key, paths, policy, refuse, prefer, f"{name}: identity.{key}", pick, edits, label)
 
@@ -387,7 +244,7 @@ class _Compiler:
         if not isinstance(said, Mapping):
             self.problem(at, "a rule is a path or a map", "such as {from: PID-5, convert: xpn}")
             return None
-        known = self._known_keys(at, said, RULE_KEYS)
+        known = self.known_keys(at, said, RULE_KEYS)
         missing, default = self._missing((*at, "missing"), keyword, vr, said.get("missing", "omit"))
         if "value" in said and "from" in said:
             self.problem(
@@ -400,10 +257,10 @@ class _Compiler:
         beside = self._paths((*at, "with"), said.get("with"))
         if converter.name in ("weight", "height") and not beside:
             self.problem((*at, "with"), f"{converter.name} has to know the unit", "with: OBX-6")
-        repeat = self._choice((*at, "repeat"), said.get("repeat", "first"), REPEATS)
+        repeat = self.choice((*at, "repeat"), said.get("repeat", "first"), REPEATS)
         if repeat == "join" and vr not in ("LO", "SH", "ST", "LT", "UT"):
             self.problem((*at, "repeat"), f"{keyword} ({vr}) is no text to join", "first or all")
-        length = self._choice((*at, "length"), said.get("length", "refuse"), LENGTHS)
+        length = self.choice((*at, "length"), said.get("length", "refuse"), LENGTHS)
         if length == "cut" and not may_be_cut(keyword, vr):
             self.problem((*at, "length"), f"{keyword} is never cut", "identifiers and codes are whole or refused")
         pick = self._pick((*at, "pick"), said.get("pick"))
@@ -429,7 +286,7 @@ class _Compiler:
         self, at: tuple[str, ...], keyword: str, vr: str, said: Mapping[str, Any]
     ) -> tuple[Converter, Setting, str]:
         """The converter with edits and translation around it, what it is told, and how a trace names it."""
-        edits, edited = self._edits((*at, "edit"), said.get("edit"))
+        edits, edited = self.edits((*at, "edit"), said.get("edit"))
         named = said.get("convert")
         setting = self.setting._replace(vr=vr)
         if isinstance(named, Mapping):
@@ -468,7 +325,7 @@ class _Compiler:
     ) -> tuple[Converter, Setting, str]:
         named = said["convert"]
         table = str(named.get("table"))
-        unknown = self._choice((*at, "unknown"), said.get("unknown", "refuse"), UNKNOWNS)
+        unknown = self.choice((*at, "unknown"), said.get("unknown", "refuse"), UNKNOWNS)
         if list(named) != ["table"]:
             self.problem((*at, "convert"), "a converter is a name or {table: NAME}")
         elif table not in self.tables:
@@ -481,8 +338,8 @@ class _Compiler:
         how = said["translate"]
         if not isinstance(how, Mapping):
             how = {"map": how}
-        self._known_keys(at, how, {"map": "", "to": ""})
-        unknown = self._choice((*at[:-1], "unknown"), said.get("unknown", "keep"), UNKNOWNS)
+        self.known_keys(at, how, {"map": "", "to": ""})
+        unknown = self.choice((*at[:-1], "unknown"), said.get("unknown", "keep"), UNKNOWNS)
         if vr != "SQ":
             self.problem(at, "only codes are translated", "use a table for texts: convert: {table: NAME}")
         known = self.library.translations
@@ -598,7 +455,7 @@ class _Compiler:
                 hint = "such as 5, or 4.2 for a subcomponent"
                 self.problem((*at, str(place)), f"{place!r} is no number of a component", hint)
                 continue
-            components.append((int(number), int(sub or 1), _folded(values)))
+            components.append((int(number), int(sub or 1), folded(values)))
         return Pick(tuple(components))
 
     def _conditions(self, at: tuple[str, ...], said: Any) -> tuple[Condition, ...]:
@@ -609,7 +466,7 @@ class _Compiler:
             return ()
         conditions: list[Condition] = []
         for path, values in said.items():
-            conditions += [(found, _folded(values)) for found in self._paths((*at, str(path)), path)]
+            conditions += [(found, folded(values)) for found in self._paths((*at, str(path)), path)]
         return tuple(conditions)
 
 
@@ -628,17 +485,7 @@ def _path_meant(text: str) -> str:
     return f"did you mean {meant}?" if segment and meant != text else ""
 
 
-def _folded(values: Any) -> frozenset[str]:
-    wanted = values if isinstance(values, list) else [values]
-    return frozenset("" if value is None else str(value).casefold() for value in wanted)
-
-
 def _turn(rule: Rule) -> int:
     """Rules that ask for stations are evaluated last, the AE title first: a station is chosen by all the rest."""
     asks = any("stations" in way.missing for way in rule.alternatives)
     return 1 + list(STATION_KEYWORDS).index(rule.keyword) if asks else 0
-
-
-def _digest(content: Any) -> str:
-    plain = json.dumps(content, sort_keys=True, default=str, ensure_ascii=True)
-    return hashlib.sha256(plain.encode()).hexdigest()

@@ -4,19 +4,30 @@ A rule set has an `identity` (where the keys of patient, visit, order, procedure
 (one per worklist attribute). Nothing here reads a document or a file.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import tzinfo
-from typing import Any
+from typing import Any, NamedTuple
 
-from gateway.domain.attributes import Level
+from gateway.domain.attributes import Element, Level
 from gateway.domain.converters import Converter, Setting
 from gateway.domain.edits import Edit
 from gateway.domain.order import Policy
 from gateway.domain.selection import Condition, Pick
-from gateway.domain.source import Path
+from gateway.domain.source import Path, Repetition
 
 STEP_PREFIX = "ScheduledProcedureStepSequence."
+
+
+class Simply(NamedTuple):
+    """What a field that does not repeat comes to where there is nothing to tell of it, as nearly always.
+
+    `made` gives the element of its one repetition, zero-length where that deletes, None where it says nothing. It
+    raises Unconvertible for whatever needs a refusal or a note.
+    """
+
+    field: Path
+    made: Callable[[Repetition], Element | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,8 @@ class Alternative:
     label: str
     simple: bool
     """Whether a repetition alone decides its value, without its fellows and other fields of its segment."""
+    simply: tuple["Simply", ...] = ()
+    """For each path of a simple one, as `mapping_values` makes it ready."""
 
     @property
     def otherwise(self) -> str:
@@ -54,7 +67,7 @@ class Alternative:
         paths = tuple([(path, setting) for path, setting in self.paths if path.key in said])
         if not paths and not self.constant and not self.missing:
             return None
-        return replace(self, paths=paths)
+        return replace(self, paths=paths, simply=tuple([one for one in self.simply if one.field.key in said]))
 
 
 @dataclass(frozen=True, slots=True)

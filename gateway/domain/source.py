@@ -113,6 +113,16 @@ class Document(Protocol):
         """What the message says without an effect here, or was read more kindly than it is written."""
 
 
+def from_component(repetition: Repetition, path: Path) -> Repetition:
+    """A repetition from the path's component on; () where it is too short, or says nothing from there."""
+    if path.component > 1 and repetition != ((NULL,),):  # a null field is null in all of its components
+        repetition = repetition[path.component - 1 :]
+    if path.subcomponent and repetition:
+        parts = repetition[0]
+        repetition = ((parts[path.subcomponent - 1],),) if path.subcomponent <= len(parts) else ()
+    return repetition if any(map(any, repetition)) else ()
+
+
 PATH_PATTERN = r"((?:[A-Z][A-Z0-9]{2}/)?([A-Z][A-Z0-9]{2}))-([0-9]{1,3})(?:\.([0-9]{1,2})(?:\.([0-9]{1,2}))?)?"
 _PATH = re.compile(PATH_PATTERN)
 SEGMENTS = frozenset(

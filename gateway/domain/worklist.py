@@ -46,6 +46,7 @@ class StepEvent(StrEnum):
     PERFORMANCE_COMPLETED = "MPPS completed"
     PERFORMANCE_RETURNED = "MPPS discontinued, to be repeated"
     PERFORMANCE_GIVEN_UP = "MPPS discontinued, given up"
+    PERFORMANCE_WITHDRAWN = "MPPS taken back"
     EXPIRE = "day long passed"
 
 
@@ -98,6 +99,9 @@ def _table() -> dict[tuple[SPSStatus, StepEvent], SPSStatus | None]:
         # Only what the night took away comes back by a new start.
         (_S.EXPIRED, _E.RESCHEDULED): _S.SCHEDULED,
     }
+    # It was never this step: what an MPPS made of it goes, what an order said of it meanwhile stays.
+    for state in (_S.STARTED, _S.COMPLETED, _S.DISCONTINUED):
+        table[state, _E.PERFORMANCE_WITHDRAWN] = _S.SCHEDULED
     # A modality is believed: what it performs is performed, whatever the order said (D14), also an append.
     for state in SPSStatus:
         table[state, _E.PERFORMANCE_STARTED] = _S.STARTED

@@ -225,6 +225,11 @@ class ArchiveReader:
         row = self._connection.row(archive_statements.MAPPING_VERSION, version=version)
         return row[0] if row else None
 
+    def kept_report(self, message_id: int) -> bytes | None:
+        """What a message of ours was written from (`workflow.kept_reports`), where it was kept."""
+        row = self._connection.row(archive_statements.REPORT, id=message_id)
+        return row[0] if row else None
+
     # -- retention
 
     def newest_message(self) -> int:

@@ -28,6 +28,7 @@ from gateway.edges.database import Prepared
 from gateway.edges.schema import (
     mapping_versions,
     message_keys,
+    message_reports,
     messages,
     orders,
     requested_procedures,
@@ -182,6 +183,10 @@ NUMBERS = Prepared(
 # -- mappings --------------------------------------------------------------------------------------------------------
 
 MAPPING_VERSION = Prepared(select(mapping_versions.c.content).where(mapping_versions.c.version == _given("version")))
+REPORT = Prepared(select(message_reports.c.report).where(message_reports.c.message_id == _given("id")))
+REPORT_INSERT = Prepared(
+    insert(message_reports).values({column.name: _given(column.name) for column in message_reports.columns})
+)
 MAPPING_VERSION_INSERT = Prepared(
     insert(mapping_versions).values({column.name: _given(column.name) for column in mapping_versions.columns})
 )
@@ -220,6 +225,7 @@ MESSAGE_KEY_DELETE = Prepared(
     )
 )
 MESSAGE_DELETE = Prepared(delete(messages).where(messages.c.id == _given("id")))
+REPORT_DELETE = Prepared(delete(message_reports).where(message_reports.c.message_id == _given("id")))
 
 
 def dispositions_bound(dispositions: Sequence[str]) -> dict[str, str]:

@@ -50,6 +50,10 @@ class ArchiveUnit(ArchiveReader):
                 archive_statements.MAPPING_VERSION_INSERT, version=version, content=content, first_used_at=utc_text(at)
             )
 
+    def keep_report(self, message_id: int, report: bytes) -> None:
+        """Keep what a message of ours was written from (`workflow.kept_reports`)."""
+        self._write.run(archive_statements.REPORT_INSERT, message_id=message_id, report=report)
+
     def delete_messages(self, numbers: Iterable[int]) -> int:
         """Delete these messages with their keys; how many there were."""
         keys: list[dict[str, object]] = []
@@ -59,6 +63,7 @@ class ArchiveUnit(ArchiveReader):
             if row is not None:
                 keys += [{"message_id": number, "kind": kind, "value": value} for kind, value in key_pairs(row[0])]
         self._write.run_many(archive_statements.MESSAGE_KEY_DELETE, keys)
+        self._write.run_many(archive_statements.REPORT_DELETE, [{"id": number} for number in wanted])
         return sum(self._write.run(archive_statements.MESSAGE_DELETE, id=number) for number in wanted)
 
     def prune_messages(self, before: int, limit: int, after: int = 0) -> Prunable:

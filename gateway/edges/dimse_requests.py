@@ -33,7 +33,7 @@ from gateway.wire.dimse import (
     refusal_of,
     simple_response,
 )
-from gateway.wire.upper_layer import Context
+from gateway.wire.upper_layer import INSTANCE_AVAILABILITY, Context
 
 SLICE_S = 0.002
 """How long matches are collected before the event loop gets its turn: small beside the 5 ms that a person or a
@@ -186,7 +186,7 @@ class Requests:
             else:
                 await self._finish(find)
         else:
-            await self._create_or_set(message)
+            await self._serve_normalized(message)
 
     def _done(
         self, message: Message, began: float, status: int, matches: int = 0, error: BaseException | None = None
@@ -222,22 +222,38 @@ class Requests:
             error = self._tell_found(message, status, 0, began)
         self._done(message, began, status, error=error)
 
-    # N-CREATE and N-SET
+    # N-CREATE, N-SET and N-GET
 
-    async def _create_or_set(self, message: Message) -> None:
+    async def _serve_normalized(self, message: Message) -> None:
         began = time.perf_counter()
-        syntax, dataset = self._transfer_syntax(message), message.dataset or b""
-        instance, association = message.command.sop_instance_uid, self._association
         raised: Exception | None = None
+        held = 0
         try:
-            if message.command.field == Operation.N_CREATE:
-                answer = await self._service.create(association, syntax, instance or None, dataset)
-            else:
-                answer = await self._service.set(association, syntax, instance, dataset)
+            answer = await self._normalized(message)
         except Exception as error:
-            raised, answer = error, NAnswer(Status.PROCESSING_FAILURE, _internal_error(association))
-        self._peer.send(n_response(message, answer, association.max_length))
+            raised, answer = error, NAnswer(Status.PROCESSING_FAILURE, _internal_error(self._association))
+        if message.command.field == Operation.N_GET and answer.dataset is not None:
+            held = _beyond_small(answer.dataset)
+            if not self._budget.take(held):
+                held, answer = 0, NAnswer(Status.RESOURCE_LIMITATION, "too much waits to be sent; try again")
+        self._peer.send(n_response(message, answer, self._association.max_length))
         self._done(message, began, answer.status, error=raised)
+        try:
+            await self._peer.caught_up()
+        finally:
+            self._budget.give_back(held)
+
+    async def _normalized(self, message: Message) -> NAnswer:
+        service, association = self._service, self._association
+        syntax, dataset = self._transfer_syntax(message), message.dataset or b""
+        instance = message.command.sop_instance_uid
+        if message.command.field == Operation.N_GET:
+            return await service.get(association, syntax, instance, message.command.attribute_tags)
+        if message.command.field == Operation.N_SET:
+            return await service.set(association, syntax, instance, dataset)
+        if self._contexts[message.context_id].abstract_syntax == INSTANCE_AVAILABILITY:
+            return await service.available(association, syntax, instance, dataset)
+        return await service.create(association, syntax, instance or None, dataset)
 
     # C-FIND
 
@@ -363,8 +379,11 @@ class _Find:
 
 def _counted(message: Message) -> int:
     """The bytes that a waiting request has in the budget of all associations."""
-    size = len(message.dataset or b"")
-    return size if size > SMALL_DATASET_BYTES else 0
+    return _beyond_small(message.dataset or b"")
+
+
+def _beyond_small(dataset: bytes) -> int:
+    return len(dataset) if len(dataset) > SMALL_DATASET_BYTES else 0
 
 
 def _internal_error(association: Association) -> str:

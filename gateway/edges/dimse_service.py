@@ -4,7 +4,7 @@ What may live here: the caller's identity, the service that answers requests, th
 No socket, no timer, no bytes of the protocol.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -108,6 +108,16 @@ class DIMSEService(Protocol):
         self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
     ) -> NAnswer:
         """N-SET of a performed step; the answer leaves when this returns."""
+
+    async def get(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str, attribute_tags: Sequence[int]
+    ) -> NAnswer:
+        """N-GET of a performed step (MPPS Retrieve): these attributes, all where none are named, in that syntax."""
+
+    async def available(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
+    ) -> NAnswer:
+        """N-CREATE of an Instance Availability Notification; the answer leaves when this returns."""
 
 
 class Observe(Protocol):

@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics over HTTP."""
+"""Liveness, readiness and metrics over HTTP, and the server that has the desk's API as well."""
 
 import asyncio
 import socket
@@ -8,19 +8,30 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import ASGIApp
 
+from gateway.edges.api import DeskAPI, api
 from gateway.edges.metrics import Metrics
 
+__all__ = ["DeskAPI", "HTTPServer", "api", "app"]
 
-def app(metrics: Metrics, unready: Callable[[], str], counts: Callable[[], Mapping[str, int]]) -> FastAPI:
-    """The HTTP application. `unready` says why the service cannot serve now, '' when it can."""
-    api = FastAPI(title="Modality worklist gateway", docs_url=None, redoc_url=None, openapi_url=None)
 
-    @api.get("/health/live")
+def app(
+    metrics: Metrics,
+    unready: Callable[[], str],
+    counts: Callable[[], Mapping[str, int]],
+    desk: ASGIApp | None = None,
+) -> FastAPI:
+    """The HTTP application. `unready` says why the service cannot serve now, '' when it can; `desk` is under /api."""
+    served = FastAPI(title="Modality worklist gateway", docs_url=None, redoc_url=None, openapi_url=None)
+    if desk is not None:
+        served.mount("/api", desk)
+
+    @served.get("/health/live")
     async def live() -> JSONResponse:
         return JSONResponse({"status": "alive"})
 
-    @api.get("/health/ready")
+    @served.get("/health/ready")
     async def ready() -> JSONResponse:
         reason = unready()
         return JSONResponse(
@@ -28,22 +39,27 @@ def app(metrics: Metrics, unready: Callable[[], str], counts: Callable[[], Mappi
             status_code=503 if reason else 200,
         )
 
-    @api.get("/metrics")
+    @served.get("/metrics")
     async def exposition() -> PlainTextResponse:
         for what, count in counts().items():
             metrics.held.labels(what).set(count)
         return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    return api
+    return served
 
 
 class HTTPServer(uvicorn.Server):
     """uvicorn inside our event loop: the service owns the signals, and starting returns once it listens."""
 
-    def __init__(self, api: FastAPI, host: str, port: int) -> None:
+    def __init__(self, served: FastAPI, host: str, port: int) -> None:
         super().__init__(
             uvicorn.Config(
-                api, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=2
+                served,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=2,
             )
         )
         self._address = (host, port)

@@ -1,20 +1,23 @@
 """What the service counts, for Prometheus. Counts and times; never a value of a patient.
 
-A process that answers DICOM counts into a `Tally` of plain numbers, which can be sent to the main process and added
-there: the exposition shows the sum of all processes.
+A process that serves DICOM or HL7 counts into a `Tally` of plain numbers, which can be sent to the main process and
+added there: the exposition shows the sum of all processes.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.workflow.outbox import Backlog
+
+_Counted = TypeVar("_Counted", int, str)
 
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 """Upper bounds of the buckets of times, in seconds; what took longer is in one more."""
@@ -35,15 +38,26 @@ class Times:
 
 @dataclass(slots=True)
 class Tally:
-    """What was counted: `requests` by operation and status, `times` by operation."""
+    """What was counted: `requests` by operation and status, `messages` by listener and disposition, `times` of both.
+
+    `transient` is how many messages could not be stored when they came.
+    """
 
     requests: dict[str, dict[int, int]] = field(default_factory=dict)
+    messages: dict[str, dict[str, int]] = field(default_factory=dict)
     times: dict[str, Times] = field(default_factory=dict)
     matches: int = 0
     left_out: int = 0
     rejected: int = 0
     aborted: int = 0
     queries_dropped: int = 0
+    transient: int = 0
+
+    def message_done(self, listener: str, disposition: str, seconds: float) -> None:
+        """An HL7 message was answered."""
+        dispositions = self.messages.setdefault(listener, {})
+        dispositions[disposition] = dispositions.get(disposition, 0) + 1
+        self.took("HL7", seconds)
 
     def request_done(self, operation: str, status: int, matches: int, seconds: float) -> None:
         """A DIMSE request was answered."""
@@ -62,10 +76,10 @@ class Tally:
 
     def add(self, other: "Tally") -> None:
         """Add what another process counted."""
-        for operation, counts in other.requests.items():
-            statuses = self.requests.setdefault(operation, {})
-            for status, count in counts.items():
-                statuses[status] = statuses.get(status, 0) + count
+        for operation, statuses in other.requests.items():
+            _add(self.requests.setdefault(operation, {}), statuses)
+        for listener, dispositions in other.messages.items():
+            _add(self.messages.setdefault(listener, {}), dispositions)
         for operation, times in other.times.items():
             self.times.setdefault(operation, Times()).add(times)
         self.matches += other.matches
@@ -73,6 +87,12 @@ class Tally:
         self.rejected += other.rejected
         self.aborted += other.aborted
         self.queries_dropped += other.queries_dropped
+        self.transient += other.transient
+
+
+def _add(ours: dict[_Counted, int], theirs: Mapping[_Counted, int]) -> None:
+    for what, count in theirs.items():
+        ours[what] = ours.get(what, 0) + count
 
 
 class Metrics(Collector):
@@ -81,16 +101,7 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.tally = Tally()
-        self.messages = Counter(
-            "gateway_hl7_messages",
-            "HL7 messages by listener and outcome",
-            ["listener", "disposition"],
-            registry=self.registry,
-        )
         self.associations = Gauge("gateway_associations", "Open DICOM associations", registry=self.registry)
-        self.transient = Counter(
-            "gateway_transient_failures", "Inputs that could not be stored when they came", registry=self.registry
-        )
         self.worker_restarts = Counter(
             "gateway_worker_restarts", "Workers started in place of one that died", registry=self.registry
         )
@@ -99,17 +110,7 @@ class Metrics(Collector):
         """What waits in the outbox."""
         self.queries_lost: Callable[[], int] = int
         """How many query records could not be written so far, besides those of the tally."""
-        self._answered: dict[tuple[str, str], Counter] = {}
         self.registry.register(self)
-
-    def message_done(self, listener: str, disposition: str, seconds: float) -> None:
-        """An HL7 message was answered."""
-        # Finding a labelled child costs more than counting in it; listeners and dispositions are few.
-        child = self._answered.get((listener, disposition))
-        if child is None:
-            child = self._answered[listener, disposition] = self.messages.labels(listener, disposition)
-        child.inc()
-        self.tally.took("HL7", seconds)
 
     def collect(self) -> Iterator[Metric]:
         """The tally, in Prometheus' words."""
@@ -121,12 +122,20 @@ class Metrics(Collector):
             for status, count in statuses.items():
                 requests.add_metric([operation, f"{status:04X}"], count)
         yield requests
+        messages = CounterMetricFamily(
+            "gateway_hl7_messages", "HL7 messages by listener and outcome", labels=["listener", "disposition"]
+        )
+        for listener, dispositions in tally.messages.items():
+            for disposition, count in dispositions.items():
+                messages.add_metric([listener, disposition], count)
+        yield messages
         dropped = tally.queries_dropped + self.queries_lost()
         for name, meaning, value in (
             ("gateway_worklist_matches", "Worklist answers sent", tally.matches),
             ("gateway_worklist_items_left_out", "Items that could not be written into an answer", tally.left_out),
             ("gateway_associations_rejected", "Callers not let in", tally.rejected),
             ("gateway_associations_aborted", "Connections ended by an abort", tally.aborted),
+            ("gateway_transient_failures", "Inputs that could not be stored when they came", tally.transient),
             ("gateway_query_records_dropped", "Worklist queries answered but not kept", dropped),
         ):
             yield CounterMetricFamily(name, meaning, value=value)
@@ -145,9 +154,11 @@ class Metrics(Collector):
         age = GaugeMetricFamily(
             "gateway_outbox_oldest_seconds", "Age of the oldest message that waits", labels=["destination"]
         )
+        held = GaugeMetricFamily("gateway_outbox_held", "Whether a person keeps it back", labels=["destination"])
         for backlog in self.backlogs():
+            held.add_metric([backlog.destination], backlog.held)
             messages.add_metric([backlog.destination, "waiting"], backlog.waiting)
             messages.add_metric([backlog.destination, "parked"], backlog.parked)
             waited_s = (datetime.now(UTC) - backlog.oldest).total_seconds() if backlog.oldest else 0.0
             age.add_metric([backlog.destination], max(waited_s, 0.0))
-        yield from (messages, age)
+        yield from (messages, age, held)

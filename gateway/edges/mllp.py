@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import ssl
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,12 @@ class _Connection:
         """Whether nothing has come by it yet."""
         self.ended = ""
         """Why we end it, where it is not the peer who does."""
+        self._room = writer.transport.get_write_buffer_limits()[1]
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the peer has so much of our answers yet to take that `drain` waits for it."""
+        return self.writer.transport.get_write_buffer_size() > self._room
 
 
 class MLLPListener:
@@ -140,7 +147,7 @@ class MLLPListener:
         self._limits = limits or MLLPLimits()
         self._observe = observe
         self._release = release
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._connections: dict[_Connection, None] = {}  # in the order they came
         self._per_host: Counter[str] = Counter()
         self._numbers = itertools.count(1)
@@ -151,18 +158,21 @@ class MLLPListener:
         """How many are open now."""
         return len(self._connections)
 
-    async def start(self) -> None:
-        """Bind and listen. Raises OSError where the address cannot be had."""
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Listen on these sockets, or bind and listen. Raises OSError where the address cannot be had."""
         self._stopping = False
-        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=_CHUNK_BYTES)
-        self.port = self._server.sockets[0].getsockname()[1]
+        if sockets:
+            self._servers = [await asyncio.start_server(self._serve, sock=each, limit=_CHUNK_BYTES) for each in sockets]
+        else:
+            self._servers = [await asyncio.start_server(self._serve, self.host, self.port, limit=_CHUNK_BYTES)]
+        self.port = self._servers[0].sockets[0].getsockname()[1]
         self._observe("mllp_listening", listener=self.name, host=self.host, port=self.port)
 
     async def stop(self) -> None:
         """Accept nothing more, finish and answer the message each connection is working on, then close."""
         self._stopping = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in self._connections:
             if not connection.busy:
                 connection.task.cancel()
@@ -173,7 +183,7 @@ class MLLPListener:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        self._server = None
+        self._servers = []
         self._observe("mllp_stopped", listener=self.name)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -248,10 +258,7 @@ class MLLPListener:
             limit = self._limits.idle_timeout_s
             if begun is not None:
                 limit = max(begun + self._limits.frame_timeout_s - loop.time(), 0)
-            data: bytes | None = None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(limit):
-                    data = await reader.read(_CHUNK_BYTES)
+            data = await _read(reader, limit)
             events = framer.feed(data) if data else framer.close()
             if events or framer.unfinished:
                 connection.silent = False
@@ -275,9 +282,12 @@ class MLLPListener:
             for event in events:
                 blocks = await self._answer(event, connection.peer)
                 if blocks:
+                    if connection.writer.is_closing():  # it went away meanwhile; uvloop raises no OSError then
+                        raise ConnectionResetError("the peer went away before it had its answer")
                     connection.writer.write(blocks)
-                    async with asyncio.timeout(self._limits.answer_timeout_s):
-                        await connection.writer.drain()
+                    if connection.is_behind:
+                        async with asyncio.timeout(self._limits.answer_timeout_s):
+                            await connection.writer.drain()
                 if self._stopping:
                     return False
             return True
@@ -329,6 +339,16 @@ class MLLPListener:
         self._observe(event, listener=peer.listener, peer=str(peer), connection=peer.connection, **fields)
 
 
+async def _read(reader: asyncio.StreamReader, limit_s: float | None) -> bytes | None:
+    """What comes next, b"" where nothing more will; None where it did not come in time."""
+    if limit_s is None:  # by far the most reads, and setting up a timeout takes as long as they do
+        return await reader.read(_CHUNK_BYTES)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            return await reader.read(_CHUNK_BYTES)
+    return None
+
+
 def _keep_alive(writer: asyncio.StreamWriter) -> None:
     """Let TCP find out about peers that went away without a word; idle connections have no other end.
 
@@ -346,6 +366,9 @@ def _keep_alive(writer: asyncio.StreamWriter) -> None:
             connected.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
+_TLS_END_S = 2.0  # for the peer to say that it ends too; one that hangs would otherwise hold us for half a minute
+
+
 class NotStoredError(ConnectionError):
     """The receiver said by a commit block that it could not store the message (release 2)."""
 
@@ -358,14 +381,23 @@ class MLLPClient:
     """A sender for one connection: `async with MLLPClient(host, port) as client: answer = await client.send(data)`.
 
     It waits for each answer before the next message. After a timeout the connection is closed, because a late answer
-    would be taken for the next message's.
+    would be taken for the next message's. With `tls` it speaks TLS to a peer whose certificate bears `tls_name`.
     """
 
-    def __init__(self, host: str, port: int, timeout_s: float = 30.0, release: Release = 1) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout_s: float = 30.0,
+        release: Release = 1,
+        tls: ssl.SSLContext | None = None,
+        tls_name: str | None = None,
+    ) -> None:
         self._host = host
         self._port = port
         self._timeout_s = timeout_s
         self._release = release
+        self._tls, self._tls_name = tls, tls_name
         self._framer = Framer()
         self._events: deque[Event] = deque()
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -388,7 +420,10 @@ class MLLPClient:
         """Open the connection anew. Raises OSError, TimeoutError."""
         await self.close()
         async with asyncio.timeout(self._timeout_s):
-            self._streams = await asyncio.open_connection(self._host, self._port)
+            self._streams = await asyncio.open_connection(
+                self._host, self._port, ssl=self._tls, server_hostname=self._tls_name,
+                ssl_shutdown_timeout=_TLS_END_S if self._tls else None,
+            )  # fmt: skip
         self._framer = Framer()
         _keep_alive(self._streams[1])
 
@@ -397,6 +432,8 @@ class MLLPClient:
         if self._streams is not None:
             writer = self._streams[1]
             self._streams = None
+            if writer.transport.get_write_buffer_size():  # a peer that never takes the rest would keep us for ever
+                writer.transport.abort()
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 """The Alembic revision this code works with. Revisions are numbers, so that newer and older can be told apart."""
 
 metadata = MetaData(
@@ -135,7 +135,7 @@ orders = Table(
     _text("updated_at"),
     _site(),
     _stamps(),
-    Column("by_hand", Integer, nullable=False, server_default=text("0")),  # 1: typed while the RIS was down
+    Column("by_hand", Integer, nullable=False, server_default=text("0")),  # 1: an order of the RIS takes it over
     Index("orders_by_patient", "patient_id"),
     Index("orders_by_hand", "patient_id", sqlite_where=text("by_hand = 1"), postgresql_where=text("by_hand = 1")),
     Index("orders_by_visit", "visit_id", sqlite_where=text("visit_id IS NOT NULL"),
@@ -293,6 +293,15 @@ message_keys = Table(
     sqlite_with_rowid=False,
 )
 
+# What an outbound mapping wrote a message from (`workflow.kept_reports`); goes with its message.
+message_reports = Table(
+    "message_reports",
+    metadata,
+    Column("message_id", _Number, primary_key=True, autoincrement=False),
+    Column("report", LargeBinary, nullable=False),
+)
+
+# `attention` is why a person should look at it (`domain.performed.Attention`), '' where nobody needs to.
 performed_steps = Table(
     "performed_steps",
     metadata,
@@ -300,15 +309,16 @@ performed_steps = Table(
     _text("state"),
     _text("calling_ae_title"),
     _of("patient_id", "patients.id", nullable=True),
-    Column("quarantined", Integer, nullable=False),
     _text("attributes"),
     _text("created_at"),
     _text("updated_at"),
-    Index("performed_steps_by_patient", "patient_id"),
-    Index("performed_steps_open", "sop_instance_uid", sqlite_where=text("state = 'IN PROGRESS'"),
-          postgresql_where=text("state = 'IN PROGRESS'")),
-    Index("performed_steps_quarantined", "sop_instance_uid", sqlite_where=text("quarantined = 1"),
-          postgresql_where=text("quarantined = 1")),
+    Column("attention", Text, nullable=False, server_default=text("''")),
+    Index("performed_steps_by_patient", "patient_id", "created_at", "sop_instance_uid"),
+    Index("performed_steps_by_caller", "calling_ae_title", "created_at", "sop_instance_uid"),
+    Index("performed_steps_by_state", "state", "created_at", "sop_instance_uid"),
+    Index("performed_steps_by_time", "created_at", "sop_instance_uid"),
+    Index("performed_steps_for_people", "attention", "created_at", "sop_instance_uid",
+          sqlite_where=text("attention <> ''"), postgresql_where=text("attention <> ''")),
 )  # fmt: skip
 
 performed_step_links = Table(
@@ -346,29 +356,67 @@ performed_requests = Table(
     Column("status", Integer, nullable=False),
     _text("comment"),
     _text("at"),
+    Column("transfer_syntax", Text, nullable=False, server_default=text("''")),
     Index("performed_requests_by_instance", "sop_instance_uid"),
 )
 
-# What is to be told to others, in order per destination and patient (design D8). Written in the transaction that causes
-# it; a message that was sent leaves. No foreign key to the message: the archive leaves messages that wait alone.
+# What people and rules decided about performed steps, with who it was: links, unlinks, releases, closings. `details` is
+# JSON of `workflow.reconcile`.
+performed_log = Table(
+    "performed_log",
+    metadata,
+    _id(),
+    _text("at"),
+    _text("sop_instance_uid"),
+    _text("action"),
+    _text("actor"),
+    _text("details"),
+    Index("performed_log_by_instance", "sop_instance_uid", "id"),
+)
+
+# What is to be told to others, in order per destination and lane (design D8): HL7 v2 messages by patient, performed
+# steps by instance. Written in the transaction that causes it; what was sent leaves. `archive_id` is its number in
+# `messages` or `performed_requests`, by `kind`; no foreign key: the archive leaves what waits alone.
 outbox = Table(
     "outbox",
     metadata,
     _id(),
-    Column("message_id", _Number, nullable=False),
+    _text("kind"),
+    Column("archive_id", _Number, nullable=False),
     _text("destination"),
-    _of("patient_id", "patients.id", nullable=True),
+    _text("lane"),
     _text("control_id"),
     Column("payload", LargeBinary, nullable=False),
+    _text("operation"),
+    _text("transfer_syntax"),
     _text("created_at"),
     _text("due_at"),
     _text("state"),
     Column("attempts", Integer, nullable=False),
     Column("errors", Integer, nullable=False),
     _text("reason"),
+    Column("head", Integer, nullable=False),  # 1: the oldest of its destination and lane that waits
     Index("outbox_in_order", "destination", "state", "id"),
-    Index("outbox_by_patient", "destination", "state", "patient_id", "id"),
+    Index("outbox_by_lane", "destination", "state", "lane", "id"),
+    Index("outbox_next", "destination", "due_at", "id", sqlite_where=text("head = 1"),
+          postgresql_where=text("head = 1")),
+    Index("outbox_heads", "destination", "lane", unique=True, sqlite_where=text("head = 1"),
+          postgresql_where=text("head = 1")),
     sqlite_autoincrement=True,  # who wrote a number down finds that message or none
+)  # fmt: skip
+
+# One row per destination that was ever told anything, changed with its rows of the outbox, so that counting costs
+# nothing however much waits. `held` is 1 while a person keeps it back.
+queues = Table(
+    "queues",
+    metadata,
+    Column("destination", Text, primary_key=True),
+    Column("waiting", Integer, nullable=False),
+    Column("parked", Integer, nullable=False),
+    Column("held", Integer, nullable=False),
+    _text("last_error"),
+    _text("last_error_at"),
+    _text("last_sent_at"),
 )
 
 # Worklist queries as they were asked and answered, the newest of each caller (`StoreUnit.add_queries`). Written after

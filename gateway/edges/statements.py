@@ -702,6 +702,6 @@ COUNTS = Prepared(
         _count(steps, steps.c.listed == literal_column("1")),
         _count(messages, messages.c.disposition == literal_column("'held'")),
         _count(performed_steps, performed_steps.c.state == literal_column("'IN PROGRESS'")),
-        _count(performed_steps, performed_steps.c.quarantined == literal_column("1")),
+        _count(performed_steps, performed_steps.c.attention == literal_column("'another patient'")),
     )
 )

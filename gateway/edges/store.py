@@ -1,13 +1,15 @@
 """The store: one writer thread that commits in groups, and readers that see every commit at once (design D3).
 
-Rules of this file: a job's Future is resolved only after the COMMIT that holds it; a job that fails takes nothing
+Rules of this file: a job is answered only after the COMMIT that holds it; a job that fails takes nothing
 with it but itself; whatever happens to the database, the writer goes on and recovers by itself. What may be read
 and written is in `store_reader` and `store_unit`; the schema's life is in `maintenance`.
 """
 
+import asyncio
+import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -66,14 +68,50 @@ def _refuse_changes(driver: Any, _record: object) -> None:
     driver.execute("PRAGMA query_only=ON")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Job:
-    """A use case that waits for its transaction."""
+    """A use case that waits for its transaction, and after it, what it came to."""
 
     use_case: Callable[[StoreUnit], Any]
-    future: "Future[Any]"
+    future: "Future[Any] | asyncio.Future[Any]"
+    """For any thread, or for an event loop, which alone may touch it then."""
     rehearsed: bool = False
     """Whether what it does is undone at its end."""
+    result: Any = None
+    failure: BaseException | None = None
+
+    def begin(self) -> bool:
+        """Whether it is to be run; from here on it cannot be cancelled any more."""
+        if isinstance(self.future, Future):
+            return self.future.set_running_or_notify_cancel()
+        return not self.future.cancelled()
+
+    def answer(self) -> None:
+        """Tell whoever waits."""
+        if self.future.done():
+            return  # what an event loop awaits may be cancelled at any time
+        if self.failure is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.failure)
+
+
+def _answer(jobs: Iterable[_Job]) -> None:
+    """Give every job its answer. An event loop is woken once for all of its jobs, for that takes its time."""
+    awaited: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+    for job in jobs:
+        if isinstance(job.future, Future):
+            job.answer()
+        else:
+            awaited.setdefault(job.future.get_loop(), []).append(job)
+    for loop, those in awaited.items():
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(_answer_all, those)
+
+
+def _answer_all(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        job.answer()
 
 
 class Store:
@@ -140,19 +178,28 @@ class Store:
         """Run `use_case` in a transaction of its own; the Future has its result once that is on disk. Never blocks.
 
         The Future raises what the use case raised, after undoing what it did; StoreUnavailable where nothing could
-        be written, also when too many jobs wait. Awaiting is `asyncio.wrap_future(store.write(...))`.
+        be written, also when too many jobs wait. An event loop has `written`.
         """
-        return self._offer(use_case, rehearsed=False)
+        future: Future[T] = Future()
+        self._offer(_Job(use_case, future))
+        return future
 
     def rehearse(self, use_case: Callable[[StoreUnit], T]) -> "Future[T]":
         """Run `use_case` as `write` would and undo all it did: its result says what would come of it.
 
         Other changes wait meanwhile, as for any job.
         """
-        return self._offer(use_case, rehearsed=True)
-
-    def _offer(self, use_case: Callable[[StoreUnit], T], *, rehearsed: bool) -> "Future[T]":
         future: Future[T] = Future()
+        self._offer(_Job(use_case, future, rehearsed=True))
+        return future
+
+    async def written(self, use_case: Callable[[StoreUnit], T]) -> T:
+        """As `write`, for the event loop: what the use case returned, when that is on disk."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._offer(_Job(use_case, future))
+        return await future
+
+    def _offer(self, job: _Job) -> None:
         with self._gate:
             problem = (
                 "the store is closed"
@@ -162,11 +209,10 @@ class Store:
                 else ""
             )
             if not problem:
-                self._jobs.put(_Job(use_case, future, rehearsed))
+                self._jobs.put(job)
         if problem:
             self.counts.unavailable += 1
-            future.set_exception(StoreUnavailable(problem))
-        return future
+            job.future.set_exception(StoreUnavailable(problem))
 
     @property
     def waiting(self) -> int:
@@ -191,7 +237,7 @@ class Store:
             job = self._jobs.get()
             batch: list[_Job] = []
             while job is not None:
-                if job.future.set_running_or_notify_cancel():  # from here on it cannot be cancelled any more
+                if job.begin():
                     batch.append(job)
                 if len(batch) == self._batch_max:
                     break
@@ -206,26 +252,12 @@ class Store:
 
     def _write_batch(self, batch: Sequence[_Job]) -> None:
         """One transaction; then, and only then, every job's answer."""
-        done: list[tuple[_Job, Any]] = []
-        failed: list[tuple[_Job, BaseException]] = []
         try:
             connection = self._connection
             if connection is None:
                 connection = self._connection = Connection(self._engine)
             connection.control("BEGIN IMMEDIATE")
-            for job in batch:
-                connection.control("SAVEPOINT job")  # where this, or its end, fails, nothing of the batch is certain
-                try:
-                    result = self._run(connection, job)
-                    if job.rehearsed:
-                        connection.control("ROLLBACK TO job")
-                    done.append((job, result))
-                except BaseException as error:  # a job's failure is its own; the writer goes on
-                    failed.append((job, error))
-                    if not connection.in_transaction:  # the database itself took everything back
-                        raise StoreUnavailable("the database gave up the transaction") from error
-                    connection.control("ROLLBACK TO job")
-                connection.control("RELEASE job")
+            self._run_each(connection, batch)
             connection.control("COMMIT")
         except BaseException as error:  # as above: every job gets an answer
             self._drop_connection()
@@ -233,19 +265,32 @@ class Store:
             self.counts.failing = True
             text = str(error) if isinstance(error, StoreError) else f"the writer failed: {type(error).__name__}"
             for job in batch:
-                job.future.set_exception(StoreUnavailable(text))
+                job.failure = StoreUnavailable(text)
+            _answer(batch)
             return
+        failures = [job.failure for job in batch if job.failure is not None]
+        away = sum(isinstance(failure, StoreUnavailable) for failure in failures)
         self.counts.batches += 1
-        self.counts.failing = not done and any(isinstance(reason, StoreUnavailable) for _, reason in failed)
-        self.counts.committed += len(done)
-        for job, reason in failed:
-            if isinstance(reason, StoreUnavailable):
-                self.counts.unavailable += 1
-            else:
-                self.counts.refused += 1
-            job.future.set_exception(reason)
-        for job, result in done:
-            job.future.set_result(result)
+        self.counts.failing = len(failures) == len(batch) and away > 0
+        self.counts.committed += len(batch) - len(failures)
+        self.counts.unavailable += away
+        self.counts.refused += len(failures) - away
+        _answer(batch)
+
+    def _run_each(self, connection: Connection, batch: Sequence[_Job]) -> None:
+        """The jobs one after the other, each in a savepoint, so that each is undone alone."""
+        for job in batch:
+            connection.control("SAVEPOINT job")  # where this, or its end, fails, nothing of the batch is certain
+            try:
+                job.result = self._run(connection, job)
+                if job.rehearsed:
+                    connection.control("ROLLBACK TO job")
+            except BaseException as error:  # a job's failure is its own; the writer goes on
+                job.failure = error
+                if not connection.in_transaction:  # the database itself took everything back
+                    raise StoreUnavailable("the database gave up the transaction") from error
+                connection.control("ROLLBACK TO job")
+            connection.control("RELEASE job")
 
     def _run(self, connection: Connection, job: _Job) -> Any:
         """The job in its savepoint. Its reads see the jobs before it, so no two work on the same old order."""

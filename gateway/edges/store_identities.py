@@ -17,7 +17,7 @@ from gateway.domain.names import fold_name, name_index
 from gateway.domain.patient import Belongings, IdentityChange, IdentityKind, Patient, Visit
 from gateway.edges import statements
 from gateway.edges.database import Connection, Queries, Row, StoreError
-from gateway.edges.store_outbox import DELIVERIES_HAND_OVER
+from gateway.edges.store_outbox import hand_over_lane
 from gateway.edges.stored_values import bare, json_text, utc_text
 
 _NEVER = ""  # `undone_at` of what holds
@@ -106,6 +106,16 @@ class IdentityReader:
         value, issuer = (number.value, number.issuer) if number else ("", "")
         row = self._connection.row(statements.VISIT, patient_id=patient_id, number=value, issuer=issuer)
         return Visit(row[0], patient_id, number, from_json(row[1]), stamps_of(row[2])) if row else None
+
+    def belongings_of_visit(self, visit_id: int) -> Belongings:
+        """A visit with its orders, and what was performed of their steps."""
+        orders = tuple(number for (number,) in self._connection.rows(statements.ORDERS_OF_VISIT, visit_id=visit_id))
+        performed = (uid for each in orders for uid in self.performed_of_order(each))
+        return Belongings(orders, (visit_id,), tuple(dict.fromkeys(performed)))
+
+    def performed_of_order(self, order_id: int) -> Sequence[str]:
+        """What was performed of an order's steps, by SOP Instance UID."""
+        return [uid for (uid,) in self._connection.rows(statements.PERFORMED_OF_ORDER, order_id=order_id)]
 
     def visit_by_id(self, visit_id: int) -> Visit | None:
         """A visit by the store's number."""
@@ -219,7 +229,7 @@ class IdentityWriter(IdentityReader):
         self._write.run(statements.NAMES_DELETE, patient_id=prior.id)
         moved = self.belongings(prior.id)
         self.hand_over(moved, prior.id, surviving.id)
-        self._write.run(DELIVERIES_HAND_OVER, key_patient_id=prior.id, patient_id=surviving.id)
+        hand_over_lane(self._write, str(prior.id), str(surviving.id))
         self._write.run(statements.PATIENTS_MERGE_FURTHER, key_merged_into=prior.id, merged_into=surviving.id)
         self._write.run(statements.PATIENT_MERGE, key_id=prior.id, merged_into=surviving.id, updated_at=utc_text(at))
         return moved
@@ -343,14 +353,6 @@ class IdentityWriter(IdentityReader):
         elif held[4] != stamps:
             self._write.run_unseen(statements.VISIT_SET_STAMPS, key_id=visit.id, stamps=stamps)
         return visit.id
-
-    def belongings_of_visit(self, visit_id: int) -> Belongings:
-        """A visit with its orders, and what was performed of their steps."""
-        orders = tuple(number for (number,) in self._write.rows(statements.ORDERS_OF_VISIT, visit_id=visit_id))
-        performed = (
-            uid for each in orders for (uid,) in self._write.rows(statements.PERFORMED_OF_ORDER, order_id=each)
-        )
-        return Belongings(orders, (visit_id,), tuple(dict.fromkeys(performed)))
 
     # -- the log of identities
 

@@ -1,28 +1,37 @@
-"""The outbox in the store: what waits to be sent, next for each destination, and what became of it.
+"""The outbox in the store: what waits to be sent, what is next for each destination, and what became of it.
 
-Of a destination the oldest message goes first whose time has come and before which none about the same patient waits;
-so a message that has to wait holds back only its own patient. What was sent has left: the archive remembers it.
+Of everything in a lane of a destination only the oldest that waits, its head, may go; of the heads whose time has come
+the one whose time came first. So a message that has to wait holds back its own lane alone, and one that keeps failing
+does not keep the others from their turn. `head` is kept with every change: what is next is one look into an index,
+however much waits, and so is the head of a lane. What was sent has left: the archive remembers it.
+
+`queues` counts in the same transactions, so that nobody ever has to.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, literal_column, select, update
 
 from gateway.edges.database import Connection, Prepared, Queries, Row
-from gateway.edges.schema import messages, outbox
+from gateway.edges.schema import messages, outbox, queues
 from gateway.edges.stored_values import utc_text
-from gateway.workflow.outbox import Backlog, Delivery, OutboxState
+from gateway.workflow.outbox import DROPPED, Backlog, Delivery, OutboxState
+from gateway.workflow.ports import DeliveryKind, NewDelivery
 
 _given = bindparam
 _waits: ColumnElement[str] = literal_column("'waiting'")
+_yes: ColumnElement[int] = literal_column("1")
 
 _DELIVERY = select(
     outbox.c.id,
-    outbox.c.message_id,
+    outbox.c.kind,
+    outbox.c.archive_id,
     outbox.c.destination,
-    outbox.c.patient_id,
+    outbox.c.lane,
     outbox.c.control_id,
     outbox.c.payload,
     outbox.c.created_at,
@@ -31,55 +40,104 @@ _DELIVERY = select(
     outbox.c.attempts,
     outbox.c.errors,
     outbox.c.reason,
+    outbox.c.operation,
+    outbox.c.transfer_syntax,
 )
-_before = outbox.alias("before_it")
 DELIVERY = Prepared(_DELIVERY.where(outbox.c.id == _given("id")))
 NEXT_DELIVERY = Prepared(
     _DELIVERY.where(
         outbox.c.destination == _given("destination"),
-        outbox.c.state == _waits,
+        outbox.c.head == _yes,
         outbox.c.due_at <= _given("now"),
-        ~select(_before.c.id)
-        .where(
-            _before.c.destination == _given("destination"),
-            _before.c.patient_id.is_not_distinct_from(outbox.c.patient_id),
-            _before.c.state == _waits,
-            _before.c.id < outbox.c.id,
-        )
+        ~select(queues.c.destination)
+        .where(queues.c.destination == _given("destination"), queues.c.held == _yes)
         .exists(),
     )
-    .order_by(outbox.c.id)
-    .limit(literal_column("1"))
+    .order_by(outbox.c.due_at, outbox.c.id)
+    .limit(_given("limit"))
 )
-DELIVERIES = Prepared(
-    _DELIVERY.where(outbox.c.id > _given("after")).order_by(outbox.c.id).limit(_given("limit"))
-)  # fmt: skip
+DELIVERIES = Prepared(_DELIVERY.where(outbox.c.id > _given("after")).order_by(outbox.c.id).limit(_given("limit")))
+DELIVERIES_OF = Prepared(
+    _DELIVERY.where(
+        outbox.c.destination == _given("destination"),
+        outbox.c.state == _given("state"),
+        outbox.c.id > _given("after"),
+    )
+    .order_by(outbox.c.id)
+    .limit(_given("limit"))
+)
+DELIVERIES_IN_LANE = Prepared(
+    _DELIVERY.where(
+        outbox.c.destination == _given("destination"),
+        outbox.c.state == _given("state"),
+        outbox.c.lane == _given("lane"),
+    )
+    .order_by(outbox.c.id)
+    .limit(_given("limit"))
+)
 DELIVERY_INSERT = Prepared(
-    insert(outbox)
-    .values({column.name: _given(column.name) for column in outbox.columns if not column.primary_key})
-    .returning(outbox.c.id)
+    insert(outbox).values({column.name: _given(column.name) for column in outbox.columns if not column.primary_key})
 )
 DELIVERY_UPDATE = Prepared(
     update(outbox)
     .values({name: _given(name) for name in ("state", "attempts", "errors", "due_at", "reason")})
     .where(outbox.c.id == _given("key_id"))
 )
-DELIVERIES_HAND_OVER = Prepared(
-    update(outbox)
-    .values(patient_id=_given("patient_id"))
-    .where(outbox.c.patient_id == _given("key_patient_id"), outbox.c.state == _waits)
-)
-"""Of a merged patient: what is to be told of both is told in one order from then on."""
 DELIVERY_DELETE = Prepared(delete(outbox).where(outbox.c.id == _given("id")))
+
+# A lane's head.
+FIRST_OF_LANE = Prepared(
+    select(func.min(outbox.c.id)).where(
+        outbox.c.destination == _given("destination"), outbox.c.state == _waits, outbox.c.lane == _given("lane")
+    )
+)
+HEAD_OF_LANE = Prepared(
+    select(outbox.c.id).where(
+        outbox.c.destination == _given("destination"), outbox.c.lane == _given("lane"), outbox.c.head == _yes
+    )
+)
+HEAD_SET = Prepared(update(outbox).values(head=_given("head")).where(outbox.c.id == _given("key_id")))
+LANE_HAND_OVER = Prepared(
+    update(outbox)
+    .values(lane=_given("lane"), head=literal_column("0"))
+    .where(
+        outbox.c.destination == _given("destination"),
+        outbox.c.state == _given("state"),
+        outbox.c.lane == _given("key_lane"),
+        outbox.c.kind == literal_column("'hl7'"),
+    )
+)
+
+# The queues.
+_QUEUE = queues.c.destination == _given("key_destination")
+_COUNTS = {
+    "waiting": queues.c.waiting + _given("waiting_more"),
+    "parked": queues.c.parked + _given("parked_more"),
+}
+_FAILED: dict[str, Any] = {name: _given(name) for name in ("last_error", "last_error_at")}
+QUEUE_COUNT = Prepared(update(queues).values(_COUNTS).where(_QUEUE))
+QUEUE_SENT = Prepared(update(queues).values({**_COUNTS, "last_sent_at": _given("last_sent_at")}).where(_QUEUE))
+QUEUE_FAILED = Prepared(update(queues).values({**_COUNTS, **_FAILED}).where(_QUEUE))
+QUEUE_HOLD = Prepared(update(queues).values(held=_given("held")).where(_QUEUE))
+QUEUE_INSERT = Prepared(insert(queues).values({column.name: _given(column.name) for column in queues.columns}))
+_oldest = (
+    select(outbox.c.created_at)
+    .where(outbox.c.destination == queues.c.destination, outbox.c.state == _waits)
+    .order_by(outbox.c.id)
+    .limit(_yes)
+)
+QUEUES = Prepared(select(*queues.columns, _oldest.scalar_subquery()).order_by(queues.c.destination))
+QUEUE_NAMES = Prepared(select(queues.c.destination))
+
 MESSAGE_SET_DELIVERED = Prepared(
     update(messages)
     .values({name: _given(name) for name in ("disposition", "reasons", "answer")})
     .where(messages.c.id == _given("key_id"))
 )
-BACKLOG = Prepared(
-    select(outbox.c.destination, outbox.c.state, func.count(), func.min(outbox.c.created_at)).group_by(
-        outbox.c.destination, outbox.c.state
-    )
+MESSAGE_SET_STATE = Prepared(
+    update(messages)
+    .values({name: _given(name) for name in ("disposition", "reasons")})
+    .where(messages.c.id == _given("key_id"))
 )
 
 
@@ -89,32 +147,54 @@ class OutboxReader:
     _connection: Queries
 
     def next_delivery(self, destination: str, now: datetime) -> Delivery | None:
-        """What is to be sent there next, if anything is due."""
-        row = self._connection.row(NEXT_DELIVERY, destination=destination, now=utc_text(now))
-        return _delivery(row) if row is not None else None
+        """What is to be sent there next, if anything is due and nobody holds the destination."""
+        found = self.next_deliveries(destination, now, 1)
+        return found[0] if found else None
+
+    def next_deliveries(self, destination: str, now: datetime, limit: int) -> Sequence[Delivery]:
+        """At most so many that may be sent there now, one after the other: each of another lane."""
+        found = self._connection.rows(NEXT_DELIVERY, destination=destination, now=utc_text(now), limit=limit)
+        return [_delivery(row) for row in found]
 
     def delivery(self, delivery_id: int) -> Delivery | None:
         """A message that waits or is parked."""
         row = self._connection.row(DELIVERY, id=delivery_id)
         return _delivery(row) if row is not None else None
 
-    def deliveries(self, limit: int, after: int = 0) -> Sequence[Delivery]:
-        """What waits or is parked, oldest first, from behind number `after`."""
-        return [_delivery(row) for row in self._connection.rows(DELIVERIES, limit=limit, after=after)]
+    def deliveries(
+        self, limit: int, after: int = 0, destination: str = "", state: OutboxState | None = None
+    ) -> Sequence[Delivery]:
+        """What waits or is parked, oldest first, from behind number `after`; of one destination, or in one state."""
+        if not destination and state is None:
+            return [_delivery(row) for row in self._connection.rows(DELIVERIES, limit=limit, after=after)]
+        destinations = [destination] if destination else [name for (name,) in self._connection.rows(QUEUE_NAMES)]
+        states = (OutboxState.WAITING, OutboxState.PARKED) if state is None else (state,)
+        found = chain.from_iterable(
+            self._connection.rows(DELIVERIES_OF, destination=each, state=one.value, limit=limit, after=after)
+            for each in destinations
+            for one in states
+        )
+        return sorted((_delivery(row) for row in found), key=attrgetter("id"))[:limit]
 
-    def backlogs(self) -> Sequence[Backlog]:
-        """How much there is of each destination that has anything waiting or parked."""
-        found: dict[str, dict[str, tuple[int, str]]] = {}
-        for destination, state, count, oldest in self._connection.rows(BACKLOG):
-            found.setdefault(destination, {})[state] = count, oldest
-        backlogs = []
-        for destination, states in sorted(found.items()):
-            waiting, oldest = states.get(OutboxState.WAITING.value, (0, ""))
-            parked, _ = states.get(OutboxState.PARKED.value, (0, ""))
-            backlogs.append(
-                Backlog(destination, waiting, parked, datetime.fromisoformat(oldest) if oldest else None)
-            )  # fmt: skip
-        return backlogs
+    def deliveries_in_lane(self, lane: str, limit: int = 100) -> Sequence[Delivery]:
+        """What waits or is parked in this lane of any destination, oldest first; at most so many of each."""
+        found = chain.from_iterable(
+            self._connection.rows(DELIVERIES_IN_LANE, destination=name, state=state.value, lane=lane, limit=limit)
+            for (name,) in self._connection.rows(QUEUE_NAMES)
+            for state in (OutboxState.WAITING, OutboxState.PARKED)
+        )
+        return sorted((_delivery(row) for row in found), key=attrgetter("id"))
+
+    def queues(self) -> Sequence[Backlog]:
+        """Every destination that was ever told anything, with how much is there; nothing is counted for it."""
+        return [
+            Backlog(
+                destination, waiting, parked, _moment(oldest), bool(held), last_error, _moment(last_error_at),
+                _moment(last_sent_at),
+            )
+            for destination, waiting, parked, held, last_error, last_error_at, last_sent_at, oldest
+            in self._connection.rows(QUEUES)
+        ]  # fmt: skip
 
 
 class OutboxWriter(OutboxReader):
@@ -122,19 +202,29 @@ class OutboxWriter(OutboxReader):
 
     _write: Connection
 
-    def add_delivery(
-        self, message_id: int, destination: str, patient_id: int | None, control_id: str, payload: bytes, at: datetime
-    ) -> int:
-        """Put an archived message behind those that wait; its number in the outbox."""
-        return self._write.number(
+    def add_delivery(self, delivery: NewDelivery, at: datetime) -> int:
+        """Put what is archived behind what waits for its destination, or among what is parked; its number there."""
+        where = {"destination": delivery.destination, "lane": delivery.lane}
+        state = OutboxState.PARKED if delivery.reason else OutboxState.WAITING
+        head = state is OutboxState.WAITING and self._write.row(HEAD_OF_LANE, **where) is None
+        number = self._write.insert(
             DELIVERY_INSERT,
-            message_id=message_id, destination=destination, patient_id=patient_id, control_id=control_id,
-            payload=payload, created_at=utc_text(at), due_at=utc_text(at), state=OutboxState.WAITING.value,
-            attempts=0, errors=0, reason="",
+            **where, kind=delivery.kind.value, archive_id=delivery.archive_id, control_id=delivery.control_id,
+            payload=delivery.payload, operation=delivery.operation, transfer_syntax=delivery.transfer_syntax,
+            created_at=utc_text(at), due_at=utc_text(at), state=state.value, attempts=delivery.attempts,
+            errors=0, reason=delivery.reason, head=int(head),
         )  # fmt: skip
+        self._count(delivery.destination, **{state.value: 1})
+        return number
 
-    def save_delivery(self, delivery: Delivery, answer: bytes) -> None:
-        """Keep what became of it, also in the archive; one that was sent leaves the outbox."""
+    def save_delivery(self, delivery: Delivery, answer: bytes, attempted_at: datetime | None = None) -> None:
+        """Keep what became of it, also in the archive; one that was sent leaves the outbox.
+
+        `attempted_at` is when it was tried; None where a person changed it, of which its queue says nothing.
+        """
+        held = self.delivery(delivery.id)
+        if held is None:  # somebody dropped it meanwhile
+            return
         if delivery.state is OutboxState.SENT:
             self._write.run(DELIVERY_DELETE, id=delivery.id)
         else:
@@ -143,17 +233,97 @@ class OutboxWriter(OutboxReader):
                 key_id=delivery.id, state=delivery.state.value, attempts=delivery.attempts, errors=delivery.errors,
                 due_at=utc_text(delivery.due_at), reason=delivery.reason,
             )  # fmt: skip
-        self._write.run(
-            MESSAGE_SET_DELIVERED,
-            key_id=delivery.message_id, disposition=delivery.state.value, reasons=delivery.reason, answer=answer,
+        if delivery.state is not held.state:
+            set_head(self._write, held.destination, held.lane)
+        self._follow(held, delivery, attempted_at)
+        if held.kind is DeliveryKind.HL7:
+            self._write.run(
+                MESSAGE_SET_DELIVERED,
+                key_id=held.archive_id, disposition=delivery.state.value, reasons=delivery.reason, answer=answer,
+            )  # fmt: skip
+
+    def drop_delivery(self, delivery_id: int, reason: str = "dropped by hand") -> bool:
+        """Take a message out of the outbox unsent, which its line in the archive says; False where there is none."""
+        held = self.delivery(delivery_id)
+        if held is None:
+            return False
+        self._write.run(DELIVERY_DELETE, id=delivery_id)
+        set_head(self._write, held.destination, held.lane)
+        self._count(held.destination, **{held.state.value: -1})
+        if held.kind is DeliveryKind.HL7:
+            self._write.run(MESSAGE_SET_STATE, key_id=held.archive_id, disposition=DROPPED, reasons=reason)
+        return True
+
+    def hold_queue(self, destination: str, held: bool) -> None:
+        """Keep back what waits for a destination, or let it go on. What comes meanwhile waits as well."""
+        self._count(destination)
+        self._write.run(QUEUE_HOLD, key_destination=destination, held=int(held))
+
+    def _follow(self, before: Delivery, after: Delivery, attempted_at: datetime | None) -> None:
+        """The queue of its destination says what happened."""
+        counts = {
+            "waiting_more": (after.state is OutboxState.WAITING) - (before.state is OutboxState.WAITING),
+            "parked_more": (after.state is OutboxState.PARKED) - (before.state is OutboxState.PARKED),
+        }
+        key = before.destination
+        if attempted_at is None:
+            if any(counts.values()):
+                self._write.run(QUEUE_COUNT, key_destination=key, **counts)
+        elif after.state is OutboxState.SENT:
+            self._write.run(QUEUE_SENT, key_destination=key, **counts, last_sent_at=utc_text(attempted_at))
+        else:
+            self._write.run(
+                QUEUE_FAILED,
+                key_destination=key, **counts, last_error=after.reason, last_error_at=utc_text(attempted_at),
+            )  # fmt: skip
+
+    def _count(self, destination: str, waiting: int = 0, parked: int = 0) -> None:
+        changed = self._write.run(
+            QUEUE_COUNT, key_destination=destination, waiting_more=waiting, parked_more=parked
         )  # fmt: skip
+        if not changed:
+            self._write.run(
+                QUEUE_INSERT,
+                destination=destination, waiting=waiting, parked=parked, held=0, last_error="", last_error_at="",
+                last_sent_at="",
+            )  # fmt: skip
+
+
+def set_head(write: Connection, destination: str, lane: str) -> None:
+    """The oldest that waits in this lane is its head, and nothing else in it."""
+    row = write.row(FIRST_OF_LANE, destination=destination, lane=lane)
+    first = row[0] if row is not None else None
+    held = write.row(HEAD_OF_LANE, destination=destination, lane=lane)
+    head = held[0] if held is not None else None
+    if head == first:
+        return
+    if head is not None:
+        write.run(HEAD_SET, key_id=head, head=0)
+    if first is not None:
+        write.run(HEAD_SET, key_id=first, head=1)
+
+
+def hand_over_lane(write: Connection, prior: str, surviving: str) -> None:
+    """Of a merged patient: what is to be told of both is told in one order from then on."""
+    for (destination,) in write.rows(QUEUE_NAMES):
+        moved = sum(
+            write.run(LANE_HAND_OVER, destination=destination, state=state.value, key_lane=prior, lane=surviving)
+            for state in (OutboxState.WAITING, OutboxState.PARKED)
+        )
+        if moved:
+            set_head(write, destination, surviving)
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _delivery(row: Row) -> Delivery:
     values: tuple[Any, ...] = tuple(row)
-    (number, message_id, destination, patient_id, control_id, payload, created_at, due_at, state, *rest) = values
-    attempts, errors, reason = rest
+    (number, kind, archive_id, destination, lane, control_id, payload, created_at, due_at, state, *rest) = values
+    attempts, errors, reason, operation, transfer_syntax = rest
     return Delivery(
-        number, message_id, destination, patient_id, control_id, bytes(payload), datetime.fromisoformat(created_at),
-        datetime.fromisoformat(due_at), OutboxState(state), attempts, errors, reason,
+        number, DeliveryKind(kind), archive_id, destination, lane, control_id, bytes(payload),
+        datetime.fromisoformat(created_at), datetime.fromisoformat(due_at), OutboxState(state), attempts, errors,
+        reason, operation, transfer_syntax,
     )  # fmt: skip

@@ -25,7 +25,7 @@ from gateway.edges.database import Queries, Row, StoreError
 from gateway.edges.statements import LIST_LENGTHS, Bound, Shape, padded
 from gateway.edges.store_identities import IdentityReader
 from gateway.edges.store_outbox import OutboxReader
-from gateway.edges.store_performed import PerformedReader
+from gateway.edges.store_reconciliation import ReconciliationReader
 from gateway.edges.stored_values import bare, minted_of, storable
 from gateway.workflow.ports import (
     HistoryEntry,
@@ -55,11 +55,20 @@ class Counts:
     quarantined_performed_steps: int
 
 
+BY_MPPS = "MPPS "
+"""How the causes of statuses that modalities made begin (`workflow.performed_effects`)."""
+
+
+def _names(cause: str, sop_instance_uid: str) -> bool:
+    """Whether a status was made by this performed step, or taken back with it."""
+    return cause.startswith(BY_MPPS) and cause.partition(",")[0].endswith(f" {sop_instance_uid}")
+
+
 def _tell_nobody(step_id: int, reason: Exception) -> None:
     """For a reader whose bad items nobody wants to know."""
 
 
-class StoreReader(ArchiveReader, IdentityReader, OutboxReader, PerformedReader):
+class StoreReader(ArchiveReader, IdentityReader, OutboxReader, ReconciliationReader):
     """Reads through one connection, for one thread at a time, with no transaction open between calls.
 
     `left_out` is told the step and the reason of an item that cannot be read. Raises StoreUnavailable where the
@@ -141,10 +150,30 @@ class StoreReader(ArchiveReader, IdentityReader, OutboxReader, PerformedReader):
 
     def status_before_performance(self, step_id: int) -> SPSStatus:
         """The last status of the step's history that neither an MPPS nor a start made."""
-        for entry in reversed(self.step_history(step_id)):
-            if entry.status is not SPSStatus.STARTED and not entry.cause.startswith("MPPS "):
-                return entry.status
-        return SPSStatus.SCHEDULED
+        made = (each for each in self._status_changes(step_id) if each.status is not SPSStatus.STARTED)
+        last = [each.status for each in made if not each.cause.startswith(BY_MPPS)]
+        return last[-1] if last else SPSStatus.SCHEDULED
+
+    def status_without_performance(self, step_id: int, sop_instance_uid: str) -> SPSStatus | None:
+        """What the step was before this performed step touched it; None where its status is not a modality's doing.
+
+        Where another one touched it since, what it was before any did.
+        """
+        changes = list(self._status_changes(step_id))
+        if not changes or not changes[-1].cause.startswith(BY_MPPS):
+            return None
+        left = list(changes)
+        while left and _names(left[-1].cause, sop_instance_uid):
+            left.pop()
+        if len(left) == len(changes):
+            left = [each for each in changes if not each.cause.startswith(BY_MPPS)]
+        return left[-1].status if left else SPSStatus.SCHEDULED
+
+    def _status_changes(self, step_id: int) -> Sequence[HistoryEntry]:
+        """The step's history without the lines that changed something else, such as its start."""
+        history = self.step_history(step_id)
+        earlier = [None, *(each.status for each in history)]
+        return [each for each, before in zip(history, earlier, strict=False) if each.status is not before]
 
     def expiring(self, before_start_local: str, limit: int = 1000) -> Sequence[StepRef]:
         """Listed steps that the night may expire: start before this local time (14 digits), and not begun."""
@@ -196,8 +225,8 @@ class StoreReader(ArchiveReader, IdentityReader, OutboxReader, PerformedReader):
         orders = (self.order(order_id) for order_id in dict.fromkeys(order_id for (order_id,) in found))
         return [order for order in orders if order is not None]
 
-    def orders_by_hand(self, patient_id: int) -> Sequence[Order]:
-        """The patient's orders that a person typed and that no RIS took over yet."""
+    def provisional_orders(self, patient_id: int) -> Sequence[Order]:
+        """The patient's orders that an order of the RIS may take over: typed by hand, or made of an appointment."""
         return [self._order(row) for row in self._connection.rows(statements.ORDERS_BY_HAND, patient_id=patient_id)]
 
     def orders_of_patient(self, patient_id: int, status: SPSStatus) -> Sequence[Order]:

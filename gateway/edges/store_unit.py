@@ -82,7 +82,7 @@ class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter, Performe
         )
         return Order(
             order_id, order.patient_id, order.visit_id, order.placer, order.filler, order.attributes, procedures,
-            order.site, order.stamps, order.by_hand,
+            order.site, order.stamps, order.provisional,
         )  # fmt: skip
 
     def _save_order_row(self, order: Order, at: datetime) -> tuple[int, bool]:
@@ -97,7 +97,7 @@ class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter, Performe
             "filler_issuer": filler.issuer if filler else "",
             "attributes": json_text(order.attributes),
             "site": order.site,
-            "by_hand": int(order.by_hand),
+            "by_hand": int(order.provisional),
         }
         stamps = stamps_text(order.stamps)
         now = utc_text(at)

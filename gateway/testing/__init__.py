@@ -1,7 +1,8 @@
 """A department to play with: for our own tests and benchmarks, the demo, and a site's own tests.
 
 `site` and `ServiceProcess` lay out and run a gateway as a process of its own; `SimulatedRIS` and `SimulatedModality`
-talk to it as its neighbours do, over real HL7 v2 and real DICOM; `load` sends requests encoded once, faster than any
+talk to it as its neighbours do, over real HL7 v2 and real DICOM; `SimulatedRISReceiver` and `performed_receiver` are
+told what happened; `load` sends requests encoded once, faster than any
 toolkit. Nothing here imports the service: what is tested is what listens. Every person in it is invented.
 """
 
@@ -25,6 +26,7 @@ from gateway.testing.ris import (
     register,
     update_patient,
 )
+from gateway.testing.ris_receiver import ReceivedMessage, SimulatedRISReceiver
 
 __all__ = [
     "Acknowledgement",
@@ -32,10 +34,12 @@ __all__ = [
     "FixedClock",
     "ImagingOrder",
     "Person",
+    "ReceivedMessage",
     "ServiceFailed",
     "ServiceProcess",
     "SimulatedModality",
     "SimulatedRIS",
+    "SimulatedRISReceiver",
     "StatusError",
     "admit",
     "appointment",

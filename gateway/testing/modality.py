@@ -20,6 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 
 from gateway.domain.attributes import BY_KEYWORD, Level
+from gateway.domain.discontinuation import REASONS
 
 # By default pynetdicom writes every identifier it sends and receives to the log, patients and all.
 _config.LOG_REQUEST_IDENTIFIERS = False
@@ -230,9 +231,12 @@ def final_state(status: str, at: datetime, reason: str = "") -> Dataset:
         code = Dataset()
         code.CodeValue = reason
         code.CodingSchemeDesignator = "DCM"
-        code.CodeMeaning = "Discontinued"
+        code.CodeMeaning = _MEANING.get(reason, "Discontinued")
         final.PerformedProcedureStepDiscontinuationReasonCodeSequence = [code]
     return final
+
+
+_MEANING = {reason.code: reason.meaning for reason in REASONS}
 
 
 def _check(operation: str, status: Dataset) -> int:

@@ -50,6 +50,7 @@ ACKNOWLEDGMENT: Mapping[RefusalKind, tuple[int, str]] = {
     _K.DUPLICATE_INSTANCE: (205, "AE"),
     _K.NO_SUCH_INSTANCE: (204, "AE"),
     _K.STEP_CLOSED: (207, "AE"),
+    _K.NOT_AUTHORISED: (207, "AE"),
 }
 """Refusal -> (ERR-3 of table 0357, MSA-1 of table 0008)."""
 

@@ -39,7 +39,11 @@ def answers(data: bytes, control_id: str) -> bool:
 
     A peer that sends back no control ID, or nothing readable, can only mean the one message that waits.
     """
-    told = read(data)
+    return means(read(data), control_id)
+
+
+def means(told: Told | None, control_id: str) -> bool:
+    """The same of an answer that was read."""
     return told is None or told.control_id in ("", control_id)
 
 

@@ -56,6 +56,8 @@ _NUMBERS: Mapping[str, str] = {
 }  # fmt: skip
 _BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _TEXT_VRS = VRS - _BINARY_VRS - frozenset(_NUMBERS) - {"AT", "SQ"}
+_PLAIN_VRS = _TEXT_VRS - _SINGLE_TEXT_VRS - {"PN", "UC"}
+"""Texts whose padding is on both sides, and that have no parts but values."""
 CHARACTER_SET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 """Where Specific Character Set counts; every other VR is in the default repertoire (PS3.5 6.1.2.2)."""
 
@@ -89,10 +91,12 @@ def read_dataset_bytes(data: bytes, transfer_syntax: str, assumed_terms: Terms =
     if len(data) >= 8 and _is_mislabelled(data, explicit):
         explicit = not explicit
         notes.append("the dataset is not in the transfer syntax it was sent under")
-    elements, _ = _Reader(data, notes).elements(0, len(data), explicit, "", 0)
+    reader = _Reader(data, notes)
+    elements, _ = reader.elements(0, len(data), explicit, "", 0)
     declared, said = _terms_of(elements, ())
     notes += said
-    attributes = _decode(elements, _understood(elements, declared, assumed_terms, notes), assumed_terms, notes)
+    terms = declared if reader.all_ascii else _understood(elements, declared, assumed_terms, notes)
+    attributes = _decode(elements, terms, assumed_terms, notes)
     return DatasetRead(attributes, declared or assumed_terms, tuple(dict.fromkeys(notes))[:NOTES_MAX])
 
 
@@ -114,12 +118,26 @@ def _is_mislabelled(data: bytes, explicit: bool) -> bool:
     return has_vr and length > len(data) - 8
 
 
+_LENGTH, _SHORT_LENGTH = struct.Struct("<I"), struct.Struct("<H")
+_ESC = 0x1B
+
+
+@lru_cache(maxsize=8192)
+def _tag_at(encoded: bytes) -> tuple[str, int, int, str, str]:
+    """(tag, group, element, VR of the dictionary or '', coordinates) of four bytes."""
+    group, element_number = struct.unpack("<HH", encoded)
+    tag = f"{group:04X}{element_number:04X}"
+    return tag, group, element_number, dictionary_vr(tag), coordinates(tag)
+
+
 class _Reader:
     """Cuts a dataset into elements: (tag, VR, bytes or items, place)."""
 
     def __init__(self, data: bytes, notes: list[str]) -> None:
         self._data = data
         self._notes = notes
+        self.all_ascii = True
+        """Whether no value read so far has bytes beyond ASCII or escape sequences, which is so of nearly all."""
 
     def elements(
         self, start: int, end: int, explicit: bool, place: str, depth: int, until: str = ""
@@ -130,19 +148,20 @@ class _Reader:
         found: list[_Raw] = []
         data, position = self._data, start
         while position < end:
-            if found and depth == 0 and data[position] == 0 and not data[position:].strip(b"\0"):
+            if data[position] == 0 and found and depth == 0 and not data[position:].strip(b"\0"):
                 self._notes.append("there are zeros after the dataset")
                 return found, end
             if end - position < 8:
                 raise _unreadable(place, "the dataset ends in the middle of an element")
-            group, element_number = struct.unpack_from("<HH", data, position)
-            tag = f"{group:04X}{element_number:04X}"
+            tag, group, element_number, known, at = _tag_at(data[position : position + 4])
             if tag == until:
                 return found, position + 8
-            here = place + coordinates(tag)
-            vr, length, value_start = self._header(position, end, explicit and group != 0xFFFE, here)
-            if vr in ("", "UN") or vr not in VRS:
-                known = dictionary_vr(tag)
+            here = place + at
+            if explicit and group != 0xFFFE:
+                vr, length, value_start = self._header(position, end, here)
+            else:
+                vr, (length,), value_start = "", _LENGTH.unpack_from(data, position + 4), position + 8
+            if vr == "" or vr == "UN" or vr not in VRS:  # noqa: PLR1714  (a third of the time)
                 if vr and known:
                     self._notes.append(f"{here} came without its value representation")
                 if known == "SQ" or length == _UNDEFINED:
@@ -163,23 +182,24 @@ class _Reader:
             if group in _FOREIGN_GROUPS:
                 self._notes.append("elements of the command or of a file header are left out")
             elif element_number != 0 and tag != _PADDING:
-                found.append((tag, vr, data[value_start:position], here))
+                value = data[value_start:position]
+                if not value.isascii() or _ESC in value:
+                    self.all_ascii = False
+                found.append((tag, vr, value, here))
         if until:
             raise _unreadable(place, "the delimiter of an item is missing")
         return found, position
 
-    def _header(self, position: int, end: int, explicit: bool, place: str) -> tuple[str, int, int]:
-        """(VR or '', value length, where the value starts)."""
-        if not explicit:
-            return "", struct.unpack_from("<I", self._data, position + 4)[0], position + 8
+    def _header(self, position: int, end: int, place: str) -> tuple[str, int, int]:
+        """(VR, value length, where the value starts) in explicit VR."""
         vr = self._data[position + 4 : position + 6].decode("latin-1")
         if vr in _SHORT_VRS:
-            return vr, struct.unpack_from("<H", self._data, position + 6)[0], position + 8
+            return vr, _SHORT_LENGTH.unpack_from(self._data, position + 6)[0], position + 8
         if vr not in _LONG_VRS and not (vr.isascii() and vr.isalpha() and vr.isupper()):
             raise _unreadable(place, "there is no value representation where one must be")
         if end - position < 12:
             raise _unreadable(place, "the dataset ends in the middle of an element")
-        return vr, struct.unpack_from("<I", self._data, position + 8)[0], position + 12
+        return vr, _LENGTH.unpack_from(self._data, position + 8)[0], position + 12
 
     def _items(
         self, start: int, end: int, length: int, explicit: bool, place: str, depth: int
@@ -341,6 +361,9 @@ def decode_element(vr: str, data: bytes, terms: Terms) -> Element:
     """One element that is no sequence."""
     if not data:
         return {"vr": vr}
+    if vr in _PLAIN_VRS and data.isascii() and b"\\" not in data and _ESC not in data:  # nearly always
+        alone = data.decode().strip(" \0")
+        return {"vr": vr, "Value": [alone]} if alone else {"vr": vr}
     if vr in _BINARY_VRS or vr not in VRS:
         return {"vr": vr, "InlineBinary": base64.b64encode(data).decode()}
     values: list[Any]
@@ -379,6 +402,26 @@ def write_attributes(attributes: Mapping[str, Element], transfer_syntax: str, te
     out = bytearray()
     for tag in sorted(attributes):
         out += encode_element(tag, attributes[tag], explicit, terms)
+    return bytes(out)
+
+
+def transcoded(data: bytes, transfer_syntax: str, into: str) -> bytes:
+    """The same dataset in the other little endian transfer syntax, its values byte for byte as they are.
+
+    Group lengths are left out. Raises Refused (UNREADABLE, with the place) where the bytes are no dataset.
+    """
+    explicit = transfer_syntax != IMPLICIT_VR_LITTLE_ENDIAN
+    if len(data) >= 8 and _is_mislabelled(data, explicit):
+        explicit = not explicit
+    elements, _ = _Reader(data, []).elements(0, len(data), explicit, "", 0)
+    return _written(elements, into != IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+def _written(elements: Sequence[_Raw], explicit: bool) -> bytes:
+    out = bytearray()
+    for tag, vr, body, _ in elements:
+        value = body if isinstance(body, bytes) else b"".join(item_bytes(_written(item, explicit)) for item in body)
+        out += element_bytes(tag, vr, value, explicit)
     return bytes(out)
 
 

@@ -15,7 +15,16 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import TypeAlias
 
-from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, PDV, data_pdus, fragment_bytes, pdv_header
+from gateway.wire.upper_layer import (
+    INSTANCE_AVAILABILITY,
+    MODALITY_WORKLIST,
+    MPPS,
+    MPPS_RETRIEVE,
+    PDV,
+    data_pdus,
+    fragment_bytes,
+    pdv_header,
+)
 
 COMMAND_BYTES_MAX = 16_384
 """The longest command set that is read. Real ones have some 150 bytes; an Attribute Identifier List may add more."""
@@ -54,9 +63,11 @@ class Status(IntEnum):
     SUCCESS = 0x0000
     PROCESSING_FAILURE = 0x0110
     NO_SUCH_SOP_CLASS = 0x0118
+    CLASS_INSTANCE_CONFLICT = 0x0119
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     DUPLICATE_INVOCATION = 0x0210
     UNRECOGNISED_OPERATION = 0x0211
+    MISTYPED_ARGUMENT = 0x0212
     RESOURCE_LIMITATION = 0x0213
     OUT_OF_RESOURCES = 0xA700
     IDENTIFIER_DOES_NOT_MATCH = 0xA900
@@ -78,7 +89,8 @@ class Command:
     """The fields of a command set that requests use. UIDs are as sent, without padding; '' where absent.
 
     `sop_class_uid` and `sop_instance_uid` are the Requested ones of N-SET and its like and the Affected ones of the
-    rest, or the other kind where a peer mixed them up. `responds_to` is what a C-CANCEL refers to.
+    rest, or the other kind where a peer mixed them up. `responds_to` is what a C-CANCEL refers to, `attribute_list`
+    the Attribute Identifier List (0000,1005) of an N-GET as it was sent.
     """
 
     field: int
@@ -87,11 +99,22 @@ class Command:
     sop_class_uid: str = ""
     sop_instance_uid: str = ""
     responds_to: int = 0
+    attribute_list: bytes = b""
 
     @property
     def is_response(self) -> bool:
         """Whether this answers a request; we send none, so nothing may."""
         return bool(self.field & _RESPONSE)
+
+    @property
+    def attribute_tags(self) -> tuple[int, ...]:
+        """The attributes asked for, as 32-bit tags; none where all are. Raises ValueError for what is no list of tags.
+
+        At most `COMMAND_BYTES_MAX` / 4 of them.
+        """
+        if len(self.attribute_list) % _TAG.size:
+            raise ValueError("Attribute Identifier List is no list of tags")
+        return tuple(group << 16 | element for group, element in _TAG.iter_unpack(self.attribute_list))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +146,7 @@ class FindAnswer:
 
 @dataclass(frozen=True, slots=True)
 class NAnswer:
-    """The response to an N-CREATE or N-SET.
+    """The response to an N-CREATE, N-SET or N-GET.
 
     `attribute_tags` becomes the Attribute Identifier List (0000,1005), as 32-bit tags; `sop_instance_uid` replaces
     the request's in the Affected SOP Instance UID, for an instance that was named by us.
@@ -139,6 +162,7 @@ class NAnswer:
 
 _ELEMENT = struct.Struct("<HHI")
 _US = struct.Struct("<H")
+_TAG = struct.Struct("<HH")
 _GROUP_LENGTH = struct.Struct("<HHII")
 _FIXED = struct.Struct("<HHIHHHIHHHIHHHIH")
 """Four US elements in a row, as every response has them."""
@@ -153,7 +177,7 @@ _AFFECTED_INSTANCE, _REQUESTED_INSTANCE, _ATTRIBUTE_LIST = 0x1000, 0x1001, 0x100
 def read_command(encoded: bytes) -> Command:
     """The command in a command set; raises DIMSEViolation where it cannot be understood.
 
-    Remembered, because a device sends the same C-FIND command every time; 256 of `COMMAND_BYTES_MAX` are 4 MB.
+    Remembered, because a device sends the same C-FIND command every time; 256 of twice `COMMAND_BYTES_MAX` are 8 MB.
     """
     elements: dict[int, bytes] = {}
     offset, end = 0, len(encoded)
@@ -195,6 +219,7 @@ def read_command(encoded: bytes) -> Command:
         sop_class_uid=uid(_AFFECTED_SOP_CLASS, _REQUESTED_SOP_CLASS),
         sop_instance_uid=uid(_AFFECTED_INSTANCE, _REQUESTED_INSTANCE),
         responds_to=responds_to or 0,
+        attribute_list=elements.get(_ATTRIBUTE_LIST, b""),
     )
 
 
@@ -289,18 +314,27 @@ class MessageAssembler:
             self._counted = 0
 
 
-_SERVED: Mapping[int, str] = {
-    Operation.C_FIND: MODALITY_WORKLIST,
-    Operation.N_CREATE: MPPS,
-    Operation.N_SET: MPPS,
+OPERATIONS: Mapping[str, frozenset[Operation]] = {
+    MODALITY_WORKLIST: frozenset({Operation.C_FIND}),
+    MPPS: frozenset({Operation.N_CREATE, Operation.N_SET}),
+    MPPS_RETRIEVE: frozenset({Operation.N_GET}),
+    INSTANCE_AVAILABILITY: frozenset({Operation.N_CREATE}),
 }
+"""What is served for each SOP class, besides the C-ECHO that every context takes."""
+
+_OFFERED: Collection[int] = frozenset().union(*OPERATIONS.values())
+_OF_INSTANCES: Collection[int] = frozenset({Operation.N_GET, Operation.N_SET})
+"""Operations on what is there already; only these can name an instance of another class (PS3.7 10.1)."""
 
 
+_ANOTHER_CLASS = "The SOP class is not that of its presentation context"
 _REFUSAL_COMMENTS: Mapping[int, str] = {
-    Status.UNRECOGNISED_OPERATION: "Operation not offered; C-ECHO, C-FIND, N-CREATE, N-SET are",
+    Status.UNRECOGNISED_OPERATION: "This operation is not offered for this SOP class",
     Status.SOP_CLASS_NOT_SUPPORTED: "C-FIND is offered for the Modality Worklist only",
-    Status.NO_SUCH_SOP_CLASS: "N-CREATE and N-SET are offered for MPPS only",
+    Status.NO_SUCH_SOP_CLASS: _ANOTHER_CLASS,
+    Status.CLASS_INSTANCE_CONFLICT: _ANOTHER_CLASS,
     Status.DUPLICATE_INVOCATION: "Message ID is in use by another request",
+    Status.MISTYPED_ARGUMENT: "The Attribute Identifier List is no list of tags",
     Status.RESOURCE_LIMITATION: "Too much waits to be stored; try again",
     Status.OUT_OF_RESOURCES: "Too much waits to be answered; try again",
 }
@@ -313,13 +347,19 @@ def refusal_of(command: Command, abstract_syntax: str) -> Status | None:
     """
     if command.field == Operation.C_ECHO:
         return None
-    wanted = _SERVED.get(command.field)
-    if wanted is None:
+    if command.field not in _OFFERED:
         return Status.UNRECOGNISED_OPERATION
-    if abstract_syntax == wanted and command.sop_class_uid in ("", abstract_syntax):
-        return None
-    # PS3.7 lists 0122 for the C-services, and 0118 for the N-services.
-    return Status.SOP_CLASS_NOT_SUPPORTED if command.field == Operation.C_FIND else Status.NO_SUCH_SOP_CLASS
+    of_context = command.sop_class_uid in ("", abstract_syntax)
+    if of_context and command.field in OPERATIONS.get(abstract_syntax, ()):
+        mistyped = command.field == Operation.N_GET and len(command.attribute_list) % _TAG.size
+        return Status.MISTYPED_ARGUMENT if mistyped else None
+    # PS3.7 lists 0122 for the C-services, and the others for the N-services.
+    if command.field == Operation.C_FIND:
+        return Status.SOP_CLASS_NOT_SUPPORTED
+    if of_context:
+        return Status.UNRECOGNISED_OPERATION
+    known = command.sop_class_uid in OPERATIONS and command.field in _OF_INSTANCES
+    return Status.CLASS_INSTANCE_CONFLICT if known else Status.NO_SUCH_SOP_CLASS
 
 
 def error_comment(text: str) -> bytes:
@@ -384,7 +424,7 @@ def simple_response(message: Message, status: int, max_length: int) -> bytes:
 
 
 def n_response(message: Message, answer: NAnswer, max_length: int) -> bytes:
-    """The PDUs of an N-CREATE-RSP or N-SET-RSP (PS3.7 10.3.3.2, 10.3.5.2)."""
+    """The PDUs of an N-CREATE-RSP, N-SET-RSP or N-GET-RSP (PS3.7 10.3.2.2, 10.3.3.2, 10.3.5.2)."""
     instance = answer.sop_instance_uid or message.command.sop_instance_uid
     others = (
         _comment(answer.comment)

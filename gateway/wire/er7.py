@@ -103,8 +103,11 @@ class Segment:
         if raw.isalnum() or (n <= 2 and self.name == "MSH"):  # MSH-1 and MSH-2 are the delimiters themselves
             return (((raw,),),)
         delimiters, plain = self._reading.delimiters, self._reading.plain
-        if not (delimiters.repetition in raw or delimiters.subcomponent in raw or delimiters.escape in raw):
-            return (tuple([(component,) for component in raw.split(delimiters.component)]),)  # nearly always
+        if not (delimiters.repetition in raw or delimiters.escape in raw):  # nearly always
+            components, separator = raw.split(delimiters.component), delimiters.subcomponent
+            if separator and separator in raw:
+                return (tuple([tuple(component.split(separator)) for component in components]),)
+            return (tuple([(component,) for component in components]),)
         return tuple(
             [
                 tuple(
@@ -119,7 +122,8 @@ class Segment:
 
     def text(self, n: int, repetition: int = 1, component: int = 1, subcomponent: int = 1) -> str:
         """One subcomponent, '' where it is absent; the HL7 null comes back as `NULL`."""
-        raw = self.raw(n)
+        fields = self.fields
+        raw = fields[n] if 0 < n < len(fields) else ""
         if not raw or raw.isalnum() or (n <= 2 and self.name == "MSH"):
             return raw if repetition == component == subcomponent == 1 else ""
         delimiters = self._reading.delimiters

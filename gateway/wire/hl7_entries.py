@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import compress
 
 from gateway.domain.order import OrderControl
-from gateway.domain.source import NULL, Path, Repetition, Sourced
+from gateway.domain.source import Path, Repetition, Sourced, from_component
 from gateway.wire.er7 import Segment
 
 Fields = dict[str, tuple[Segment, ...]]
@@ -46,7 +46,7 @@ class HL7Entry:
             said = self._said[path.key] = self._whole(path)
         if path.component <= 1 and not path.subcomponent:
             return said
-        return [found for whole in said if (found := _from_component(whole, path))]
+        return [found for whole in said if (found := from_component(whole, path))]
 
     def _whole(self, path: Path) -> Sequence[Repetition]:
         """The repetitions of the path's field that say anything."""
@@ -130,15 +130,5 @@ def _sourced(segment: Segment, path: Path) -> list[Sourced]:
     return [
         Sourced(where if number == 1 else f"{where}({number})", found, segment)
         for number, repetition in enumerate(segment.field(path.field), 1)
-        if any(map(any, repetition)) and (found := _from_component(repetition, path))
+        if any(map(any, repetition)) and (found := from_component(repetition, path))
     ]
-
-
-def _from_component(repetition: Repetition, path: Path) -> Repetition:
-    """A repetition from the path's component on; () where it is too short, or says nothing from there."""
-    if path.component > 1 and repetition != ((NULL,),):  # a null field is null in all of its components
-        repetition = repetition[path.component - 1 :]
-    if path.subcomponent and repetition:
-        parts = repetition[0]
-        repetition = ((parts[path.subcomponent - 1],),) if path.subcomponent <= len(parts) else ()
-    return repetition if any(map(any, repetition)) else ()

@@ -7,12 +7,14 @@ that runs ahead must not outlive its own next messages.
 
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
 
 _FORM = re.compile(
     # A TS or DTM, and the ISO 8601 forms that some senders write instead.
     r"(\d{4})-?(\d\d)-?(\d\d)(?:[T ]?(\d\d)(?::?(\d\d)(?::?(\d\d)(?:[.,](\d{1,9}))?)?)?)?\s*(Z|[+-]\d\d:?\d\d)?",
     re.ASCII,
 )
+_CHARACTERS_MAX = 64  # what is longer is no time
 _MICROSECOND = timedelta(microseconds=1)
 _UNITS = (timedelta(days=1), timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1))
 """What is open where hours, minutes, seconds or fractions are not said."""
@@ -25,7 +27,7 @@ def made_at(said: str, zone: tzinfo, arrived: datetime) -> str:
     is no date, or less than a day, says nothing: then the message counts as made when it arrived.
     """
     try:
-        made = _moment(said.strip(), zone)
+        made = _moment(said.strip(), zone) if len(said) <= _CHARACTERS_MAX else None
     except (ValueError, OverflowError):
         made = None
     return stamp_text(arrived if made is None else min(made, arrived))
@@ -36,6 +38,7 @@ def stamp_text(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
+@lru_cache(maxsize=64)  # senders made most of what comes now within the same few seconds
 def _moment(said: str, zone: tzinfo) -> datetime | None:
     """The latest moment that the text can mean. Raises ValueError or OverflowError for what is no time."""
     found = _FORM.fullmatch(said)

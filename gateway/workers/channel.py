@@ -7,8 +7,8 @@ from typing import cast
 
 from gateway.workers.messages import ChannelViolation, Frames
 
-UNREAD_BYTES_MAX = 32 * 1_048_576
-"""What may wait for the other process to read it: some of the largest reports, and a minute of the others."""
+UNREAD_BYTES_MAX = 80 * 1_048_576
+"""What may wait for the other process to read it: the longest frame, or many of the others."""
 
 
 class Channel(asyncio.Protocol):

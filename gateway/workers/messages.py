@@ -1,26 +1,35 @@
 """What the main process and a worker tell each other, as bytes in frames. No socket, no clock.
 
-A frame is its length (4 bytes, big-endian) and a body. What a worker says is JSON, checked against its type when it
-is read: a worker is the process that strangers talk to. What the main process says is pickled: it carries the
-checked site itself, so that every worker has the very same one, and a worker has nobody else to believe.
+A frame is its length (4 bytes, big-endian) and a body. A worker is the process that strangers talk to, so the main
+process takes nothing from it but values. What a worker says is JSON, checked against its type when it is read; HL7
+messages, of which there are many, it says as pickles in which no more can be named than the classes of such values.
+What the main process says is pickled: it carries the checked site itself, so that every worker has the very same one;
+and a worker has nobody else to believe.
 """
 
+import io
 import pickle
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from datetime import date, datetime, time, timedelta, timezone
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from gateway.config import Site
+from gateway.config import HL7Settings, Site
 from gateway.domain.performed import Operation
+from gateway.domain.refusal import Refusal
 from gateway.edges.metrics import Tally
 from gateway.wire.dimse import NAnswer
-from gateway.workflow.perform import PerformRequest
+from gateway.workflow.availability import Announcement
+from gateway.workflow.intake import Receipt, Understood
+from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import QueryRecord
 
-FRAME_BYTES_MAX = 32 * 1_048_576
-"""An N-SET of 8 MiB has 11 MiB as JSON; a registry of 10,000 devices some megabytes."""
+FRAME_BYTES_MAX = 72 * 1_048_576
+"""The longest HL7 message is 64 MiB, if a listener takes such; an N-SET of 8 MiB has 11 MiB as JSON; a registry of
+10,000 devices, or a catalogue of 50,000 procedures, has some megabytes."""
 
 LENGTH_BYTES = 4
 
@@ -34,19 +43,46 @@ class ChannelViolation(Exception):  # noqa: N818  (reads as what happened)
 
 @dataclass(frozen=True, slots=True)
 class Listens:
-    """It accepts associations from now on."""
+    """It accepts connections from now on."""
 
     kind: Literal["listens"] = "listens"
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A modality reported a performed step: to be written, then `Answered` with the same number."""
+    """A performed step was reported, or images announced: to be written, then `Answered` with the same number."""
 
     number: int
-    operation: Operation
+    operation: Operation | Announcement
     request: PerformRequest
     kind: Literal["reported"] = "reported"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A listener took a message: to be processed, then `Processed` with the same number.
+
+    `understood` is what it says, or why nothing can be done with it, as the site `read_by` reads it (`Serve.number`);
+    None where it was not read.
+    """
+
+    number: int
+    listener: str
+    peer: str
+    raw: bytes = field(repr=False)
+    read_by: int
+    understood: Understood | tuple[Refusal, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A listener took what is no message: to be archived, then `Processed` with the same number."""
+
+    number: int
+    listener: str
+    peer: str
+    raw: bytes = field(repr=False)
+    refusals: tuple[Refusal, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +100,16 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Serve this site from now on, as one of so many workers. Mappings are left out, since no worker reads HL7."""
+    """Serve this site from now on, as one of so many workers.
+
+    `number` tells it from those before. Its mappings are not in it, but what they are made of. `listeners` are those of
+    HL7 as they were when the main process started, for whose addresses the worker has sockets.
+    """
 
     site: Site
     workers: int
+    number: int = 1
+    listeners: tuple[HL7Settings, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +121,81 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Processed:
+    """What became of an HL7 message; what a positive receipt is for is on disk. None where that is not known.
+
+    `failing` says that nothing could be written lately.
+    """
+
+    number: int
+    receipt: Receipt | None
+    failing: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
-    """Take no more associations, finish what is in progress, and end."""
+    """Take no more connections, finish what is in progress, and end."""
 
 
-WorkerMessage = Listens | Reported | Told
-MainMessage = Serve | Answered | Stop
+_Checked = Listens | Reported | Told
+WorkerMessage = _Checked | Received | Rejected
+MainMessage = Serve | Answered | Processed | Stop
 
-_OF_WORKER: TypeAdapter[WorkerMessage] = TypeAdapter(
-    Annotated[WorkerMessage, Field(discriminator="kind")],
+_OF_WORKER: TypeAdapter[_Checked] = TypeAdapter(
+    Annotated[_Checked, Field(discriminator="kind")],
     config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"),
 )
 
 
 def encode_from_worker(message: WorkerMessage) -> bytes:
     """A worker's message as a frame."""
+    if isinstance(message, Received | Rejected):
+        return _framed(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
     return _framed(_OF_WORKER.dump_json(message))
 
 
 def decode_from_worker(body: bytes) -> WorkerMessage:
     """A worker's message from the body of a frame. Raises ChannelViolation."""
+    if body.startswith(pickle.PROTO):
+        return _values(body)
     try:
         return _OF_WORKER.validate_json(body)
     except ValidationError:  # its text quotes the message
         raise ChannelViolation("a worker said what is no message") from None
+
+
+def _values(body: bytes) -> Received | Rejected:
+    try:
+        message = _Values(io.BytesIO(body)).load()
+    except Exception:  # whatever a pickle that is none may raise, with what it would have made
+        raise ChannelViolation("a worker said what is no message") from None
+    if not isinstance(message, Received | Rejected):
+        raise ChannelViolation("a worker said what is no message")
+    return message
+
+
+class _Values(pickle.Unpickler):
+    """Makes values of ours and nothing else: no function can be named, so none is called."""
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        found = _KNOWN.get((module, name))
+        if found is None:
+            found = _KNOWN[module, name] = _value_class(module, name)
+        return found
+
+
+def _value_class(module: str, name: str) -> type:
+    found = getattr(sys.modules.get(module), name, None)
+    ours = module == __name__ or module.startswith(_OF_VALUES)
+    if not ours or not isinstance(found, type) or found.__module__ != module:
+        raise pickle.UnpicklingError(f"{module}.{name} is no value")
+    return found
+
+
+_OF_VALUES = ("gateway.domain.", "gateway.wire.", "gateway.workflow.intake")
+_KNOWN: dict[tuple[str, str], Any] = {
+    (each.__module__, each.__qualname__): each for each in (datetime, date, time, timedelta, timezone)
+}
 
 
 def encode_from_main(message: MainMessage) -> bytes:

@@ -1,7 +1,8 @@
-"""A worker: a DICOM listener with a store that it can only read. It changes nothing and decides nothing for itself.
+"""A worker: the listeners for DICOM and HL7, with a store that it can only read. It decides nothing for itself.
 
-What modalities report goes to the main process and is answered when that says so. What was counted and asked is told
-in batches after the answers. Without its main process a worker ends at once, so that no stale list is ever shown.
+What modalities report and what senders send goes to the main process and is answered when that says so. What was
+counted and asked is told in batches after the answers. Without its main process a worker ends at once, so that no stale
+list is ever shown.
 """
 
 import asyncio
@@ -17,14 +18,18 @@ from gateway.edges.metrics import Tally
 from gateway.edges.store import read_only
 from gateway.edges.store_unit import within_bounds
 from gateway.listening import Listening
+from gateway.receiving import Receiving
 from gateway.running import STOP_GRACE_S, run
 from gateway.wire.dimse import NAnswer
 from gateway.wire.mpps_dataset import STATUSES
+from gateway.workers.asking import ANSWER_S, Asking, Unanswered
 from gateway.workers.channel import Channel
+from gateway.workers.handing_on import HandingOn
 from gateway.workers.messages import (
     Answered,
     Listens,
     MainMessage,
+    Processed,
     Reported,
     Serve,
     Stop,
@@ -33,11 +38,9 @@ from gateway.workers.messages import (
     decode_from_main,
     encode_from_worker,
 )
-from gateway.workflow.perform import PerformRequest
+from gateway.workflow.availability import Announcement
+from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import QueryRecord
-
-ANSWER_S = 20.0
-"""For the main process to write what a modality reports: four times what its writer waits for a locked database."""
 
 TELL_S = 0.25
 """How long counts and queries wait: what a killed worker may lose of them, and how late a metric is."""
@@ -54,17 +57,26 @@ _log = structlog.get_logger()
 class Worker:
     """One worker; `run` is its life."""
 
-    def __init__(self, sockets: Sequence[socket.socket], answer_s: float = ANSWER_S) -> None:
-        """`answer_s` is how long a report may take."""
-        self._sockets = sockets
-        self._answer_s = answer_s
+    def __init__(
+        self,
+        dicom: Sequence[socket.socket],
+        hl7: Sequence[Sequence[socket.socket]] = (),
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        """It listens on the sockets for `dicom`, and for `hl7` on those of each listener.
+
+        `answer_s` is how long the main process may take to write something.
+        """
+        self._dicom = dicom
+        self._hl7 = hl7
+        self._reports = Asking[NAnswer](answer_s)
+        self._handing_on = HandingOn(self._say, answer_s)
+        self._receiving: Receiving | None = None
         self._channel = Channel(self._receive, self._orphaned)
         self._listening: Listening | None = None
         self._starting: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
         self._stop = False
-        self._number = 0
-        self._reports: dict[int, asyncio.Future[NAnswer]] = {}
         self._queries: list[QueryRecord] = []
         self._dropped = 0
         self._associations_told = 0
@@ -76,29 +88,20 @@ class Worker:
         telling = asyncio.create_task(self._keep_telling())
         try:
             await self._ended.wait()
-            if self._stop and self._listening is not None:
-                await self._listening.stop(STOP_GRACE_S)
+            if self._stop and self._listening is not None and self._receiving is not None:
+                await asyncio.gather(self._receiving.stop(), self._listening.stop(STOP_GRACE_S))
                 self._tell()
         finally:
             telling.cancel()
             self._channel.close()
 
-    async def report(self, operation: Operation, request: PerformRequest) -> NAnswer:
+    async def report(self, operation: Operation | Announcement, request: PerformRequest) -> NAnswer:
         """Have it written; where nobody answers in time nothing is claimed (0213)."""
-        self._number += 1
-        number = self._number
-        answer: asyncio.Future[NAnswer] = asyncio.get_running_loop().create_future()
-        self._reports[number] = answer
         try:
-            if not self._say(Reported(number, operation, request)):
-                return _NOT_WRITTEN
-            async with asyncio.timeout(self._answer_s):
-                return await answer
-        except TimeoutError:
+            return await self._reports.ask(lambda number: self._say(Reported(number, operation, request)))
+        except Unanswered:
             _log.error("report_not_answered", operation=operation.value)
             return _NOT_WRITTEN
-        finally:
-            del self._reports[number]
 
     def keep(self, record: QueryRecord) -> None:
         """Tell this query, soon."""
@@ -116,25 +119,29 @@ class Worker:
         message: MainMessage = decode_from_main(body)
         match message:
             case Answered(number, answer):
-                waiting = self._reports.get(number)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(answer)
+                self._reports.answered(number, answer)
+            case Processed():
+                self._handing_on.processed(message)
             case Serve() if self._listening is not None:
                 self._listening.serve(message.site)
+                self._handing_on.serve(message)
                 _log.info("reloaded")
             case Serve():
                 # Made now, not in the task: a reload while this process started comes with the same read.
-                reader = read_only(message.site.store_url)
-                listening = Listening(message.site, reader, self.report, self.keep, Tally(), message.workers)
-                self._listening = listening
-                self._starting = asyncio.create_task(self._start(listening))
+                reader, tally = read_only(message.site.store_url), Tally()
+                listening = Listening(message.site, reader, self.report, self.keep, tally, message.workers)
+                receiving = Receiving(message.listeners, self._handing_on, tally, message.workers)
+                self._handing_on.serve(message)
+                self._listening, self._receiving = listening, receiving
+                self._starting = asyncio.create_task(self._start(listening, receiving))
             case Stop():
                 self._stop = True
                 self._ended.set()
 
-    async def _start(self, listening: Listening) -> None:
+    async def _start(self, listening: Listening, receiving: Receiving) -> None:
         try:
-            await listening.start(self._sockets)
+            await receiving.start(self._hl7)
+            await listening.start(self._dicom)
         except OSError as error:
             _log.error("worker_cannot_listen", exc_info=error)
             self._ended.set()
@@ -150,8 +157,8 @@ class Worker:
             self._tell()
 
     def _tell(self) -> None:
-        listening = self._listening
-        if listening is None:
+        listening, receiving = self._listening, self._receiving
+        if listening is None or receiving is None:
             return
         tally, associations = listening.tally, listening.associations
         tally.queries_dropped, self._dropped = tally.queries_dropped + self._dropped, 0
@@ -161,7 +168,7 @@ class Worker:
             return
         if self._say(Told(tally, associations, tuple(self._queries))):
             self._told_at = now
-            listening.tally = Tally()
+            listening.tally = receiving.tally = Tally()
             self._associations_told = associations
             self._queries = []
 
@@ -170,11 +177,13 @@ _NOT_WRITTEN = NAnswer(STATUSES[RefusalKind.TRANSIENT], "not known to be stored,
 
 
 def main() -> None:
-    """Run the worker of the command line: its number, then the descriptors of its channel and listening sockets."""
-    number, *descriptors = map(int, sys.argv[1:])
-    channel, *listening = (socket.socket(fileno=descriptor) for descriptor in descriptors)
-    run(_run(channel, listening), worker=number)
+    """Run the worker of the command line: its number, then descriptors (see `gateway.workers.__main__`)."""
+    number, *groups = sys.argv[1:]
+    (channel,), dicom, *hl7 = (
+        [socket.socket(fileno=int(descriptor)) for descriptor in group.split(",")] for group in groups
+    )
+    run(_run(channel, dicom, hl7), worker=int(number))
 
 
-async def _run(channel: socket.socket, listening: Sequence[socket.socket]) -> None:
-    await Worker(listening).run(channel)
+async def _run(channel: socket.socket, dicom: Sequence[socket.socket], hl7: Sequence[Sequence[socket.socket]]) -> None:
+    await Worker(dicom, hl7).run(channel)

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 
 import structlog
@@ -13,11 +14,15 @@ from gateway.config import Site
 from gateway.edges.dimse_server import LISTEN_BACKLOG
 from gateway.edges.metrics import Metrics
 from gateway.listening import Report
+from gateway.receiving import RoadToStore
 from gateway.wire.dimse import NAnswer, Status
 from gateway.workers.channel import Channel
 from gateway.workers.messages import (
     Answered,
     Listens,
+    Processed,
+    Received,
+    Rejected,
     Reported,
     Serve,
     Stop,
@@ -25,6 +30,7 @@ from gateway.workers.messages import (
     decode_from_worker,
     encode_from_main,
 )
+from gateway.workflow.intake import Receipt, Understood
 from gateway.workflow.ports import QueryRecord
 
 START_S = 60.0
@@ -56,18 +62,24 @@ class Workers:
         self,
         site: Site,
         report: Report,
+        road: RoadToStore,
         keep: Callable[[QueryRecord], None],
         metrics: Metrics,
         look_s: float = LOOK_S,
     ) -> None:
-        """`report` runs what modalities report, `keep` takes the records of queries, `look_s` is `LOOK_S`."""
+        """`report` runs what modalities report, `road` what senders send, `keep` takes the records of queries.
+
+        `look_s` is `LOOK_S`.
+        """
         self._of_start = site
         self._site = site
+        self._site_number = 1
         self._report = report
+        self._road = road
         self._keep = keep
         self._metrics = metrics
         self._look_s = look_s
-        self._addresses: list[_Address] = []
+        self._addresses: list[list[_Address]] = []  # of DICOM, and of each HL7 listener
         self._seats: dict[int, _Worker] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -79,18 +91,19 @@ class Workers:
 
     @property
     def unready(self) -> str:
-        """Why nobody answers DICOM now; '' while some worker does."""
+        """Why nobody serves now; '' while some worker does."""
         some = any(worker.listens for worker in self._seats.values())
-        return "" if some else "no worker answers DICOM"
+        return "" if some else "no worker serves"
 
     async def start(self) -> None:
         """Start all; returns when every one listens. Raises OSError where the address is taken, or one cannot start."""
-        dicom, count = self._of_start.settings.dicom, self._of_start.settings.workers
-        self._addresses = await _addresses(dicom.host, dicom.port)
-        for address in self._addresses:
+        settings = self._of_start.settings
+        places = [(settings.dicom.host, settings.dicom.port), *((each.host, each.port) for each in settings.hl7)]
+        self._addresses = [await _addresses(host, port) for host, port in places]
+        for address in itertools.chain.from_iterable(self._addresses):
             _check_free(address)
         # All of them are bound and listen before the first worker starts: from here on nobody finds the port free.
-        sockets = [self._listen() for _ in range(count)]
+        sockets = [self._listen() for _ in range(settings.workers)]
         started: list[asyncio.Future[None]] = []
         for number, of_one in enumerate(sockets, 1):
             first = asyncio.get_running_loop().create_future()
@@ -105,6 +118,7 @@ class Workers:
     def serve(self, site: Site) -> None:
         """Every worker answers by this site from now on, except for what needs a restart."""
         self._site = site
+        self._site_number += 1
         for worker in self._seats.values():
             worker.serve(self._for_worker())
 
@@ -120,21 +134,46 @@ class Workers:
             _log.warning("workers_killed", workers=len(late))
             await asyncio.wait(late)
 
-    def _listen(self) -> list[socket.socket]:
-        return [_listening(address) for address in self._addresses]
+    def _listen(self) -> "_Sockets":
+        return [[_listening(address) for address in of_one] for of_one in self._addresses]
 
     def _for_worker(self) -> Serve:
         """The site without what a worker does not read, and with what the running service still has of old."""
         first, now = self._of_start, self._site
         settings = now.settings.model_copy(update={"dicom": first.settings.dicom})
-        return Serve(replace(now, settings=settings, store_url=first.store_url, mappings={}), first.settings.workers)
+        # What is compiled, from the site's own Python too, cannot be sent; the mappings' recipe can.
+        site = replace(
+            now, settings=settings, store_url=first.store_url,
+            mappings={}, mapping_content=str, outbound={}, outbound_content=str,
+        )  # fmt: skip
+        return Serve(site, first.settings.workers, self._site_number, first.settings.hl7)
 
-    async def _keep_running(self, number: int, sockets: Sequence[socket.socket], first: "asyncio.Future[None]") -> None:
+    async def _process(self, received: Received | Rejected) -> Receipt:
+        """What a listener of a worker took; what another site's rules were put to is read again."""
+        match received:
+            case Rejected(_, listener, peer, raw, refusals):
+                return await self._road.refuse(listener, raw, refusals, peer)
+            case Received(_, listener, peer, raw, read_by, Understood() as understood) if read_by == self._site_number:
+                return await self._road.process_understood(listener, raw, understood, peer)
+            case Received(_, listener, peer, raw, read_by, tuple(refusals)) if read_by == self._site_number:
+                return await self._road.refuse(listener, raw, refusals, peer)
+            case Received(_, listener, peer, raw):
+                return await self._road.process(listener, raw, peer)
+
+    async def _processed(self, received: Received | Rejected) -> Processed:
+        receipt: Receipt | None = None
+        try:
+            receipt = await self._process(received)
+        except Exception as error:  # a defect of ours must not leave the sender waiting
+            _log.error("message_failed", listener=received.listener, exc_info=error)
+        return Processed(received.number, receipt, self._road.failing)
+
+    async def _keep_running(self, number: int, sockets: "_Sockets", first: "asyncio.Future[None]") -> None:
         """Run this worker, and another in its place when it dies, until the service stops."""
         loop = asyncio.get_running_loop()
         deaths = 0
         while True:
-            worker = self._seats[number] = _Worker(number, self._report, self._told, first)
+            worker = self._seats[number] = _Worker(number, self._report, self._processed, self._told, first)
             watch = asyncio.create_task(worker.watch(self._look_s))
             began = loop.time()
             try:
@@ -166,7 +205,7 @@ class Workers:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
 
-    def _listen_again(self) -> list[socket.socket]:
+    def _listen_again(self) -> "_Sockets":
         try:
             return self._listen()
         except OSError as error:  # another program took the port while nobody listened
@@ -183,37 +222,44 @@ class _Worker:
     """One worker process and the channel to it."""
 
     def __init__(
-        self, number: int, report: Report, told: Callable[[Told], None], first: "asyncio.Future[None]"
+        self,
+        number: int,
+        report: Report,
+        process: Callable[[Received | Rejected], Awaitable[Processed]],
+        told: Callable[[Told], None],
+        first: "asyncio.Future[None]",
     ) -> None:
         self._number = number
         self.associations = 0
         self.listens = False
         self._heard = False
         self._report = report
+        self._process_message = process
         self._told = told
         self._first = first
         self._channel = Channel(self._receive, self._lost)
         self._process: asyncio.subprocess.Process | None = None
-        self._reports: set[asyncio.Task[None]] = set()
+        self._asked: set[asyncio.Task[None]] = set()
         self._gone = asyncio.Event()
 
-    async def run(self, sockets: Sequence[socket.socket], serve: Callable[[], Serve]) -> int:
+    async def run(self, sockets: "_Sockets", serve: Callable[[], Serve]) -> int:
         """Start the process and wait for its end; its exit code. The sockets are its own then, and end with it.
 
         `serve` gives what it is to serve, when it can be told: a reload may come while the process is made.
         """
         ours, its = socket.socketpair()
-        descriptors = [each.fileno() for each in (its, *sockets)]
+        groups = [[each.fileno() for each in group] for group in ([its], *sockets)]
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "gateway.workers", *map(str, (self._number, *descriptors)),
-                pass_fds=descriptors, stdin=asyncio.subprocess.DEVNULL,
+                sys.executable, "-m", "gateway.workers", str(self._number),
+                *(",".join(map(str, group)) for group in groups),
+                pass_fds=[*itertools.chain.from_iterable(groups)], stdin=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
         except BaseException:
             ours.close()
             raise
         finally:
-            for each in (its, *sockets):
+            for each in (its, *itertools.chain.from_iterable(sockets)):
                 each.close()
         await self._channel.open(ours)
         self.serve(serve())
@@ -254,12 +300,20 @@ class _Worker:
                 if not self._first.done():
                     self._first.set_result(None)
             case Reported() as reported:
-                task = asyncio.create_task(self._answer(reported))
-                self._reports.add(task)
-                task.add_done_callback(self._reports.discard)
+                self._do(self._answer(reported))
+            case Received() | Rejected() as received:
+                self._do(self._hand_back(received))
             case Told() as told:
                 self.associations = told.associations
                 self._told(told)
+
+    def _do(self, what: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(what)
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
+
+    async def _hand_back(self, received: Received | Rejected) -> None:
+        self._channel.send(encode_from_main(await self._process_message(received)))
 
     async def _answer(self, reported: Reported) -> None:
         try:
@@ -278,6 +332,8 @@ class _Worker:
 
 
 _Address = tuple[socket.AddressFamily, tuple[str, int]]
+_Sockets = Sequence[Sequence[socket.socket]]
+"""What a worker listens on: for DICOM, and for each HL7 listener."""
 
 
 async def _addresses(host: str, port: int) -> list[_Address]:

@@ -1,7 +1,7 @@
 """An order typed by a person while the RIS is down: written as the message that the RIS would send, and taken like one.
 
 So it is archived, mapped, completed by the procedure catalogue, explained and derived again like any other order. It
-is marked (`Order.by_hand`), so that the RIS's own order for the same takes it over later; where that cannot be told
+is marked (`Order.provisional`), so that the RIS's own order for the same takes it over later; where that cannot be told
 from the orders, a person tells (`link`).
 """
 
@@ -104,7 +104,7 @@ def add(unit: Unit, form: Form, feed: Feed, now: datetime, local: datetime, cont
             RefusalKind.INTERNAL, "", "the mapping does not read orders typed by hand",
             "let it read the accession number from IPC-1, as ihe-swf does",
         ))  # fmt: skip
-    return unit.save_order(replace(held[0], by_hand=True), PEER, now)
+    return unit.save_order(replace(held[0], provisional=True), PEER, now)
 
 
 def cancel(

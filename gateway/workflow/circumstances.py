@@ -1,9 +1,11 @@
 """What applies to all events of one input: who said it, when, and how its listener wants such things treated."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 
 from gateway.domain.facts import UNSTAMPED, Stamp
 from gateway.domain.identifiers import Issuers, Mint
+from gateway.workflow.audience import NOBODY, Audience
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +15,7 @@ class Circumstances:
     `discontinue_started`: a cancel after the start discontinues the step instead of being refused.
     `cancel_unsaid`: a change that leaves out a step which was ordered before cancels it.
     `merge_linked`: a link of two patients (A24) merges them.
+    `audience` is told what a performed step does to an order that comes after it, by the wall clock of `zone`.
     """
 
     cause: str
@@ -25,3 +28,5 @@ class Circumstances:
     discontinue_started: bool = False
     cancel_unsaid: bool = False
     merge_linked: bool = False
+    audience: Audience = NOBODY
+    zone: tzinfo = UTC

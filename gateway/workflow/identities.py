@@ -5,17 +5,19 @@ said of the records merged into it, marked as lent: so the order in which merge 
 and a merge can be taken back.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
+from gateway.domain.appointments import stands_for
 from gateway.domain.attributes import TAG, Attributes
 from gateway.domain.facts import UNSTAMPED, Stamps, lend
 from gateway.domain.identifiers import Identifier
+from gateway.domain.order import Order
 from gateway.domain.patient import Belongings, IdentityChange, IdentityKind, Patient
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.workflow.ports import Identities, Unit
+from gateway.workflow.ports import Identities, MessageSearch, StoredMessage, Unit
 
 IDENTIFYING = frozenset(
     TAG[keyword]
@@ -27,6 +29,9 @@ IDENTIFYING = frozenset(
 """What says who a record is, and is therefore never lent to another."""
 
 BY_HAND = "taken back by hand"
+
+_MESSAGES_MAX = 1_000  # of one order; one with more is a test
+_ORDER_KEYS = frozenset({"placer", "filler", "accession", "study"})
 
 _MERGED = "merged"  # in details: whether two records became one; a mere link has no such entry
 
@@ -100,6 +105,7 @@ class TakingBack:
     """What taking back a line of the log will do: what returns to `other`, and what stays although it may not belong.
 
     `missing` moved then and belongs to somebody else by now; `since` are orders of the patient that came afterwards.
+    Of those that came afterwards, `followed` return too: all their messages named identifiers of `other`.
     """
 
     change: IdentityChange
@@ -108,9 +114,18 @@ class TakingBack:
     returning: Belongings
     missing: int
     since: tuple[int, ...]
+    followed: tuple[int, ...] = ()
 
 
-def taking_back(unit: Identities, log_id: int) -> TakingBack:
+class Records(Identities, Protocol):
+    """What tells whose an order is: the store's reader, or a transaction."""
+
+    def order(self, order_id: int) -> Order | None: ...
+    def order_of_study(self, study_instance_uid: str) -> Order | None: ...
+    def find_messages(self, search: MessageSearch, limit: int, before: int = 0) -> Sequence[StoredMessage]: ...
+
+
+def taking_back(unit: Records, log_id: int) -> TakingBack:
     """What `unmerge` will do. Raises Refused: no such line (204), taken back before, or something later rests on it."""
     change = unit.identity_change(log_id)
     if change is None:
@@ -132,11 +147,58 @@ def taking_back(unit: Identities, log_id: int) -> TakingBack:
         tuple(each for each in moved.visits if each in held.visits),
         tuple(each for each in moved.performed_steps if each in held.performed_steps),
     )
+    missing = _size(moved) - _size(returning)
+    if not merged or other is None:
+        return TakingBack(change, patient, other, returning, missing, ())
     known = {*moved.orders, *change.details.get("stayed", ())}
-    return TakingBack(
-        change, patient, other, returning, _size(moved) - _size(returning),
-        tuple(each for each in held.orders if merged and each not in known),
-    )  # fmt: skip
+    came = [order for each in held.orders if each not in known and (order := unit.order(each)) is not None]
+    followed = _came_for(unit, came, patient, {number_of(other), *change.details["members"]})
+    numbers = tuple(order.id for order in followed if order.id is not None)
+    since = tuple(each.id for each in came if each not in followed and each.id is not None and not stands_for(each))
+    return TakingBack(change, patient, other, _with(unit, returning, followed), missing, since, numbers)
+
+
+def _came_for(unit: Records, came: Sequence[Order], patient: Patient, records: set[int]) -> list[Order]:
+    """Those orders whose every message named identifiers of these records and none of the patient's own.
+
+    The archive keeps what messages named without its authority, so an identifier that both have tells nothing.
+    """
+    theirs: set[str] = set()
+    own = {each.value for each in patient.identifiers}
+    for identifier in patient.retired:
+        source = unit.retired_from(identifier)
+        (theirs if source is not None and source.id in records else own).add(identifier.value)
+    found = [order for order in came if not stands_for(order) and _named(unit, order, theirs - own, own)]
+    numbers = {order.id for order in found}
+    for order in came:  # the number of an appointment goes where its order goes
+        meant = unit.order_of_study(stands_for(order)) if stands_for(order) else None
+        if meant is not None and meant.id in numbers:
+            found.append(order)
+    return found
+
+
+def _named(unit: Records, order: Order, theirs: set[str], own: set[str]) -> bool:
+    messages = unit.find_messages(MessageSearch(order=order.id, direction="in"), _MESSAGES_MAX)
+    said = [
+        {value for kind, value in message.record.keys if kind == "patient"}
+        for message in messages
+        if any(kind in _ORDER_KEYS for kind, _ in message.record.keys)  # not of a patient who arrives with all orders
+    ]
+    said = [names for names in said if names]  # a cancel may name nobody
+    return len(messages) < _MESSAGES_MAX and bool(said) and all(names & theirs and not names & own for names in said)
+
+
+def _with(unit: Records, returning: Belongings, followed: Sequence[Order]) -> Belongings:
+    """These orders too, with what was performed of them, and with visits that have no orders but such."""
+    orders = (*returning.orders, *(order.id for order in followed if order.id is not None))
+    visits = dict.fromkeys(order.visit_id for order in followed if order.visit_id is not None)
+    alone = (each for each in visits if set(unit.belongings_of_visit(each).orders) <= set(orders))
+    performed = (uid for order in followed if order.id is not None for uid in unit.performed_of_order(order.id))
+    return Belongings(
+        orders,
+        tuple(dict.fromkeys((*returning.visits, *alone))),
+        tuple(dict.fromkeys((*returning.performed_steps, *performed))),
+    )
 
 
 def unmerge(unit: Unit, log_id: int, at: datetime, cause: str = BY_HAND) -> tuple[str, ...]:
@@ -158,6 +220,8 @@ def unmerge(unit: Unit, log_id: int, at: datetime, cause: str = BY_HAND) -> tupl
         unit.save_patient(_as_before(plan.patient, change.details), at)
     if plan.missing:
         notes.append(f"{plan.missing} of what moved then belongs to somebody else by now, and stays there")
+    if plan.followed:
+        notes.append(f"{len(plan.followed)} order(s) came since under identifiers of the prior patient and go with it")
     if plan.since:
         notes.append(f"{len(plan.since)} order(s) came since and stay with the surviving patient: check whose they are")
     unit.set_identity_change_undone(log_id, at)

@@ -1,8 +1,9 @@
 """An order or a patient update arrives by HL7 v2 (RAD-1, 2, 3, 4, 12, 13).
 
-`receive` is one transaction: the archive record, the change and the answer are written together, and the answer
-may leave only after that (design rule 1). What it refuses it raises as `Refused`, which undoes everything; the
-caller then archives the same bytes with their reasons through `archive_refused`.
+`read_message` asks the store nothing and may run in any process. `receive` is one transaction: the archive record, the
+change and the answer are written together, and the answer may leave only after that (design rule 1). What it refuses it
+raises as `Refused`, which undoes everything; the caller then archives the same bytes with their reasons through
+`archive_refused`.
 """
 
 import hashlib
@@ -24,15 +25,19 @@ from gateway.wire import er7, hl7_source
 from gateway.wire.ack_modes import Answers, answers
 from gateway.wire.hl7_stamps import made_at
 from gateway.workflow import outbox
+from gateway.workflow.audience import NOBODY, Audience
 from gateway.workflow.circumstances import Circumstances
 from gateway.workflow.orders import apply_events
 from gateway.workflow.ports import ORDER_LINK, PATIENT_LINK, MessageRecord, MessageSearch, Outcome, StoredMessage, Unit
+from gateway.workflow.telling import pass_on_message
 
 HELD_OF_ONE_ORDER_MAX = 100
 """Held or early messages looked at for one order; a sender repeats an order a few times, not a hundred."""
 
 _POSITIVE = frozenset({"accepted", "held", "ignored", "withdrawn", "superseded"})
 """What was answered positively; what was held stays so answered, whatever became of it."""
+_PASSED_ON = frozenset({"accepted", "ignored"})
+"""What others may need, whether or not anything changed here."""
 _COMES_BACK = frozenset({"held", "early"})
 
 
@@ -69,6 +74,7 @@ class Feed:
     strict: bool = False
     answer: Literal["ack", "order"] = "ack"
     acknowledge_to: str = ""
+    audience: Audience = field(default=NOBODY, repr=False)
     others: abc.Mapping[str, "Feed"] = field(default_factory=dict, repr=False, compare=False)
     """The site's feeds by name: a message that came early by another listener is read as that one reads."""
 
@@ -107,6 +113,8 @@ class Feed:
             self.discontinue_started,
             self.cancel_unsaid,
             self.merge_linked,
+            self.audience,
+            self.department or UTC,
         )
 
     def answers(
@@ -145,6 +153,29 @@ class Receipt:
     kinds: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """A message as a feed reads it. The meaning has the refusals of all that is wrong with the message itself; it is
+    empty where the feed does not want to know it."""
+
+    message: er7.Message
+    meaning: MappingResult = MappingResult()  # noqa: RUF009  (frozen)
+
+
+def read_message(raw: bytes, feed: Feed, malformed: Sequence[Refusal] = ()) -> Understood:
+    """Parse, check and map. `malformed` is what a strict listener found before (`wire.strict`).
+
+    Raises Refused for what is no message.
+    """
+    message = feed.read(raw)
+    if not feed.takes(message) or feed.ignores(message):
+        return Understood(message)
+    problems = (*er7.check_header(message, feed.processing_ids, feed.header_required), *malformed)
+    if problems:
+        return Understood(message, MappingResult(refusals=problems))
+    return Understood(message, feed.understand(hl7_source.document(message)))
+
+
 def receive(
     unit: Unit,
     raw: bytes,
@@ -152,14 +183,15 @@ def receive(
     peer: str,
     now: datetime,
     replay_of: int | None = None,
-    malformed: Sequence[Refusal] = (),
+    understood: Understood | None = None,
 ) -> Receipt:
     """Process one message within the transaction `unit`. Raises Refused with every problem found.
 
-    `malformed` is what a strict listener found before (`wire.strict`). A message that is run again was made and
-    arrived when it did the first time.
+    `understood` is the message as this feed reads it, where that was done before. A message that is run again was made
+    and arrived when it did the first time.
     """
-    message = feed.read(raw)
+    understood = understood or read_message(raw, feed)
+    message, result = understood.message, understood.meaning
     first = unit.message(replay_of) if replay_of is not None else None
     stamp = feed.stamp(message, first.record.received_at if first else now)
     record = _record(raw, feed, peer, now, message, replay_of, stamp)
@@ -172,11 +204,6 @@ def receive(
             return repeated
     if feed.ignores(message):
         return _conclude(unit, feed, message, record, "ignored", [f"{record.message_type} is ignored here"], now)
-    problems = [*er7.check_header(message, feed.processing_ids, feed.header_required), *malformed]
-    if problems:
-        raise Refused(*problems)
-    document = hl7_source.document(message)
-    result = feed.understand(document)
     if result.refusals:
         raise Refused(*result.refusals)
     notes += result.notes
@@ -418,6 +445,9 @@ def _conclude(
     reasons = "\n".join(filter(None, [record.reasons, *notes, *(message.notes if message else ())]))
     keys = keys or record.keys
     unit.add_message(replace(record, disposition=disposition, reasons=reasons, answer=made.here, keys=keys))
+    if message is not None and disposition in _PASSED_ON and feed.audience.passed_on:
+        zone = feed.department or UTC
+        pass_on_message(unit, feed.audience, feed.name, message, record.raw, outcome, now, zone)
     if made.apart:
         patient = outcome.patients[0] if outcome.patients else None
         control_id = er7.parse_header(made.apart).control_id

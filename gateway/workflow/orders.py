@@ -4,9 +4,10 @@ Used by whatever brings events: HL7 messages and imported worklist files.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from gateway.domain.appointments import appointments_for, as_of, given_to_order, orders_for, other_number, stands_for
 from gateway.domain.identifiers import Identifier
 from gateway.domain.order import (
     REPLACE,
@@ -25,10 +26,11 @@ from gateway.domain.order_change import apply, arrive
 from gateway.domain.order_matching import is_order_typed, is_same_by_accession, taken_over
 from gateway.domain.patient import PatientEvent, PatientMerge, PatientUpdate, VisitChange
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.domain.worklist import SPSStatus
+from gateway.domain.worklist import LISTED, SPSStatus
 from gateway.workflow.circumstances import Circumstances
+from gateway.workflow.linking import PatientIssuers
 from gateway.workflow.patients import apply_patient_event, upsert_patient, upsert_visit
-from gateway.workflow.perform import PatientIssuers, link_waiting
+from gateway.workflow.perform import link_waiting
 from gateway.workflow.ports import KeyTaken, Outcome, Unit
 
 
@@ -75,6 +77,8 @@ class _Doing:
     at: datetime
     replacing: bool
     replaced: Identifier | None = None
+    appointment: Order | OrderEvent | None = None
+    """The appointment that turned out to be for the order at hand; its number is to be kept beside the order's."""
     notes: list[str] = field(default_factory=list)
     responses: list[OrderResponse] = field(default_factory=list)
     orders: list[int] = field(default_factory=list)
@@ -92,7 +96,10 @@ class _Doing:
 
     def order_event(self, event: OrderEvent) -> None:
         effect = effect_of(event.control, event.order_status)
-        held = _held_order(self.unit, event)
+        other_numbers: list[Order] = []
+        held = _held_order(self.unit, event, other_numbers)
+        if held is not None:
+            event = as_of(held, event)
         if effect.takes is Takes.NOTHING and (held is not None or effect.unheld is Unheld.NOTED):
             self.notes.append(effect.note)
             self._tell(event, held)
@@ -106,7 +113,12 @@ class _Doing:
         patient = self._patient(event, held)
         if held is None and effect.unheld is Unheld.CREATED:
             held = self._same_by_other_means(event, effect, patient)
+            event = as_of(held, event) if held is not None else event
+        for each in other_numbers if not event.by_appointment else ():  # an order may have it as its own number now
+            if {each.placer, each.filler} & {event.placer, event.filler} - {None}:
+                self.unit.save_order(replace(each, placer=None, filler=None), self.under.cause, self.at)
         saved = self._save(event, held, patient)
+        self._keep_appointment(saved)
         self._tell(event, saved)
         if event.control in REPLACE:
             self.replaced = saved.placer or saved.filler
@@ -145,13 +157,16 @@ class _Doing:
         if applied.order == held:
             return applied.order
         saved = unit.save_order(applied.order, self._cause(event), self.at)
-        link_waiting(
+        linked = link_waiting(
             unit,
             [procedure.study_instance_uid for procedure in saved.procedures if procedure.study_instance_uid],
             [procedure.accession.value for procedure in saved.procedures if procedure.accession],
             self.at,
             PatientIssuers(under.issuers, under.default_issuer),
+            under.audience,
+            under.zone,
         )
+        self.notes += linked.notes
         return saved
 
     def _cause(self, event: OrderEvent) -> str:
@@ -182,13 +197,44 @@ class _Doing:
                 self.notes.append("found by its accession number: it was known by another order number")
                 return next(iter(found.values()))
         if effect.unheld is Unheld.CREATED:
-            typed = [order for order in self.unit.orders_by_hand(patient) if is_order_typed(order, event)]
+            provisional = self.unit.provisional_orders(patient)
+            typed = [order for order in provisional if is_order_typed(order, event)]
             if len(typed) == 1:
                 self.notes.append("linked to the order typed by hand")
-                return taken_over(typed[0])
+                return replace(taken_over(typed[0]), provisional=event.by_appointment)
             if typed:
                 self.notes.append("several orders typed by hand may be this one; see `gateway worklist link`")
+                return None
+            return self._of_appointment(event, patient, provisional)
         return None
+
+    def _of_appointment(self, event: OrderEvent, patient: int, provisional: Sequence[Order]) -> Order | None:
+        """The order that an appointment is for, or that was made of one; None where none fits, or several."""
+        if event.by_appointment:
+            found = orders_for(
+                event, (each for status in sorted(LISTED) for each in self.unit.orders_of_patient(patient, status))
+            )
+            if len(found) == 1:
+                self.notes.append("joined to the order held for this procedure and start")
+                self.appointment = event
+                return found[0]
+        else:
+            found = appointments_for(event, provisional)
+            if len(found) == 1:
+                self.notes.append("joined to the appointment held for this procedure and start")
+                self.appointment = found[0]
+                return given_to_order(found[0])
+        if found:
+            self.notes.append("several orders or appointments fit; nothing was joined")
+        return None
+
+    def _keep_appointment(self, order: Order) -> None:
+        """What comes for the appointment later finds the order by its number."""
+        appointment, self.appointment = self.appointment, None
+        number = other_number(order, appointment) if appointment is not None else None
+        if number is not None:
+            self.unit.save_order(number, self.under.cause, self.at)
+            self.created += _numbers([number])
 
     def _may_be_unheld(self, event: OrderEvent, effect: Effect) -> bool:
         """Whether an unknown order is no reason to refuse, for instance where what takes its place comes with it."""
@@ -240,9 +286,18 @@ def _grew(held: Order | None, saved: Order) -> bool:
     return known != now
 
 
-def _held_order(unit: Unit, event: OrderEvent) -> Order | None:
-    """The one order these identifiers mean. Raises Refused (205) if they point to two: never merged (D10)."""
-    found = {order.id: order for order in unit.orders(event.placer, event.filler)}
+def _held_order(unit: Unit, event: OrderEvent, other_numbers: list[Order]) -> Order | None:
+    """The one order these identifiers mean. Raises Refused (205) if they point to two: never merged (D10).
+
+    `other_numbers` gets those numbers of appointments by which it was found.
+    """
+    found: dict[int | None, Order] = {}
+    for numbered in unit.orders(event.placer, event.filler):
+        study = stands_for(numbered)
+        meant = unit.order_of_study(study) if study else None
+        if meant is not None:
+            other_numbers.append(numbered)
+        found[(meant or numbered).id] = meant or numbered
     for procedure in event.procedures:
         if procedure.study_instance_uid:
             order = unit.order_of_study(procedure.study_instance_uid)
@@ -262,7 +317,7 @@ def _held_order(unit: Unit, event: OrderEvent) -> Order | None:
                 )
             )
     one = next(iter(found.values()), None)
-    if len(found) > 1 or (one is not None and _is_another(one, event)):
+    if len(found) > 1 or (one is not None and not event.by_appointment and _is_another(one, event)):
         raise Refused(
             Refusal(
                 RefusalKind.DUPLICATE_KEY,
@@ -276,7 +331,7 @@ def _held_order(unit: Unit, event: OrderEvent) -> Order | None:
 
 def _is_another(held: Order, event: OrderEvent) -> bool:
     """Whether the order that was found by some key has another placer number, or no placer number in common and another
-    filler number."""
+    filler number. The filler number of one that was made here gives way to the RIS's."""
     if held.placer and event.placer:
         return held.placer != event.placer
-    return bool(held.filler and event.filler and held.filler != event.filler)
+    return bool(held.filler and event.filler and held.filler != event.filler and not held.provisional)

@@ -1,8 +1,8 @@
-"""The outbox: what is told to others by HL7 v2, in order for each destination and patient (design D8).
+"""The outbox: what is told to others by HL7 v2 and DICOM, in order for each destination and lane (design D8).
 
 A message enters in the transaction that causes it, waits, and leaves when its receiver accepts it; what never will be
-accepted is parked for a person to look at. Here are the tables and the decisions; `edges.delivery` has the sockets.
-Delivery is at least once: a repeat carries the same MSH-10, by which receivers know it.
+accepted is parked for a person to look at. Here are the tables and the decisions; `edges.delivery` has the way there.
+Delivery is at least once: a repeat carries the same MSH-10 or SOP Instance UID, by which receivers know it.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Protocol
 from gateway.domain.refusal import Refused
 from gateway.wire.ack_received import Told
 from gateway.wire.er7 import Message, parse_header
-from gateway.workflow.ports import MessageRecord, Unit
+from gateway.workflow.ports import DeliveryKind, MessageRecord, NewDelivery, Unit
 
 
 class OutboxState(StrEnum):
@@ -24,6 +24,10 @@ class OutboxState(StrEnum):
     WAITING = "waiting"
     SENT = "sent"
     PARKED = "parked"
+
+
+DROPPED = "dropped"
+"""The disposition in the archive of a message that a person took out of the outbox unsent."""
 
 
 class Move(StrEnum):
@@ -52,17 +56,23 @@ class Attempt(StrEnum):
     """What one attempt to deliver a message came to."""
 
     ACCEPTED = "accepted"
+    HELD_ALREADY = "held there already"
+    FINAL_ALREADY = "final there already"
+    UNKNOWN_THERE = "unknown there"
     ERROR = "answered with an error"
     REJECTED = "rejected"
-    UNUSABLE = "answered by what is no acknowledgement"
+    UNSUPPORTED = "not supported there"
+    UNUSABLE = "answered by what is no answer to it"
     UNANSWERED = "not answered"
     UNREACHABLE = "not reachable"
+    FAILED_HERE = "could not be sent from here"
 
 
 class Course(StrEnum):
     """What to do next (style 3.7)."""
 
     DONE = "done"
+    DONE_IF_REPEATED = "done where it may have been sent before, else ask a person"
     RETRY = "retry"
     RETRY_A_FEW_TIMES = "retry a few times, then ask a person"
     ASK = "ask a person"
@@ -70,17 +80,29 @@ class Course(StrEnum):
 
 COURSES: Mapping[Attempt, Course] = {
     Attempt.ACCEPTED: Course.DONE,
+    # A performed step is created by nobody but its modality: what is held there is what we tell.
+    Attempt.HELD_ALREADY: Course.DONE,
+    # A step that was closed by our own N-SET, whose answer was lost, or by somebody else.
+    Attempt.FINAL_ALREADY: Course.DONE_IF_REPEATED,
+    # Creating it anew from what we hold is part of the attempt (`edges.performed_channel`); that was in vain.
+    Attempt.UNKNOWN_THERE: Course.RETRY_A_FEW_TIMES,
     # A record may be locked, a patient not yet known there.
     Attempt.ERROR: Course.RETRY_A_FEW_TIMES,
     Attempt.UNUSABLE: Course.RETRY_A_FEW_TIMES,
     Attempt.REJECTED: Course.ASK,
-    # A repeat does no harm, because it has the same MSH-10; a destination may be away for days.
+    Attempt.UNSUPPORTED: Course.ASK,
+    # A defect of ours in one message must not keep the others for ever.
+    Attempt.FAILED_HERE: Course.RETRY_A_FEW_TIMES,
+    # A repeat does no harm, because it has the same MSH-10 or UID; a destination may be away for days.
     Attempt.UNANSWERED: Course.RETRY,
     Attempt.UNREACHABLE: Course.RETRY,
 }
 
 DESTINATION_AWAY = frozenset({Attempt.UNANSWERED, Attempt.UNREACHABLE})
 """Attempts after which the destination as a whole is left in peace for a while."""
+
+MAY_HAVE_ARRIVED = frozenset({Attempt.UNANSWERED, Attempt.UNUSABLE})
+"""Attempts of which nobody here can tell whether they were one."""
 
 _MSA_1: Mapping[str, Attempt] = {
     "AA": Attempt.ACCEPTED, "CA": Attempt.ACCEPTED,
@@ -89,6 +111,26 @@ _MSA_1: Mapping[str, Attempt] = {
 }  # fmt: skip
 
 _TEMPORARY = frozenset({"206", "207"})  # table 0357: record locked, application internal error
+
+_ANY = ""
+_DIMSE: Mapping[tuple[str, int], Attempt] = {
+    (_ANY, 0x0000): Attempt.ACCEPTED,
+    # Warnings: it was done, some attributes excepted (PS3.7 C.5).
+    (_ANY, 0x0001): Attempt.ACCEPTED,
+    (_ANY, 0x0107): Attempt.ACCEPTED,
+    (_ANY, 0x0116): Attempt.ACCEPTED,
+    ("N-CREATE", 0x0111): Attempt.HELD_ALREADY,  # duplicate SOP instance
+    ("N-SET", 0x0112): Attempt.UNKNOWN_THERE,  # no such SOP instance
+    ("N-EVENT-REPORT", 0x0112): Attempt.REJECTED,
+    ("N-EVENT-REPORT", 0x0113): Attempt.UNSUPPORTED,  # no such event type
+    (_ANY, 0x0118): Attempt.UNSUPPORTED,  # no such SOP class
+    (_ANY, 0x0122): Attempt.UNSUPPORTED,  # SOP class not supported
+    (_ANY, 0x0124): Attempt.REJECTED,  # not authorised
+}
+"""What an answer by DIMSE means (PS3.7 annex C), by operation and status; every other failure is an error."""
+
+_PROCESSING_FAILURE, _MAY_NO_LONGER_BE_UPDATED = 0x0110, 0xA710  # status and Error ID (PS3.4 table F.7.2-2)
+_WARNINGS = range(0xB000, 0xC000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +155,10 @@ class Delivery:
     """A message on its way. `attempts` are those that were sent, `errors` those that were answered negatively."""
 
     id: int
-    message_id: int
+    kind: DeliveryKind
+    archive_id: int
     destination: str
-    patient_id: int | None
+    lane: str
     control_id: str
     payload: bytes = field(repr=False)
     created_at: datetime
@@ -124,24 +167,33 @@ class Delivery:
     attempts: int = 0
     errors: int = 0
     reason: str = field(default="", repr=False)
+    operation: str = ""
+    transfer_syntax: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much of one destination waits, since when, and how much is parked."""
+    """How much of one destination waits, since when, and how much is parked; whether a person keeps it back."""
 
     destination: str
     waiting: int
     parked: int
     oldest: datetime | None
+    held: bool = False
+    last_error: str = field(default="", repr=False)
+    last_error_at: datetime | None = None
+    last_sent_at: datetime | None = None
 
 
 class OutboxUnit(Protocol):
     """A transaction over what is in the outbox."""
 
     def delivery(self, delivery_id: int) -> Delivery | None: ...
-    def save_delivery(self, delivery: Delivery, answer: bytes) -> None:
-        """Keep what became of it, also in the archive; one that was sent leaves the outbox."""
+    def save_delivery(self, delivery: Delivery, answer: bytes, attempted_at: datetime | None = None) -> None:
+        """Keep what became of it, also in the archive; one that was sent leaves the outbox.
+
+        `attempted_at` is when it was tried; None where a person changed it.
+        """
 
 
 def enqueue(
@@ -152,11 +204,12 @@ def enqueue(
     payload: bytes,
     at: datetime,
     keys: Sequence[tuple[str, str]] = (),
+    mapping: str = "",
 ) -> int:
     """Put a message of ours, with this MSH-10, behind those that wait already; its number in the archive.
 
     `patient_id` is whose order among messages counts; those about nobody are kept in order among themselves. `keys`
-    are what the archive finds it by.
+    are what the archive finds it by, `mapping` is the version of the outbound mapping that wrote it.
     """
     header = _header(payload)
     message_id = unit.add_message(
@@ -170,11 +223,13 @@ def enqueue(
             digest=hashlib.sha256(payload).digest(),
             raw=payload,
             disposition=OutboxState.WAITING.value,
+            mapping=mapping,
             keys=tuple(keys),
             direction="out",
         )
     )
-    unit.add_delivery(message_id, destination, patient_id, control_id, payload, at)
+    lane = "" if patient_id is None else str(patient_id)
+    unit.add_delivery(NewDelivery(destination, lane, control_id, payload, message_id), at)
     return message_id
 
 
@@ -193,16 +248,30 @@ def attempt_of(told: Told | None) -> Attempt:
     return Attempt.ERROR if attempt is Attempt.REJECTED and told.errors & _TEMPORARY else attempt
 
 
-def after(delivery: Delivery, attempt: Attempt, reason: str, at: datetime, patience: Patience) -> Delivery:
-    """The delivery after this attempt."""
+def dimse_attempt_of(operation: str, status: int, error_id: int | None = None) -> Attempt:
+    """What an answer to N-CREATE, N-SET or N-EVENT-REPORT means; `error_id` is (0000,0903)."""
+    if (operation, status, error_id) == ("N-SET", _PROCESSING_FAILURE, _MAY_NO_LONGER_BE_UPDATED):
+        return Attempt.FINAL_ALREADY
+    if status in _WARNINGS:
+        return Attempt.ACCEPTED
+    return _DIMSE.get((operation, status)) or _DIMSE.get((_ANY, status), Attempt.ERROR)
+
+
+def after(
+    delivery: Delivery, attempt: Attempt, reason: str, at: datetime, patience: Patience, *, in_doubt: bool = False
+) -> Delivery:
+    """The delivery after this attempt. `in_doubt`: it may have been sent before without our noting it."""
     attempts = delivery.attempts + (attempt is not Attempt.UNREACHABLE)
     course = COURSES[attempt]
-    if attempt is Attempt.UNANSWERED and not patience.repeat_unanswered:
+    if attempt in MAY_HAVE_ARRIVED and not patience.repeat_unanswered:
         course = Course.ASK
+    if course is Course.DONE_IF_REPEATED:
+        course = Course.DONE if in_doubt or delivery.attempts else Course.ASK
     errors = delivery.errors + (course is Course.RETRY_A_FEW_TIMES)
     said = f"{attempt}: {reason}" if reason else str(attempt)
     if course is Course.DONE:
-        return replace(_moved(delivery, Move.ACCEPTED), attempts=attempts, reason=reason)
+        noted = reason if attempt is Attempt.ACCEPTED else said
+        return replace(_moved(delivery, Move.ACCEPTED), attempts=attempts, reason=noted)
     if course is Course.ASK or errors >= patience.errors_max:
         return replace(_moved(delivery, Move.GIVEN_UP), attempts=attempts, errors=errors, reason=said)
     # What cannot be reached is no matter of this message: it is due as soon as the destination is back.
@@ -214,12 +283,17 @@ def after(delivery: Delivery, attempt: Attempt, reason: str, at: datetime, patie
 
 
 def retry(unit: OutboxUnit, delivery_id: int, at: datetime) -> bool:
-    """A person has a message sent again, parked or waiting for its time; False where there is none."""
+    """A person has a message sent again, parked or waiting for its time; False where there is none that can be."""
     delivery = unit.delivery(delivery_id)
-    if delivery is None:
+    if delivery is None or not can_be_sent(delivery):
         return False
     unit.save_delivery(replace(_moved(delivery, Move.RETRIED), due_at=at, errors=0), b"")
     return True
+
+
+def can_be_sent(delivery: Delivery) -> bool:
+    """Whether there is anything to send: a message that its mapping refused to write was parked without a byte."""
+    return delivery.kind is not DeliveryKind.HL7 or bool(delivery.payload)
 
 
 def park(unit: OutboxUnit, delivery_id: int) -> bool:

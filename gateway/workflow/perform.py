@@ -8,79 +8,52 @@ A request that is repeated because its answer was lost is answered as DICOM says
 N-CREATE, also of the same bytes (PS3.7 10.1.5.1.6), 0110 with Error ID A710 for the N-SET that closed the step.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from typing import Protocol
 
-from gateway.domain.attributes import Attributes, text, values
-from gateway.domain.identifiers import Identifier, Issuers
-from gateway.domain.patient import Patient
-from gateway.domain.performed import (
-    LENIENT,
-    MPPSState,
-    Operation,
-    PerformedStep,
-    Rules,
-    StepReference,
-    amend,
-    create,
-    references,
-    step_event,
-)
-from gateway.domain.refusal import Refusal, RefusalKind, Refused
-from gateway.domain.worklist import TRANSITIONS, SPSStatus, StepEvent
+from gateway.domain.attributes import Attributes
+from gateway.domain.discontinuation import DISCONTINUATION_REASON, reason_item
+from gateway.domain.performed import STATUS, MPPSState, Operation, PerformedStep
+from gateway.domain.performed_deviation import deviations, names_codes
+from gateway.domain.performed_retrieval import selected
+from gateway.domain.performed_rules import LENIENT, Change, Rules, amend, create
+from gateway.domain.refusal import Refusal, RefusalKind
+from gateway.wire.dicom_json import EXPLICIT_VR_LITTLE_ENDIAN
 from gateway.wire.mpps_dataset import (
     UID_LENGTH_MAX,
+    StatusAnswer,
     accepted_answer,
-    read_step,
     readable_uid,
     refusal_answer,
-    said_instance_uid,
+    retrieved_answer,
+    write_step,
 )
-from gateway.workflow.ports import StepRef, Unit
+from gateway.workflow.audience import NOBODY, Audience
+from gateway.workflow.forwarding import pass_on_performed
+from gateway.workflow.linking import PatientIssuers, link
+from gateway.workflow.performed_effects import Effect, StepChange, take_effect
+from gateway.workflow.performed_request import PerformRequest, ReadRequest, read_request
+from gateway.workflow.ports import Unit
 
 ARCHIVED_REASONS_CHARS_MAX = 2000
 """Reasons and notes kept beside an archived request: a page; the raw dataset itself is beside them."""
 
 
 @dataclass(frozen=True, slots=True)
-class PerformRequest:
-    """An N-CREATE or N-SET as received; `sop_instance_uid` is '' where the command gave none."""
-
-    sop_instance_uid: str
-    calling_ae_title: str
-    transfer_syntax: str
-    raw: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class PatientIssuers:
-    """Who issued the patient ID of an MPPS: the registry, and the authority meant where the MPPS names none."""
-
-    registry: Issuers = field(default_factory=Issuers)
-    default: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StepChange:
-    """A scheduled step whose status was changed."""
-
-    step_id: int
-    before: SPSStatus
-    after: SPSStatus
-
-
-@dataclass(frozen=True, slots=True)
 class PerformAnswer:
     """The DIMSE answer, and what was done: the performed step as it is now held, and the scheduled steps it changed.
 
-    `error_id` is (0000,0903), `attribute_tags` (0000,1005); `performed` is None where the request was refused.
+    `error_id` is (0000,0903), `attribute_tags` (0000,1005), `dataset` the attributes that an answer of this status
+    shows, in the transfer syntax of the request; `performed` is None where the request was refused.
     """
 
     status: int
     comment: str = ""
     error_id: int | None = None
     attribute_tags: tuple[int, ...] = ()
+    dataset: bytes | None = field(default=None, repr=False)
     refusals: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
     performed: PerformedStep | None = None
@@ -88,46 +61,74 @@ class PerformAnswer:
 
 
 def create_step(
-    unit: Unit, request: PerformRequest, at: datetime, rules: Rules = LENIENT, issuers: PatientIssuers | None = None
+    unit: Unit,
+    request: ReadRequest,
+    at: datetime,
+    rules: Rules = LENIENT,
+    issuers: PatientIssuers | None = None,
+    audience: Audience = NOBODY,
+    zone: tzinfo = UTC,
 ) -> PerformAnswer:
-    """N-CREATE: keep the performed step, link it to the scheduled ones it names, start those."""
-    said, odd, unreadable = _read(request)
-    uid = readable_uid(request.sop_instance_uid or said_instance_uid(said))
-    if not uid:
-        return _refused(unit, Operation.CREATE, request, at, (_NO_UID,))
-    request = replace(request, sop_instance_uid=uid)
-    held = unit.performed_step(uid)
-    if unreadable and held is None:
-        return _refused(unit, Operation.CREATE, request, at, unreadable)
-    change = create(held, uid, said, request.calling_ae_title, rules)
+    """N-CREATE: keep the performed step, link it to the scheduled ones it names, start those, pass it on."""
+    doing = _Doing(unit, Operation.CREATE, request, at)
+    if not request.uid:
+        return doing.refused((_NO_UID,))
+    held = unit.performed_step(request.uid)
+    if request.unreadable and held is None:
+        return doing.refused(request.unreadable)
+    change = create(held, request.uid, request.said, request.request.calling_ae_title, rules)
     if change.performed is None:
-        return _refused(unit, Operation.CREATE, request, at, change.refusals)
-    linked = _link(unit, change.performed, issuers or PatientIssuers())
-    unit.save_performed_step(linked.performed, at)
-    changes = _carry_over(unit, linked.performed, linked.steps, at)
-    notes = (*odd, *change.notes, *linked.notes)
-    return _accepted(unit, Operation.CREATE, request, at, linked.performed, (), notes, changes)
+        return doing.refused(change.refusals)
+    linked = link(unit, change.performed, issuers or PatientIssuers())
+    unit.add_performed_step(linked.performed, at)
+    effect = take_effect(unit, linked.performed, linked.steps, at, audience, zone)
+    return doing.accepted(change, None, linked.performed, effect, audience, linked.notes)
 
 
-def set_step(unit: Unit, request: PerformRequest, at: datetime, rules: Rules = LENIENT) -> PerformAnswer:
+def set_step(
+    unit: Unit,
+    request: ReadRequest,
+    at: datetime,
+    rules: Rules = LENIENT,
+    audience: Audience = NOBODY,
+    zone: tzinfo = UTC,
+) -> PerformAnswer:
     """N-SET: change the performed step; where it ends, so do or return the scheduled steps it is linked to."""
-    said, odd, unreadable = _read(request)
-    uid = readable_uid(request.sop_instance_uid)
-    if not uid:
-        return _refused(unit, Operation.SET, request, at, (_NO_UID,))
-    request = replace(request, sop_instance_uid=uid)
-    held = unit.performed_step(uid)
-    if unreadable and held is not None and held.state is MPPSState.IN_PROGRESS:
-        return _refused(unit, Operation.SET, request, at, unreadable)
-    change = amend(held, said, rules)
-    if change.performed is None or held is None:
-        return _refused(unit, Operation.SET, request, at, change.refusals)
-    unit.save_performed_step(change.performed, at)
-    changes: tuple[StepChange, ...] = ()
-    if change.performed.state is not held.state and not held.quarantined:
-        changes = _carry_over(unit, change.performed, unit.steps(held.steps), at)
-    notes = (*odd, *change.notes)
-    return _accepted(unit, Operation.SET, request, at, change.performed, change.kept, notes, changes)
+    doing = _Doing(unit, Operation.SET, request, at)
+    if not request.uid:
+        return doing.refused((_NO_UID,))
+    held = unit.performed_step(request.uid)
+    if request.unreadable and held is not None and held.state is MPPSState.IN_PROGRESS:
+        return doing.refused(request.unreadable)
+    change = amend(held, request.said, request.request.calling_ae_title, rules)
+    return doing.changed(held, change, audience, zone)
+
+
+def close_step(
+    unit: Unit,
+    sop_instance_uid: str,
+    state: MPPSState,
+    actor: str,
+    at: datetime,
+    audience: Audience = NOBODY,
+    zone: tzinfo = UTC,
+    reason: str = "",
+) -> PerformAnswer:
+    """A person ends a performed step whose modality never will (PS3.4 F.7.2.2.3 note 2), as if it had sent the N-SET.
+
+    A later N-SET of the modality is answered A710. `reason` is a DCM code of CID 9300. The end is now, in the
+    department's `zone`, where the modality gave none. Raises ValueError where `state` is no final one.
+    """
+    if state is MPPSState.IN_PROGRESS:
+        raise ValueError("a performed step is closed COMPLETED or DISCONTINUED")
+    held = unit.performed_step(sop_instance_uid)
+    said = _final(held.attributes if held is not None else {}, state, reason, at.astimezone(zone))
+    raw = write_step(said, EXPLICIT_VR_LITTLE_ENDIAN)
+    caller = held.calling_ae_title if held is not None else ""
+    asked = PerformRequest(sop_instance_uid, caller, EXPLICIT_VR_LITTLE_ENDIAN, raw)
+    request = read_request(Operation.SET, asked)
+    doing = _Doing(unit, Operation.SET, request, at, f"closed by {actor}")
+    return doing.changed(held, amend(held, request.said, caller, LENIENT), audience, zone)
 
 
 def link_waiting(
@@ -136,145 +137,72 @@ def link_waiting(
     accession_numbers: Iterable[str],
     at: datetime,
     issuers: PatientIssuers | None = None,
-) -> tuple[StepChange, ...]:
+    audience: Audience = NOBODY,
+    zone: tzinfo = UTC,
+) -> Effect:
     """An order with these keys has come or changed: link the performed steps that came before it (design D14).
 
     To be called after the order was saved, in its transaction.
     """
-    changes: list[StepChange] = []
+    effects: list[Effect] = []
     for waiting in unit.unlinked_performed_steps(study_instance_uids, accession_numbers):
-        linked = _link(unit, waiting, issuers or PatientIssuers())
+        linked = link(unit, waiting, issuers or PatientIssuers())
         new = [step for step in linked.steps if step.step_id not in waiting.steps]
-        if new:
-            unit.save_performed_step(linked.performed, at)
-            changes += _carry_over(unit, linked.performed, new, at)
-    return tuple(changes)
-
-
-# --- linking ----------------------------------------------------------------------------------------------------
-
-
-_UNKNOWN = "names a scheduled step that is not held"
-_AMBIGUOUS = "names scheduled steps without saying which; not linked to any of them"
-
-
-@dataclass(frozen=True, slots=True)
-class _Linked:
-    performed: PerformedStep
-    steps: tuple[StepRef, ...]
-    notes: tuple[str, ...]
-
-
-def _link(unit: Unit, performed: PerformedStep, issuers: PatientIssuers) -> _Linked:
-    """The performed step with every scheduled step it names (group case: one for each item of its sequence)."""
-    notes: list[str] = []
-    steps = {ref.step_id: ref for ref in unit.steps(performed.steps)}
-    for reference in references(performed.attributes):
-        found = _find(unit, reference)
-        if len(found) == 1:
-            steps[found[0].step_id] = found[0]
+        if linked.performed == waiting:
+            continue
+        unit.save_performed_step(linked.performed, at, waiting)
+        if linked.performed.quarantined:  # what it did to the steps it was linked to is not believed any more
+            before = unit.steps(waiting.steps)
+            effects.append(take_effect(unit, linked.performed, before, at, audience, zone, withdrawn=True))
         else:
-            notes.append(_AMBIGUOUS if found else _UNKNOWN)
-    said = _patient_identifiers(performed.attributes, issuers.registry)
-    patients = list(dict.fromkeys(ref.patient_id for ref in steps.values()))
-    quarantined = any(_is_other(unit, said, issuers.default, unit.patient(each)) for each in patients)
-    if quarantined:
-        notes.append("names another patient than the worklist does; quarantined")
-    if patients and not quarantined:
-        patient_id: int | None = patients[0]
-    else:
-        patient_id = next((patient.id for patient in _bearers(unit, said, issuers.default)), None)
-    held = replace(performed, patient_id=patient_id, steps=tuple(steps), quarantined=quarantined)
-    return _Linked(held, tuple(steps.values()), tuple(dict.fromkeys(notes)))
+            effects.append(take_effect(unit, linked.performed, new, at, audience, zone))
+    notes = dict.fromkeys(note for effect in effects for note in effect.notes)
+    return Effect(tuple(change for effect in effects for change in effect.changes), tuple(notes))
 
 
-def _find(unit: Unit, reference: StepReference) -> Sequence[StepRef]:
-    """What the most telling of the keys finds; several only if no key tells them apart.
+def attribute_list(operation: Operation, request: ReadRequest, answer: PerformAnswer) -> bytes | None:
+    """What a positive answer without a data set has for senders that want one: the attributes as they are now held.
 
-    In this order: study and step ID; study; accession and requested procedure. Where study or procedure have several
-    steps the remaining keys narrow them down; a guess among them would take work off the list that nobody did.
+    Of N-CREATE all, which it has to be (PS3.7 10.1.5.1.5); of N-SET those that were sent. None for other answers.
     """
-    ambiguous: Sequence[StepRef] = ()
-    for lookup in dict.fromkeys(_lookups(reference)):
-        found = unit.find_steps(*lookup)
-        if len(found) == 1:
-            return found
-        ambiguous = ambiguous or found
-    return ambiguous
+    if answer.performed is None or answer.dataset is not None:
+        return answer.dataset
+    held = answer.performed.attributes
+    if operation is Operation.SET:
+        held = {tag: value for tag, value in held.items() if tag in request.said.attributes}
+    return write_step(held, request.request.transfer_syntax, answer.performed.attributes)
 
 
-def _lookups(reference: StepReference) -> Iterator[tuple[str, str, str, str]]:
-    """Arguments of `Unit.find_steps`, the most telling first."""
-    study, sps_id = reference.study_instance_uid, reference.sps_id
-    accession, procedure = reference.accession_number, reference.requested_procedure_id
-    if study:
-        if sps_id:
-            yield study, sps_id, "", ""
-        yield study, "", accession, procedure
-        yield study, "", "", ""
-    if accession and procedure:
-        yield "", sps_id, accession, procedure
-        yield "", "", accession, procedure
+class PerformedLookup(Protocol):
+    """Where performed steps are read."""
+
+    def performed_step(self, sop_instance_uid: str) -> PerformedStep | None:
+        """The performed step of this SOP Instance UID."""
 
 
-def _patient_identifiers(attributes: Attributes, registry: Issuers) -> tuple[Identifier, ...]:
-    """Patient ID and then other patient IDs, each with its issuer, '' where none is said."""
-    items = (attributes, *(item for item in values(attributes, "OtherPatientIDsSequence") if isinstance(item, dict)))
-    found = [Identifier(text(item, "PatientID"), _issuer(item, registry)) for item in items]
-    if not found[0].value:
-        return ()
-    return tuple(identifier for identifier in found if identifier.value)
+def get_step(
+    reader: PerformedLookup, sop_instance_uid: str, attribute_tags: Sequence[int], transfer_syntax: str
+) -> PerformAnswer:
+    """N-GET (PS3.4 F.8): the attributes asked for, or all where none are, whatever the step is linked to.
 
-
-def _issuer(item: Attributes, registry: Issuers) -> str:
-    qualifiers = next(iter(values(item, "IssuerOfPatientIDQualifiersSequence")), None) or {}
-    return registry.resolve(text(item, "IssuerOfPatientID"), text(qualifiers, "UniversalEntityID"))
-
-
-def _bearers(unit: Unit, said: Sequence[Identifier], default_issuer: str) -> Sequence[Patient]:
-    """The patients held under the patient ID of the MPPS; a missing issuer is the default one."""
-    return unit.patients([replace(said[0], issuer=said[0].issuer or default_issuer)]) if said else ()
-
-
-def _is_other(unit: Unit, said: Sequence[Identifier], default_issuer: str, patient: Patient | None) -> bool:
-    """Whether the MPPS names somebody else than `patient`: by identifiers and their issuers, never by spelling.
-
-    No patient ID is no difference (some consoles send none), nor is a missing issuer. A patient ID that nobody is known
-    by is one, unless another ID in the MPPS is the patient's.
+    Attributes that a performed step need not have and that this one has not are left out (0001), and what is no
+    attribute of a performed step, such as one that is only inside sequences, is named in the answer (0107).
     """
-    if not said or patient is None or _bears(patient, said[0]):
-        return False
-    known = _bearers(unit, said, default_issuer)
-    if known:
-        one_person = {patient.id, *(unit.linked_patients(patient.id) if patient.id is not None else ())}
-        return not any(bearer.id in one_person for bearer in known)
-    return not any(_bears(patient, other) for other in said[1:])
+    uid = readable_uid(sop_instance_uid)
+    performed = reader.performed_step(uid) if uid else None
+    if performed is None:
+        refusal = _NOT_HELD if uid else _NO_UID
+        answer = refusal_answer((refusal,))
+        return PerformAnswer(answer.status, answer.comment, refusals=(refusal,))
+    found, absent, unknown = selected(performed.attributes, [f"{tag:08X}" for tag in attribute_tags])
+    answer = retrieved_answer(absent, unknown)
+    encoded = write_step(found, transfer_syntax, performed.attributes)
+    return PerformAnswer(
+        answer.status, answer.comment, None, answer.attribute_tags, encoded, performed=performed
+    )  # fmt: skip
 
 
-def _bears(patient: Patient, said: Identifier) -> bool:
-    return any(
-        held.value == said.value and (held.issuer == said.issuer or not held.issuer or not said.issuer)
-        for held in (*patient.identifiers, *patient.retired)
-    )
-
-
-# --- effects and answers ----------------------------------------------------------------------------------------
-
-
-def _carry_over(unit: Unit, performed: PerformedStep, steps: Iterable[StepRef], at: datetime) -> tuple[StepChange, ...]:
-    """Give the scheduled steps the status that follows from the performed one's new state."""
-    changes: list[StepChange] = []
-    running = performed.state is MPPSState.IN_PROGRESS
-    for step in steps:
-        siblings = () if running else unit.performed_steps_of(step.step_id)  # one that runs needs no others
-        event = step_event(performed, siblings)
-        after = TRANSITIONS[step.status, event] if event is not None else None
-        if event is StepEvent.PERFORMANCE_RETURNED and step.status is SPSStatus.STARTED:
-            after = unit.status_before_performance(step.step_id)  # an order cancelled meanwhile stays cancelled
-        if after is not None and after is not step.status:
-            unit.set_step_status(step.step_id, after, f"MPPS {performed.state} {performed.sop_instance_uid}", at)
-            changes.append(StepChange(step.step_id, step.status, after))
-    return tuple(changes)
+# --- answers ----------------------------------------------------------------------------------------------------
 
 
 _NO_UID = Refusal(
@@ -283,35 +211,88 @@ _NO_UID = Refusal(
 )  # fmt: skip
 
 
-def _read(request: PerformRequest) -> tuple[Attributes, tuple[str, ...], tuple[Refusal, ...]]:
-    """The attributes, notes on them, and why there are none where the dataset cannot be read."""
-    try:
-        return *read_step(request.raw, request.transfer_syntax), ()
-    except Refused as refused:
-        return {}, (), refused.refusals
+_NOT_HELD = Refusal(
+    RefusalKind.NO_SUCH_INSTANCE, "", "no performed step with this SOP Instance UID is held",
+    "ask for one that was created here",
+)  # fmt: skip
 
 
-def _refused(
-    unit: Unit, operation: Operation, request: PerformRequest, at: datetime, refusals: tuple[Refusal, ...]
-) -> PerformAnswer:
-    answer = refusal_answer(refusals)
-    _archive(unit, operation, request, at, answer.status, [str(refusal) for refusal in refusals])
-    return PerformAnswer(answer.status, answer.comment, answer.error_id, answer.attribute_tags, refusals)
+@dataclass(frozen=True, slots=True)
+class _Doing:
+    """One request on its way to its answer. `remark` is what the archive says of it besides."""
+
+    unit: Unit
+    operation: Operation
+    request: ReadRequest
+    at: datetime
+    remark: str = ""
+
+    def changed(
+        self, held: PerformedStep | None, change: Change, audience: Audience, zone: tzinfo
+    ) -> PerformAnswer:  # fmt: skip
+        """An N-SET of what is held came to this change: keep it with all that follows."""
+        if change.performed is None or held is None:
+            return self.refused(change.refusals)
+        performed = change.performed
+        self.unit.save_performed_step(performed, self.at, held)
+        effect = Effect()
+        notes: tuple[str, ...] = ()
+        if performed.state is not held.state and not held.quarantined:
+            steps = self.unit.steps(held.steps)
+            effect = take_effect(self.unit, performed, steps, self.at, audience, zone, remark=self.remark)
+            if performed.state is MPPSState.COMPLETED and names_codes(performed.attributes):
+                notes = deviations(performed.attributes, self.unit.items(performed.steps))
+        return self.accepted(change, held, performed, effect, audience, notes)
+
+    def refused(self, refusals: tuple[Refusal, ...]) -> PerformAnswer:
+        """Nothing was changed."""
+        answer = refusal_answer(refusals, self.request.said.attributes)
+        self._archive(answer.status, [str(refusal) for refusal in refusals])
+        return PerformAnswer(
+            answer.status, answer.comment, answer.error_id, answer.attribute_tags, self._dataset(answer), refusals
+        )
+
+    def accepted(
+        self, change: Change, before: PerformedStep | None, performed: PerformedStep, effect: Effect,
+        audience: Audience, more_notes: tuple[str, ...],
+    ) -> PerformAnswer:  # fmt: skip
+        """It is done: archive it and pass it on."""
+        answer = accepted_answer(change.kept, change.left_out, self.request.said.attributes)
+        notes = tuple(dict.fromkeys((*self.request.odd, *change.notes, *more_notes, *effect.notes)))
+        archive_id = self._archive(answer.status, [answer.comment, *notes])
+        pass_on_performed(
+            self.unit, audience, self.operation, self.request, archive_id, before, performed, self.at
+        )  # fmt: skip
+        return PerformAnswer(
+            answer.status, answer.comment, None, answer.attribute_tags, self._dataset(answer), (), notes, performed,
+            effect.changes,
+        )  # fmt: skip
+
+    def _dataset(self, answer: StatusAnswer) -> bytes | None:
+        if answer.dataset is None:
+            return None
+        return write_step(answer.dataset, self.request.request.transfer_syntax, self.request.said.attributes)
+
+    def _archive(self, status: int, reasons: Iterable[str]) -> int:
+        """Keep the request as it came, with what it came to."""
+        told = "; ".join(reason for reason in (self.remark, *reasons) if reason)[:ARCHIVED_REASONS_CHARS_MAX]
+        request = self.request.request
+        uid, caller = request.sop_instance_uid[:UID_LENGTH_MAX], request.calling_ae_title
+        return self.unit.archive_performed(
+            uid, self.operation.value, "" if self.remark else caller, request.raw, status, told, self.at,
+            request.transfer_syntax,
+        )  # fmt: skip
 
 
-def _accepted(
-    unit: Unit, operation: Operation, request: PerformRequest, at: datetime, performed: PerformedStep,
-    kept: tuple[str, ...], notes: tuple[str, ...], changes: tuple[StepChange, ...],
-) -> PerformAnswer:  # fmt: skip
-    answer = accepted_answer(kept)
-    _archive(unit, operation, request, at, answer.status, [answer.comment, *notes])
-    return PerformAnswer(answer.status, answer.comment, None, answer.attribute_tags, (), notes, performed, changes)
+_END_DATE, _END_TIME = "00400250", "00400251"
 
 
-def _archive(
-    unit: Unit, operation: Operation, request: PerformRequest, at: datetime, status: int, reasons: Iterable[str]
-) -> None:
-    """Keep the request as it came, with what it came to."""
-    told = "; ".join(reason for reason in reasons if reason)[:ARCHIVED_REASONS_CHARS_MAX]
-    uid, caller = request.sop_instance_uid[:UID_LENGTH_MAX], request.calling_ae_title
-    unit.archive_performed(uid, operation.value, caller, request.raw, status, told, at)
+def _final(held: Attributes, state: MPPSState, reason: str, end: datetime) -> Attributes:
+    """The N-SET that ends a performed step which ended at `end`, the department's wall clock."""
+    said: Attributes = {STATUS: {"vr": "CS", "Value": [state.value]}}
+    for tag, vr, value in ((_END_DATE, "DA", f"{end:%Y%m%d}"), (_END_TIME, "TM", f"{end:%H%M%S}")):
+        if not (held.get(tag) or {}).get("Value"):
+            said[tag] = {"vr": vr, "Value": [value]}
+    if reason:
+        said[DISCONTINUATION_REASON] = {"vr": "SQ", "Value": [reason_item(reason)]}
+    return said

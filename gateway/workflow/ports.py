@@ -4,17 +4,17 @@
 answered positively (design rule 1). `Reader` never changes anything.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gateway.domain.identifiers import Identifier
 from gateway.domain.matching import Narrowing
 from gateway.domain.order import Order, OrderResponse
 from gateway.domain.patient import Belongings, IdentityChange, Patient, Visit
-from gateway.domain.performed import PerformedStep
+from gateway.domain.performed import Attention, MPPSState, PerformedStep
 from gateway.domain.worklist import SPSStatus, WorklistItem
 
 T = TypeVar("T")
@@ -25,8 +25,9 @@ class MessageRecord:
     """A received message for the archive: input, outcome and answer (design section 2, rule 3).
 
     `disposition` is one of accepted, held, released, superseded, withdrawn, early, ignored, refused, unreadable, and
-    for messages that we sent waiting, sent, parked. `keys` are what it can be searched by: (kind, value) with kind
-    patient, placer, filler, accession, study, and `#order` and `#patient` with the store's number of what it changed.
+    for messages that we sent waiting, sent, parked, dropped. `keys` are what it can be searched by: (kind, value) with
+    kind patient, placer, filler, accession, study, and `#order` and `#patient` with the store's number of what it
+    changed; for messages of ours also performed (a SOP Instance UID) and what `workflow.telling` keeps to write them.
     """
 
     received_at: datetime
@@ -186,6 +187,113 @@ class StepRef:
     status: SPSStatus
 
 
+class DeliveryKind(StrEnum):
+    """What is sent, and by which protocol."""
+
+    HL7 = "hl7"
+    PERFORMED = "mpps"
+    """An N-CREATE or N-SET passed on (RAD-6, RAD-7)."""
+    NOTIFICATION = "notification"
+    """An N-EVENT-REPORT of MPPS Notification (PS3.4 F.9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """Something for the outbox. Of one destination and lane everything leaves in the order in which it came.
+
+    `lane` is the patient's number for HL7 messages ('' for those about nobody), the SOP Instance UID for performed
+    steps. `archive_id` is its number among the messages or the performed requests. `control_id` is MSH-10 or the SOP
+    Instance UID, by which receivers know a repeat. `operation` is that of DIMSE, for notifications with the event type
+    as in `N-EVENT-REPORT 2`. With a `reason` it is parked from the beginning: it could not be written, and has no
+    payload. `attempts` is how often it was sent before: a receiver may know it.
+    """
+
+    destination: str
+    lane: str
+    control_id: str
+    payload: bytes = field(repr=False)
+    archive_id: int = 0
+    kind: DeliveryKind = DeliveryKind.HL7
+    operation: str = ""
+    transfer_syntax: str = ""
+    reason: str = field(default="", repr=False)
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PerformedSearch:
+    """What performed steps are looked up by: of a field that is given, the performed step must fit.
+
+    `attentions` are reasons to look at it (NONE is no reason), `caller` is the calling AE title, `patient` the store's
+    number, `uid` the beginning of a SOP Instance UID; it came at `since` or later, and before `until`.
+    """
+
+    attentions: frozenset[Attention] = frozenset()
+    state: MPPSState | None = None
+    caller: str = ""
+    patient: int | None = None
+    uid: str = ""
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPerformed:
+    """A performed step, when it came and when it was last changed."""
+
+    performed: PerformedStep
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedPerformed:
+    """An N-CREATE or N-SET as it came, with its number and the status it was answered with."""
+
+    id: int
+    sop_instance_uid: str
+    operation: str
+    raw: bytes = field(repr=False)
+    status: int
+    transfer_syntax: str
+
+
+@dataclass(frozen=True, slots=True)
+class OverdueStep:
+    """A scheduled step that should have begun and that nobody performs. `start_local` has 14 digits."""
+
+    step: StepRef
+    start_local: str
+    modality: str
+    stations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceReports:
+    """What a station had to do in a period, and what it told of it.
+
+    `scheduled` are steps that were planned there, `performed` those of them that a performed step is linked to, from
+    whatever AE title; `received` are performed steps that this AE title sent, and `last_at` is when the last one came.
+    """
+
+    ae_title: str
+    scheduled: int
+    performed: int
+    received: int
+    last_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PerformedDecision:
+    """A line of the log of performed steps: what a person or a rule (`actor`) decided. `details` are JSON."""
+
+    at: datetime
+    sop_instance_uid: str
+    action: str
+    actor: str
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
 class Reader(Protocol):
     """Reading for answers; a reader holds no transaction between calls."""
 
@@ -248,6 +356,12 @@ class Identities(Protocol):
     def belongings(self, patient_id: int) -> Belongings:
         """The orders, visits and performed steps of this patient."""
 
+    def belongings_of_visit(self, visit_id: int) -> Belongings:
+        """A visit with its orders, and what was performed of their steps."""
+
+    def performed_of_order(self, order_id: int) -> Sequence[str]:
+        """What was performed of an order's steps, by SOP Instance UID."""
+
     def linked_patients(self, patient_id: int) -> frozenset[int]:
         """The patients whose records are said to be of the same person (A24) and were not merged."""
 
@@ -274,6 +388,9 @@ class Unit(Identities, Protocol):
         """The newest messages that came before an order of this number, newest first."""
 
     def add_message(self, record: MessageRecord) -> int: ...
+    def keep_report(self, message_id: int, report: bytes) -> None:
+        """Keep what a message of ours was written from (`workflow.kept_reports`)."""
+
     def message(self, message_id: int) -> StoredMessage | None: ...
     def find_messages(self, search: MessageSearch, limit: int, before: int = 0) -> Sequence[StoredMessage]:
         """The newest messages that fit, newest first; of those before number `before`, where it is given."""
@@ -319,9 +436,6 @@ class Unit(Identities, Protocol):
     def visit(self, patient_id: int, number: Identifier | None) -> Visit | None: ...
     def visit_by_id(self, visit_id: int) -> Visit | None: ...
     def save_visit(self, visit: Visit, at: datetime) -> int: ...
-    def belongings_of_visit(self, visit_id: int) -> Belongings:
-        """A visit with its orders, and what was performed of their steps."""
-
     # orders
     def orders(self, placer: Identifier | None, filler: Identifier | None) -> Sequence[Order]:
         """The distinct orders that bear the placer or the filler number."""
@@ -330,7 +444,7 @@ class Unit(Identities, Protocol):
     def orders_by_accession(self, accession: Identifier, any_issuer: bool = False) -> Sequence[Order]:
         """The distinct orders with a procedure of this accession number, of this issuer or of any."""
 
-    def orders_by_hand(self, patient_id: int) -> Sequence[Order]:
+    def provisional_orders(self, patient_id: int) -> Sequence[Order]:
         """The patient's orders that a person typed and that no RIS took over yet."""
 
     def orders_of_patient(self, patient_id: int, status: SPSStatus) -> Sequence[Order]:
@@ -341,20 +455,33 @@ class Unit(Identities, Protocol):
         """Insert or update with procedures and steps, status history by `cause`; returns it with its ids."""
 
     # the outbox
-    def add_delivery(
-        self, message_id: int, destination: str, patient_id: int | None, control_id: str, payload: bytes, at: datetime
-    ) -> int:
-        """Put an archived message of ours behind those that wait for its destination (`workflow.outbox.enqueue`)."""
+    def add_delivery(self, delivery: "NewDelivery", at: datetime) -> int:
+        """Put what is archived behind what waits for its destination; its number in the outbox."""
 
     # queries
     def add_queries(self, records: Sequence[QueryRecord], per_device_max: int) -> None:
         """Keep these; of each calling AE title only the newest `per_device_max` stay."""
 
+    def items(self, step_ids: Iterable[int]) -> Sequence[WorklistItem]:
+        """Those steps as modalities may see them now, in the order asked; one that went away is left out."""
+
     # performed steps
     def performed_step(self, sop_instance_uid: str) -> PerformedStep | None: ...
-    def save_performed_step(self, performed: PerformedStep, at: datetime) -> None: ...
-    def performed_steps_of(self, step_id: int) -> Sequence[PerformedStep]:
-        """Every performed step linked to this scheduled one."""
+    def add_performed_step(self, performed: PerformedStep, at: datetime) -> None:
+        """Insert one that is not held yet."""
+
+    def save_performed_step(self, performed: PerformedStep, at: datetime, held: PerformedStep | None = None) -> None:
+        """Insert or update; `held` is it as it is held, where the caller has read that in this transaction."""
+
+    def performed_steps_of(self, step_id: int, but: str = "") -> Sequence[PerformedStep]:
+        """Every performed step linked to this scheduled one but that of SOP Instance UID `but`."""
+
+    def stored_performed(self, sop_instance_uid: str) -> StoredPerformed | None: ...
+    def log_performed(self, decision: PerformedDecision) -> int:
+        """Note what was decided; the number of its line."""
+
+    def performed_decisions(self, sop_instance_uid: str = "", limit: int = 1000) -> Sequence[PerformedDecision]:
+        """What was decided of this performed step, or of all of them, newest first."""
 
     def unlinked_performed_steps(
         self, study_instance_uids: Iterable[str], accession_numbers: Iterable[str]
@@ -372,14 +499,23 @@ class Unit(Identities, Protocol):
     def steps(self, step_ids: Sequence[int]) -> Sequence[StepRef]:
         """Those scheduled steps as they are now, in the order asked; one that went away is left out."""
 
+    def step_history(self, step_id: int) -> Sequence[HistoryEntry]:
+        """What happened to a step, first things first."""
+
     def status_before_performance(self, step_id: int) -> SPSStatus:
         """What the step was before modalities began to report on it: SCHEDULED if nothing else is known."""
+
+    def status_without_performance(self, step_id: int, sop_instance_uid: str) -> SPSStatus | None:
+        """What the step was before this performed step touched it; None where its status is not a modality's doing.
+
+        Where another one touched it since, what it was before any did.
+        """
 
     def set_step_status(self, step_id: int, status: SPSStatus, cause: str, at: datetime) -> None:
         """Change a step's status, with a line of history and a new revision."""
 
     def archive_performed(
         self, sop_instance_uid: str, operation: str, calling_ae_title: str, raw: bytes, status: int, comment: str,
-        at: datetime,
-    ) -> None:  # fmt: skip
-        """Keep the raw N-CREATE or N-SET dataset with its outcome, also when refused."""
+        at: datetime, transfer_syntax: str = "",
+    ) -> int:  # fmt: skip
+        """Keep the raw N-CREATE or N-SET dataset with its outcome, also when refused; its number."""

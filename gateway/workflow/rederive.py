@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
+from gateway.domain.appointments import as_of
 from gateway.domain.attributes import TAG, Attributes
 from gateway.domain.facts import NO_STAMPS, Stamp, merge_said
 from gateway.domain.order import Order, OrderControl, OrderEvent, Procedure, Step, Takes, effect_of
@@ -156,7 +157,7 @@ def _read(record: MessageRecord, feed: Feed, order: Order, said: list[tuple[Orde
     events = [event for event in result.events if isinstance(event, OrderEvent)]
     mine = [event for event in events if _is_of(event, order)] or (events if len(events) == 1 else [])
     stamp = stamp_of(record, feed)
-    for event in mine:
+    for event in (as_of(order, event) for event in mine):
         if effect_of(event.control, event.order_status).takes is Takes.EVERYTHING:
             said.append((replace(event, control=OrderControl.XO, order_status=""), stamp, feed))
     return ""

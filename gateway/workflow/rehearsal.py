@@ -63,7 +63,9 @@ def rehearse(
     """
 
     def run() -> tuple[str, Sequence[str], Sequence[int]]:
-        receipt = intake.receive(unit, stored.record.raw, feed, REPLAY_PEER, at, stored.id, malformed)
+        raw = stored.record.raw
+        understood = intake.read_message(raw, feed, malformed)
+        receipt = intake.receive(unit, raw, feed, REPLAY_PEER, at, stored.id, understood)
         made = unit.newest_message()
         archived = unit.message(made)
         if archived is None or archived.record.replay_of is None:

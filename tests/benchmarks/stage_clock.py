@@ -47,8 +47,8 @@ GATES: Mapping[Place, str] = {
     ("edges.database", "Connection.run_many"): SQL,
     ("edges.store", "Store._write_batch"): WRITER,
     ("workflow.intake", "Feed.answers"): ANSWER,
-    ("service", "Service._tell"): TELLING,
-    ("service", "Service._observe"): TELLING,
+    ("receiving", "Receiving._told"): TELLING,
+    ("receiving", "_observe"): TELLING,
 }
 UNIT: Place = ("edges.store_unit", "StoreUnit")
 """Each of its public methods is a gate to `RECORDS`, but those that are given a use case to run."""

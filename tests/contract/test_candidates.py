@@ -280,7 +280,6 @@ _LOOKED_UP = {
     "STEPS_REVISE_OF_VISIT": "orders_by_visit (visit_id=?)",
     "EXPIRING": "steps_by_start (listed=? AND start_local>? AND start_local<?)",
     "HELD_MESSAGES": "messages_held",
-    "WAITING": "(kind=? AND value=?)",
     "STEP_IDS_BY_SPS_ID": "steps_by_sps_id (sps_id=?)",
     "STEP_IDS_BY_ACCESSION": "requested_procedures_by_accession (accession=?)",
     "STEP_IDS_BY_PATIENT_ID": "steps_by_patient (patient_id=?)",

@@ -44,6 +44,14 @@ def test_messages_older_than_their_days_go_with_their_keys(store, write, url):
         assert connection.execute("SELECT DISTINCT message_id FROM message_keys").fetchall() == [(young,)]
 
 
+def test_a_message_of_ours_goes_with_what_it_was_written_from(store, write):
+    old, young = _add(write, 1, age_days=400), _add(write, 2)
+    for number in (old, young):
+        write(lambda unit, number=number: unit.keep_report(number, b"report"))
+    prune(store, KEEP, NOW)
+    assert [store.reader.kept_report(number) for number in (old, young)] == [None, b"report"]
+
+
 def test_of_too_many_messages_the_oldest_go(store, write):
     numbers = [_add(write, number) for number in range(10)]
     assert prune(store, ArchiveSettings(messages_max=4), NOW) == Pruned(6, 0)

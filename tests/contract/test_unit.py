@@ -9,7 +9,7 @@ from sample_department import LATER, NOW, attributes, message, order, patient, p
 from gateway.domain.attributes import text
 from gateway.domain.identifiers import Identifier
 from gateway.domain.order import Procedure, Step
-from gateway.domain.performed import MPPSState
+from gateway.domain.performed import Attention, MPPSState
 from gateway.domain.worklist import SPSStatus
 from gateway.edges.database import StoreConflict, StoreError
 
@@ -263,7 +263,7 @@ def test_performed_step_changes_state_and_links(write):
     saved = _saved(write)
     step_id = saved.procedures[0].steps[0].id
     write(lambda unit: unit.save_performed_step(performed("1.2.3"), NOW))
-    said = replace(performed("1.2.3", (step_id,)), state=MPPSState.COMPLETED, quarantined=True)
+    said = replace(performed("1.2.3", (step_id,)), state=MPPSState.COMPLETED, attention=Attention.ANOTHER_PATIENT)
     write(lambda unit: unit.save_performed_step(said, LATER))
     assert write(lambda unit: unit.performed_step("1.2.3")) == said
     write(lambda unit: unit.save_performed_step(replace(said, steps=()), LATER))
@@ -288,7 +288,7 @@ def test_performed_step_waits_for_an_order_by_study_or_accession_oldest_first(wr
 
 def test_performed_step_that_is_linked_or_quarantined_waits_no_longer(write):
     step_id = _saved(write).procedures[0].steps[0].id
-    for uid, change in (("1.2.1", {"steps": (step_id,)}), ("1.2.2", {"quarantined": True})):
+    for uid, change in (("1.2.1", {"steps": (step_id,)}), ("1.2.2", {"attention": Attention.ANOTHER_PATIENT})):
         said = _naming(uid, "2.25.1")
         write(lambda unit, one=said: unit.save_performed_step(one, NOW))
         assert write(lambda unit: unit.unlinked_performed_steps(["2.25.1"], [])) == [said]
@@ -352,7 +352,11 @@ def test_counts_tell_what_an_operator_watches(write, store):
     _saved(write, 2, status=SPSStatus.COMPLETED)
     write(lambda unit: unit.add_message(message(1, "held")))
     write(lambda unit: unit.save_performed_step(performed("1.2.3", patient_id=saved.patient_id), NOW))
-    write(lambda unit: unit.save_performed_step(performed("1.2.4", state=MPPSState.COMPLETED, quarantined=True), NOW))
+    write(
+        lambda unit: unit.save_performed_step(
+            performed("1.2.4", state=MPPSState.COMPLETED, attention=Attention.ANOTHER_PATIENT), NOW
+        )
+    )
     counts = store.reader.counts()
     assert (counts.listed_steps, counts.held_messages) == (1, 1)
     assert (counts.open_performed_steps, counts.quarantined_performed_steps) == (1, 1)

@@ -1,5 +1,6 @@
 """One writer, committing in groups: what is told as done is on disk, and one job's trouble is its own."""
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -157,6 +158,62 @@ def test_job_cancelled_while_it_waits_is_not_run(store):
     blocked.release()
     kept.result(timeout=10)
     assert [each.record.control_id for each in store.reader.find_messages(MessageSearch(), 10)] == ["M2"]
+
+
+def test_an_event_loop_has_every_answer_of_a_group_and_each_its_own(store):
+    def failing(unit):
+        raise LookupError("of its own")
+
+    async def scenario() -> list[object]:
+        jobs = [lambda unit, one=number: unit.add_message(message(one)) for number in range(5)]
+        return await asyncio.gather(*(store.written(job) for job in (*jobs, failing)), return_exceptions=True)
+
+    blocked = _Blocked(store)
+    threading.Timer(0.2, blocked.release).start()
+    *numbers, failure = asyncio.run(scenario())
+    assert len(set(numbers)) == 5
+    assert isinstance(failure, LookupError)
+    assert (store.counts.committed, store.counts.refused) == (6, 1)
+
+
+def test_a_job_whose_task_is_cancelled_while_it_waits_is_not_run(store):
+    async def scenario() -> None:
+        dropped = asyncio.create_task(store.written(lambda unit: unit.add_message(message(1))))
+        kept = asyncio.create_task(store.written(lambda unit: unit.add_message(message(2))))
+        await asyncio.sleep(0)
+        dropped.cancel()
+        await asyncio.wait([dropped])
+        blocked.release()
+        await kept
+
+    blocked = _Blocked(store)
+    asyncio.run(scenario())
+    assert [each.record.control_id for each in store.reader.find_messages(MessageSearch(), 10)] == ["M2"]
+
+
+def test_what_comes_of_a_job_whose_event_loop_is_gone_is_written_all_the_same(store, write):
+    async def left() -> None:
+        task = asyncio.create_task(store.written(_hold))
+        await asyncio.to_thread(began.wait, 10)
+        task.cancel()
+
+    def _hold(unit):
+        began.set()
+        go.wait(10)
+        return unit.add_message(message(1))
+
+    began, go = threading.Event(), threading.Event()
+    asyncio.run(left())
+    go.set()
+    write(lambda unit: None)
+    assert [each.record.control_id for each in store.reader.find_messages(MessageSearch(), 10)] == ["M1"]
+
+
+def test_a_closed_store_is_unavailable_to_an_event_loop_too(url):
+    store = Store(url)
+    store.close()
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(store.written(lambda unit: None))
 
 
 def test_closing_writes_what_waits_and_takes_no_more(url):

@@ -4,39 +4,39 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from gateway.domain.attributes import Attributes
 from gateway.domain.performed import (
-    BY_TAG,
-    LENIENT,
-    REASONS,
     REFERENCES_MAX,
-    REQUIREMENTS,
-    STRICT,
     TRANSITIONS,
-    Change,
-    Consequence,
     MPPSState,
     Operation,
     PerformedStep,
     RequestedStatus,
-    Requirement,
-    Rules,
-    amend,
-    consequence,
-    create,
-    place,
     references,
     requested_status,
-    step_event,
 )
+from gateway.domain.performed_faults import FOUND_MAX, place
+from gateway.domain.performed_rules import LENIENT, STRICT, Change, Rules, judged
+from gateway.domain.performed_rules import amend as amend_said
+from gateway.domain.performed_rules import create as create_said
+from gateway.domain.performed_table import BY_TAG, REQUIREMENTS, Requirement
 from gateway.domain.refusal import RefusalKind
-from gateway.domain.worklist import TRANSITIONS as STEP_TRANSITIONS
-from gateway.domain.worklist import SPSStatus, StepEvent
 
 UID = "2.25.1"
 STUDY = "2.25.100"
+
+
+def create(held: PerformedStep | None, uid: str, said: dict[str, Any], caller: str, rules: Rules) -> Change:
+    return create_said(held, uid, judged(Operation.CREATE, said), caller, rules)
+
+
+def amend(held: PerformedStep | None, said: Attributes, rules: Rules, caller: str | None = None) -> Change:
+    sender = caller if caller is not None else held.calling_ae_title if held else "CT1"
+    return amend_said(held, judged(Operation.SET, said), sender, rules)
+
+
+_ONE_VALUE = {"DA": "20240102", "TM": "1010", "UI": "2.25.7", "DS": "1.5", "US": 1}
 
 
 def full(rows: tuple[Requirement, ...] = REQUIREMENTS) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def full(rows: tuple[Requirement, ...] = REQUIREMENTS) -> dict[str, Any]:
     for row in rows:
         kind = row.on_create.split("/")[0]
         if kind == "1":
-            value = full(row.items) if row.vr == "SQ" else "1"
+            value = full(row.items) if row.vr == "SQ" else _ONE_VALUE.get(row.vr, "1")
             attributes[row.tag] = {"vr": row.vr, "Value": [value]}
         elif kind == "2":
             attributes[row.tag] = {"vr": row.vr}
@@ -307,101 +307,97 @@ def test_references_are_distinct_named_and_bounded() -> None:
     assert references({}) == ()
 
 
-# --- effect on scheduled steps
-
-RUNS, DONE, STOPPED = MPPSState.IN_PROGRESS, MPPSState.COMPLETED, MPPSState.DISCONTINUED
-
-
-@pytest.mark.parametrize("reason", REASONS, ids=lambda reason: reason.code)
-def test_each_reason_has_its_consequence(reason: Any) -> None:
-    event = step_event(ended("2.25.1", STOPPED, reason.code), ())
-    given_up = reason.consequence is Consequence.GIVE_UP
-    assert event is (StepEvent.PERFORMANCE_GIVEN_UP if given_up else StepEvent.PERFORMANCE_RETURNED)
-
-
-def test_what_gives_a_step_up_is_what_says_that_nobody_wants_it() -> None:
-    given_up = {reason.code for reason in REASONS if reason.consequence is Consequence.GIVE_UP}
-    assert given_up == {"110500", "110504", "110510", "110511"}
-
-
-def test_reasons_of_other_schemes_and_unknown_codes_return_the_step() -> None:
-    assert consequence(ended("2.25.1", STOPPED, "110510", scheme="99LOCAL")) is Consequence.RETURN
-    assert consequence(ended("2.25.1", STOPPED, "49727002", scheme="SCT")) is Consequence.RETURN
-    assert consequence(ended("2.25.1", STOPPED)) is Consequence.RETURN
-    assert consequence(ended("2.25.1", STOPPED, "110501", "110510")) is Consequence.GIVE_UP
-
-
-@pytest.mark.parametrize(
-    ("changed", "others", "event"),
-    [
-        (ended("2.25.1", RUNS), [], StepEvent.PERFORMANCE_STARTED),
-        (ended("2.25.1", RUNS), [ended("2.25.2", DONE)], StepEvent.PERFORMANCE_STARTED),  # append
-        (ended("2.25.1", DONE), [], StepEvent.PERFORMANCE_COMPLETED),
-        (ended("2.25.1", DONE), [ended("2.25.2", RUNS)], None),
-        (ended("2.25.1", DONE), [ended("2.25.2", STOPPED)], StepEvent.PERFORMANCE_COMPLETED),
-        (ended("2.25.1", STOPPED), [ended("2.25.2", RUNS)], None),
-        (ended("2.25.1", STOPPED), [ended("2.25.2", DONE)], StepEvent.PERFORMANCE_COMPLETED),
-        (ended("2.25.1", STOPPED, "110510"), [ended("2.25.2", DONE)], StepEvent.PERFORMANCE_COMPLETED),
-        (ended("2.25.1", STOPPED), [ended("2.25.2", STOPPED, "110510")], StepEvent.PERFORMANCE_RETURNED),
-        # The wrong entry: as if it had never been.
-        (ended("2.25.1", STOPPED, "110514"), [], StepEvent.PERFORMANCE_RETURNED),
-        (ended("2.25.1", STOPPED, "110514"), [ended("2.25.2", DONE)], StepEvent.PERFORMANCE_COMPLETED),
-        (ended("2.25.1", STOPPED, "110514"), [ended("2.25.2", STOPPED, "110510")], StepEvent.PERFORMANCE_GIVEN_UP),
-        # Quarantined ones touch nothing and count for nothing.
-        (ended("2.25.1", DONE, quarantined=True), [], None),
-        (ended("2.25.1", DONE), [ended("2.25.2", RUNS, quarantined=True)], StepEvent.PERFORMANCE_COMPLETED),
-        (ended("2.25.1", STOPPED), [ended("2.25.2", DONE, quarantined=True)], StepEvent.PERFORMANCE_RETURNED),
-    ],
-)
-def test_the_effect_depends_on_all_performed_steps_of_the_scheduled_one(
-    changed: PerformedStep, others: list[PerformedStep], event: StepEvent | None
-) -> None:
-    assert step_event(changed, others) is event
-    assert step_event(changed, [changed, *others]) is event
-
-
-_OPERATIONS = st.lists(
-    st.tuples(
-        st.sampled_from(["2.25.1", "2.25.2", "2.25.3"]),
-        st.sampled_from(["create", "", *MPPSState]),
-        st.sampled_from(["110501", "110510", "110514", ""]),
-    ),
-    max_size=30,
-)
-
-
-@given(_OPERATIONS)
-def test_no_sequence_of_requests_gives_a_step_a_status_its_performed_steps_deny(
-    operations: list[tuple[str, str, str]],
-) -> None:
-    performed: dict[str, PerformedStep] = {}
-    item = SPSStatus.SCHEDULED
-    for uid, what, code in operations:
-        held = performed.get(uid)
-        if what == "create":
-            change = create(held, uid, full(), "CT1", LENIENT)
-        else:
-            said = {**(status(what) if what else {}), **ended("", STOPPED, *([code] if code else [])).attributes}
-            change = amend(held, said, LENIENT)
-        after = change.performed
-        assert (after is None) == bool(change.refusals)
-        if after is None:
-            continue
-        performed[uid] = after
-        event = step_event(after, performed.values()) if held is None or held.state is not after.state else None
-        if event is not None:
-            next_status = STEP_TRANSITIONS[item, event]
-            assert next_status is not None
-            item = next_status
-        states = {one.state for one in performed.values()}
-        if MPPSState.IN_PROGRESS in states:
-            assert item is SPSStatus.STARTED
-        elif MPPSState.COMPLETED in states:
-            assert item is SPSStatus.COMPLETED
-        else:
-            assert item in (SPSStatus.SCHEDULED, SPSStatus.DISCONTINUED)
-
-
 def test_table_lookups_cover_what_an_n_set_may_carry() -> None:
     assert BY_TAG["00400340"].settable
     assert not BY_TAG["00400270"].settable
+
+
+# --- values
+
+
+BAD_VALUES = [
+    ("00400244", "DA", "20240230"), ("00400244", "DA", "today"), ("00400245", "TM", "2561"),
+    ("00400250", "DA", "2024"), ("00400251", "TM", "9am"), ("0018115E", "DS", "1,5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("tag", "vr", "value"), BAD_VALUES)
+def test_a_value_nobody_can_read_is_left_out_with_a_warning_or_refused(tag: str, vr: str, value: str) -> None:
+    said = {**full(), tag: {"vr": vr, "Value": [value]}}
+    change = create(None, UID, said, "CT1", LENIENT)
+    assert change.performed is not None
+    assert change.left_out == (tag,)
+    assert tag not in change.performed.attributes
+    assert [r.kind for r in create(None, UID, said, "CT1", STRICT).refusals] == [RefusalKind.BAD_VALUE]
+    held = created()
+    if BY_TAG[tag].settable:
+        set_ = amend(held, {tag: {"vr": vr, "Value": [value]}, "00400280": {"vr": "ST", "Value": ["note"]}}, LENIENT)
+        assert set_.performed is not None
+        assert set_.left_out == (tag,)
+        assert set_.performed.attributes.get(tag) == held.attributes.get(tag)
+        assert set_.performed.attributes["00400280"]["Value"] == ["note"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "value"),
+    [
+        ("00100030", "DA", "1970"),
+        ("00080060", "CS", "ct"),
+        ("00400253", "SH", "longer than sixteen characters"),
+        ("00400241", "AE", "STATION_WITH_A_LONG_NAME"),
+    ],
+)
+def test_what_people_can_still_read_is_kept_and_noted_and_refused_only_on_demand(tag: str, vr: str, value: str) -> None:
+    said = {**full(), tag: {"vr": vr, "Value": [value]}}
+    change = create(None, UID, said, "CT1", LENIENT)
+    assert change.performed is not None
+    assert change.left_out == ()
+    assert change.performed.attributes[tag]["Value"] == [value]
+    assert [note.split(" ")[0] for note in change.notes] == [place(tag)]
+    assert value not in change.notes[0]
+    assert kinds(create(None, UID, said, "CT1", STRICT)) == {RefusalKind.BAD_VALUE}
+
+
+@pytest.mark.parametrize(
+    ("vr_tag", "value"),
+    [("00400244", "2024.01.02"), ("00400245", "09:30:00"), ("00400245", "093000.123456"), ("00400245", "09")],
+)
+def test_old_and_short_forms_of_dates_and_times_are_no_fault(vr_tag: str, value: str) -> None:
+    said = {**full(), vr_tag: {"vr": BY_TAG[vr_tag].vr, "Value": [value]}}
+    assert create(None, UID, said, "CT1", STRICT).refusals == ()
+
+
+def test_faults_deep_inside_are_named_by_their_place() -> None:
+    said = {"00400340": {"vr": "SQ", "Value": [series("2.25.5"), series("no uid")]}}
+    assert amend(created(), said, LENIENT).notes == ("(0040,0340)[1]/(0020,000E) is no UID",)
+    assert [r.where for r in amend(created(), said, STRICT).refusals] == ["(0040,0340)[1]/(0020,000E)"]
+
+
+def test_what_is_found_wrong_with_thousands_of_series_is_bounded_and_nothing_essential_is_lost() -> None:
+    bare = {"00400340": {"vr": "SQ", "Value": [{} for _ in range(4000)]}}
+    said = judged(Operation.CREATE, {**full(), **bare})
+    assert len(said.lacks) == FOUND_MAX
+    references_without_study = {"00400270": {"vr": "SQ", "Value": [{} for _ in range(FOUND_MAX)]}}
+    lacks = judged(Operation.CREATE, {**bare, **references_without_study}).lacks
+    essential = {lack.path[0] for lack in lacks if lack.essential}
+    assert {"00400253", "00400241", "00400252", "00080060", "00400270"} <= essential
+
+
+def test_another_caller_is_noted_and_refused_only_on_demand() -> None:
+    held = created()
+    change = amend(held, SERIES, LENIENT, caller="MR1")
+    assert change.performed is not None
+    assert change.performed.calling_ae_title == "CT1"
+    assert "set by another AE title than created it" in change.notes
+    assert kinds(amend(held, SERIES, STRICT, caller="MR1")) == {RefusalKind.NOT_AUTHORISED}
+    assert amend(held, SERIES, STRICT, caller="CT1").refusals == ()
+
+
+def test_the_character_set_of_the_creation_stays_and_another_one_is_noted() -> None:
+    held = created({**full(), "00080005": {"vr": "CS", "Value": ["ISO_IR 100"]}})
+    same_set = amend(held, {"00080005": {"vr": "CS", "Value": ["ISO_IR 100"]}, **SERIES}, STRICT)
+    assert (same_set.notes, same_set.refusals) == ((), ())
+    other = amend(held, {"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}, **SERIES}, STRICT)
+    assert other.performed is not None
+    assert other.performed.attributes["00080005"]["Value"] == ["ISO_IR 100"]
+    assert other.notes == ("its character set is not that of the N-CREATE",)

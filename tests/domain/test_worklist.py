@@ -25,11 +25,11 @@ def test_a_modality_is_believed_in_every_state(state):
     assert TRANSITIONS[state, StepEvent.PERFORMANCE_COMPLETED] is SPSStatus.COMPLETED
 
 
+_MODALITIES = {StepEvent.PERFORMANCE_STARTED, StepEvent.PERFORMANCE_COMPLETED, StepEvent.PERFORMANCE_WITHDRAWN}
+
+
 @pytest.mark.parametrize("state", [SPSStatus.COMPLETED, SPSStatus.DEPARTED])
-@pytest.mark.parametrize(
-    "event",
-    [event for event in StepEvent if event not in (StepEvent.PERFORMANCE_STARTED, StepEvent.PERFORMANCE_COMPLETED)],
-)
+@pytest.mark.parametrize("event", [event for event in StepEvent if event not in _MODALITIES])
 def test_finished_work_is_changed_by_modalities_only(state, event):
     assert TRANSITIONS[state, event] is state
 
@@ -56,9 +56,16 @@ def test_an_expired_step_comes_back_by_a_new_start():
     assert TRANSITIONS[SPSStatus.EXPIRED, StepEvent.RESCHEDULED] is SPSStatus.SCHEDULED
 
 
-@pytest.mark.parametrize("event", [StepEvent.PERFORMANCE_RETURNED, StepEvent.PERFORMANCE_GIVEN_UP])
+@pytest.mark.parametrize(
+    "event", [StepEvent.PERFORMANCE_RETURNED, StepEvent.PERFORMANCE_GIVEN_UP, StepEvent.PERFORMANCE_WITHDRAWN]
+)
 def test_a_discontinued_performance_leaves_started(event):
     assert TRANSITIONS[SPSStatus.STARTED, event] is not SPSStatus.STARTED
+
+
+def test_what_only_a_modality_made_of_a_step_can_be_taken_back():
+    back = {state for state in SPSStatus if TRANSITIONS[state, StepEvent.PERFORMANCE_WITHDRAWN] is not state}
+    assert back == {SPSStatus.STARTED, SPSStatus.COMPLETED, SPSStatus.DISCONTINUED}
 
 
 def test_the_start_is_indexed_by_wall_clock_with_missing_parts_filled():

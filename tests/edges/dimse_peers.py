@@ -6,7 +6,7 @@ import io
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
@@ -61,6 +61,7 @@ class CannedService:
         self.queries: list[Dataset] = []
         self.over: list[tuple[str, str, bytes, int, int]] = []
         self.changes: list[tuple[str, str | None, bytes]] = []
+        self.asked: list[tuple[str, tuple[int, ...]]] = []
         self.answer = NAnswer(0)
         self.error: Exception | None = None
         self.closed = threading.Event()
@@ -100,6 +101,17 @@ class CannedService:
         self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
     ) -> NAnswer:
         return await self._change("set", sop_instance_uid, dataset)
+
+    async def available(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
+    ) -> NAnswer:
+        return await self._change("available", sop_instance_uid, dataset)
+
+    async def get(
+        self, association: Association, transfer_syntax: str, sop_instance_uid: str, attribute_tags: Sequence[int]
+    ) -> NAnswer:
+        self.asked.append((sop_instance_uid, tuple(attribute_tags)))
+        return await self._change("get", sop_instance_uid, b"")
 
     async def _change(self, operation: str, sop_instance_uid: str | None, dataset: bytes) -> NAnswer:
         self.entered.set()

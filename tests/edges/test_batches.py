@@ -86,7 +86,7 @@ def test_what_follows_in_a_batch_when_nothing_can_be_stored_is_put_off_at_once(
                 raise StoreUnavailable("database or disk is full")
 
             batch = BHS + b"".join(orm(f"M{number}", f"90{number}") for number in range(5))
-            monkeypatch.setattr(service.store, "write", full)
+            monkeypatch.setattr(service.store, "written", full)
             told = split(await client.send(batch))
             assert told is not None
             assert codes(list(told.messages)) == [("AR", f"M{number}") for number in range(5)]

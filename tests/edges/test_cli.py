@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
 import zipfile
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
@@ -22,6 +24,7 @@ from gateway.testing import ImagingOrder, bare_orm, invented_person, rad4_orm, w
 from gateway.wire.dicom_json import attributes_from_dataset, write_attributes
 from gateway.workflow.ports import QueryRecord
 
+CHECKOUT = Path(__file__).parents[2]
 IMPLICIT = "1.2.840.10008.1.2"
 
 AT = datetime(2026, 7, 5, 8, 0, tzinfo=UTC)
@@ -112,6 +115,15 @@ def test_check_names_mistakes_in_mapping_and_catalogue_together(gateway):
     assert result.exit_code == 1
     assert "PatientBirthDate" in result.output
     assert "procedures.csv" in result.output
+
+
+def test_check_doubts_a_station_that_would_be_turned_away_and_the_site_runs_all_the_same(gateway):
+    registered(gateway.config, "devices:\n  - {ae_title: CT1}\n")
+    result = gateway("check")
+    assert result.exit_code == 1
+    assert "procedures.csv:11 station_ae_titles: 'MG1' is not in devices.yaml" in result.output.replace("\n", " ")
+    assert "doubt(s)" in result.output
+    assert load_site(gateway.config).devices.known.keys() == {"CT1"}  # nothing is refused
 
 
 def test_check_names_a_catalogue_that_is_no_utf_8(gateway):
@@ -416,9 +428,14 @@ def test_one_damaged_item_ends_no_listing_and_is_named_by_check(gateway):
 
 def test_a_wheel_carries_everything_that_init_lays_out(tmp_path):
     """Installed from the wheel alone, away from the checkout, `gateway init` and `check` work."""
+    sources = tmp_path / "sources"  # what an earlier build left in the checkout would travel with it
+    for name in ("gateway", "config", "mappings"):
+        shutil.copytree(CHECKOUT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, sources)
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path,
-         "."],
+         sources],
         check=True, capture_output=True,
     )  # fmt: skip
     (wheel,) = tmp_path.glob("*.whl")
@@ -432,4 +449,7 @@ def test_a_wheel_carries_everything_that_init_lays_out(tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "mappings" / "cases").is_dir()
+    assert (tmp_path / "site" / "mappings" / "outbound" / "status-orm.yaml").is_file()
+    ours = {path.relative_to(sources) for path in (sources / "gateway").rglob("*.py")}
+    assert ours - {path.relative_to(installed) for path in installed.rglob("*.py")} == set()
     assert any((installed / "gateway" / "edges" / "migrations" / "versions").glob("0001*.py"))

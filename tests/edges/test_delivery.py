@@ -12,7 +12,10 @@ import pytest
 
 from gateway.domain.identifiers import Identifier
 from gateway.domain.patient import Patient
-from gateway.edges.delivery import Deliverer, Destination
+from gateway.edges.channel import Destination
+from gateway.edges.database import StoreUnavailable
+from gateway.edges.delivery import Deliverer
+from gateway.edges.hl7_channel import HL7Channel
 from gateway.edges.mllp import Release
 from gateway.edges.store import Store, StoreUnit
 from gateway.wire.er7 import parse
@@ -22,7 +25,7 @@ from gateway.workflow.outbox import Backlog, Patience, enqueue, park, retry
 PATIENCE_S = 10
 AT = datetime(2026, 7, 5, 8, tzinfo=UTC)
 QUICK = Patience(first_s=0.01, most_s=0.05, errors_max=3)
-DROP, SILENT = b"drop", b"silent"
+DROP, SILENT, DROP_AFTER = b"drop", b"silent", b"drop after the answer"
 
 
 def message(control_id: str) -> bytes:
@@ -78,7 +81,9 @@ class Receiver:
                 await self._tell()
                 return False
             for block in blocks:
-                if block != SILENT:
+                if block == DROP_AFTER:
+                    writer.close()
+                elif block != SILENT:
                     writer.write(block if block.startswith(b"\x0b") or b"unframed" in block else wrap(block))
         await self._tell()
         return True
@@ -98,12 +103,11 @@ class Delivering:
 
     def __init__(self, store: Store, receiver: Receiver, **changes: Any) -> None:
         self.store = store
-        self.destination = replace(
-            Destination("ris", "127.0.0.1", receiver.port, answer_timeout_s=5.0, release=receiver.release), **changes
-        )
+        self.destination = replace(Destination("ris", "127.0.0.1", receiver.port, answer_timeout_s=5.0), **changes)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.happened = asyncio.Condition()
-        self.deliverer = Deliverer(self.destination, store, self._observe, QUICK)
+        channel = HL7Channel(self.destination, receiver.release)
+        self.deliverer = Deliverer(self.destination, store, self._observe, QUICK, channel=channel)
 
     def _observe(self, event: str, /, **fields: Any) -> None:
         self.events.append((event, fields))
@@ -140,6 +144,12 @@ def _invent_patients(unit: StoreUnit) -> None:
         identifier = Identifier(f"P{number}", "OE")
         if not unit.patients([identifier]):
             assert unit.save_patient(Patient(None, (identifier,), {}), AT) == number
+
+
+def backlog(running: Delivering) -> Backlog:
+    """The counts of its destination alone."""
+    (found,) = running.store.reader.queues()
+    return Backlog(found.destination, found.waiting, found.parked, found.oldest)
 
 
 Scenario = Callable[[Delivering, Receiver], Coroutine[Any, Any, None]]
@@ -218,7 +228,7 @@ def test_a_rejected_message_is_parked_and_the_next_goes_on(run: Callable[..., No
         assert running.disposition(number) == "parked"
         (parked,) = running.store.reader.deliveries(10)
         assert "because" in parked.reason
-        assert running.store.reader.backlogs() == [Backlog("ris", 0, 1, None)]
+        assert backlog(running) == Backlog("ris", 0, 1, None)
 
     run(scenario)
 
@@ -301,6 +311,61 @@ def test_a_message_without_an_answer_is_sent_again_on_a_new_connection(run: Call
     run(scenario, answer_timeout_s=0.1)
 
 
+def test_a_receiver_that_only_answers_other_messages_does_not_hold_up_its_lane_for_ever(
+    run: Callable[..., None],
+) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M1"] = [[ack("M8"), ack("M9")], [ack("M0"), DROP_AFTER], [ack("M0")]]
+        number = await running.put("M1", 1)
+        await running.put("M2", 1)
+        assert (await running.outcome("M1", "parked"))["attempts"] == 3
+        (parked,) = [each for each in running.store.reader.deliveries(10) if each.control_id == "M1"]
+        assert "answers were for other messages, the last for MSA-2 M0" in parked.reason
+        stored = running.store.reader.message(number)
+        assert stored is not None
+        assert b"MSA|AA|M0" in stored.record.answer
+        await running.outcome("M2", "sent")
+
+    run(scenario, answer_timeout_s=0.2)
+
+
+def test_a_receiver_that_is_silent_is_asked_for_ever(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["M1"] = [[SILENT]] * (2 * QUICK.errors_max)
+        await running.put("M1", 1)
+        assert (await running.outcome("M1", "sent"))["attempts"] == 2 * QUICK.errors_max + 1
+
+    run(scenario, answer_timeout_s=0.05)
+
+
+def test_a_receiver_that_does_not_read_delays_only_itself_and_no_stopping(run: Callable[..., None]) -> None:
+    """A message larger than what two systems buffer, to a system that hangs."""
+
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        hanging = asyncio.Event()
+
+        async def reads_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            receiver.connections += 1
+            writer.transport.pause_reading()
+            await receiver._tell()
+            await hanging.wait()
+
+        receiver._serve = reads_nothing  # type: ignore[method-assign]
+        await receiver.stop()
+        await receiver.start()
+        large = message("M1") + b"NTE|" + b"x" * 30_000_000
+        await asyncio.wrap_future(
+            running.store.write(lambda unit: enqueue(unit, "ris", 1, "M1", large, AT))
+        )  # fmt: skip
+        running.deliverer.wake()
+        async with receiver.happened:
+            await receiver.happened.wait_for(lambda: receiver.connections > 2)
+        await running.deliverer.stop(0.0)
+        hanging.set()
+
+    run(scenario, answer_timeout_s=0.2)
+
+
 def test_an_answer_without_framing_is_told_as_such(run: Callable[..., None]) -> None:
     async def scenario(running: Delivering, receiver: Receiver) -> None:
         receiver.script["M1"] = [[b"MSH|unframed ACK"]] + [[SILENT]] * 1000
@@ -326,7 +391,7 @@ def test_a_destination_that_is_away_keeps_its_messages_and_gets_them_when_it_is_
         numbers = [await running.put(f"M{number}", number + 1) for number in range(5)]
         await running.outcome("M0", "waiting")
         assert [running.disposition(number) for number in numbers] == ["waiting"] * 5
-        assert running.store.reader.backlogs() == [Backlog("ris", 5, 0, AT)]
+        assert backlog(running) == Backlog("ris", 5, 0, AT)
         assert running.store.reader.deliveries(1)[0].attempts == 0
         await receiver.start()
         await running.outcome("M4", "sent")
@@ -338,7 +403,8 @@ def test_a_destination_that_is_away_keeps_its_messages_and_gets_them_when_it_is_
 def test_one_destination_does_not_wait_for_another(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with asyncio.timeout(PATIENCE_S), delivering(tmp_path) as (running, receiver):
-            away = Deliverer(Destination("pacs", "127.0.0.1", 1), running.store, running._observe, QUICK)
+            pacs = Destination("pacs", "127.0.0.1", 1)
+            away = Deliverer(pacs, running.store, running._observe, QUICK, channel=HL7Channel(pacs))
             away.start()
             await running.put("M1", 1, destination="pacs")
             await running.put("M2", 1)
@@ -403,13 +469,13 @@ def test_release_2_confirms_in_both_directions_and_repeats_what_was_not_stored(r
 
 def test_a_store_that_fails_does_not_end_delivery(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(running: Delivering, receiver: Receiver) -> None:
-        settle, failures = running.deliverer._settle, iter([OSError("disk full"), RuntimeError("defect")])
+        settle, failures = running.deliverer._settle, iter([StoreUnavailable("disk full"), RuntimeError("defect")])
 
-        async def failing(*arguments: Any) -> None:
+        def failing(*arguments: Any) -> Any:
             error = next(failures, None)
             if error is not None:
                 raise error
-            await settle(*arguments)
+            return settle(*arguments)
 
         monkeypatch.setattr(running.deliverer, "_settle", failing)
         await running.put("M1", 1)

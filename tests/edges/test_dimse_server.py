@@ -33,7 +33,14 @@ from pynetdicom.dsutils import encode
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ
 
 from gateway.edges.dimse_server import REQUESTS_WAITING_MAX, Association, FindAnswer, Limits, NAnswer
-from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, VERIFICATION, data_pdus
+from gateway.wire.upper_layer import (
+    INSTANCE_AVAILABILITY,
+    MODALITY_WORKLIST,
+    MPPS,
+    MPPS_RETRIEVE,
+    VERIFICATION,
+    data_pdus,
+)
 
 # Users
 
@@ -68,6 +75,34 @@ def test_create_and_set_reach_the_service_and_their_answers_the_user(serve: Serv
         ("create", "1.2.3.4", identifier(1, syntax)),
         ("set", "1.2.3.4", identifier(2, syntax)),
     ]
+
+
+def test_get_and_availability_reach_the_service(serve: Serve) -> None:
+    running = serve()
+    with associated(running, MPPS_RETRIEVE, INSTANCE_AVAILABILITY) as association:
+        running.service.answer = NAnswer(0, dataset=identifier(3, ImplicitVRLittleEndian))
+        assert association.send_n_get([0x00100010, 0x00400252], MPPS_RETRIEVE, "1.2.3.4")[1] == item(3)
+        association.send_n_get([], MPPS_RETRIEVE, "1.2.3.4")
+        running.service.answer = NAnswer(0)
+        assert association.send_n_create(item(1), INSTANCE_AVAILABILITY, "1.2.3.5")[0].Status == 0
+    assert running.service.asked == [("1.2.3.4", (0x00100010, 0x00400252)), ("1.2.3.4", ())]
+    assert running.service.changes[-1] == ("available", "1.2.3.5", identifier(1, ImplicitVRLittleEndian))
+    running.seen("request_done", operation="N-GET", status=0)
+
+
+def test_answers_to_get_that_wait_to_be_read_share_the_budget_of_data_sets(serve: Serve) -> None:
+    running = serve(limits=Limits(held_bytes_max=30_000_000))
+    running.service.answer = NAnswer(0, dataset=bytes(20_000_000))
+    get = message_pdus(1, 0x0110, MPPS_RETRIEVE, dataset=None)
+    with RudePeer(running.port, receive_buffer=4096) as first, RudePeer(running.port) as second:
+        for peer in (first, second):
+            peer.send(request_pdu(MPPS_RETRIEVE))
+            assert peer.pdu()[0] == 2
+        first.send(get)
+        running.until(lambda: running.server.budget.held == 20_000_000)  # it does not read its answer
+        second.send(get)
+        assert second.statuses(1) == [(1, 0x0213)]
+    running.until(lambda: running.server.budget.held == 0)
 
 
 def test_an_answer_with_a_data_set_and_attribute_list_arrives_whole(serve: Serve) -> None:

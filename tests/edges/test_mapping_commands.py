@@ -57,6 +57,74 @@ def test_a_golden_case_that_gives_what_it_must_passes(gateway):
     assert "1 case(s), 0 different" in result.output
 
 
+OUTBOUND = {
+    "mapping": "ours",
+    "header": {"receiving_application": "LAB", "timezone": "Asia/Tokyo"},
+    "report": {
+        "facts": {"OrderControl": "SC", "OrderStatus": "IP", "PatientIDs": "P1^^^HOSP", "Placer": "PL1"},
+        "person": {"PatientName": "Sample^Ann"},
+        "items": [{"StudyInstanceUID": "2.25.1", "RequestedProcedureCodeSequence": "CTHEAD^CT head^99PROC"}],
+    },
+}
+
+
+def outbound_case(gateway, **changes):
+    """A case of the site's own outbound mapping that nobody said yet what it must give; its file."""
+    only_cases(gateway)
+    mapping = gateway.folder / "mappings" / "outbound" / "ours.yaml"
+    mapping.write_text("name: ours\nextends: status-orm\nrules: {OBR-5: {value: R}, OBR-44: null}\n")
+    file = gateway.folder / "mappings" / "cases" / "outbound" / "started.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(OUTBOUND | changes))
+    return file
+
+
+def test_a_golden_case_of_an_outbound_mapping_shows_field_by_field_what_differs(gateway):
+    file = outbound_case(gateway)
+    assert "started.hl7 is not there" in gateway("mappings", "test").output
+    assert gateway("mappings", "test", "outbound/started", "--update").exit_code == 0
+    message = file.with_suffix(".hl7").read_text()
+    assert message.startswith("MSH|^~\\&|GATEWAY|RADIOLOGY|LAB|HOSPITAL|20260705171502+0900||ORM^O01|")
+    assert "\nOBR|1|PL1||CTHEAD^CT head^99PROC|R|" in message
+    assert gateway("mappings", "test").exit_code == 0
+    mapping = gateway.folder / "mappings" / "outbound" / "ours.yaml"
+    mapping.write_text(mapping.read_text().replace("{value: R}", "{value: S}"))
+    result = gateway("mappings", "test")
+    assert (result.exit_code, "OBR-5: S in place of R\n" in result.output) == (1, True)
+    (told,) = json.loads(gateway("mappings", "test", "--json").stdout)
+    assert told == {
+        "case": "outbound/started", "mapping": "ours", "passed": False, "differences": ["OBR-5: S in place of R"]
+    }  # fmt: skip
+
+
+def test_an_outbound_case_says_what_is_refused(gateway):
+    file = outbound_case(gateway, report={"facts": {"OrderControl": "SC"}})
+    gateway("mappings", "test", "--update")
+    assert file.with_suffix(".hl7").read_text().startswith("refused: PID-3: nothing to write: event.PatientIDs")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"mapping": "owrs"}, "there is no outbound mapping 'owrs': did you mean ours?"),
+        ({"report": {"person": {"PatientNam": "A"}}}, "there is no attribute 'PatientNam': did you mean PatientName?"),
+        ({"report": {"facts": {"Placr": "A"}}}, "there is no fact 'Placr': did you mean Placer?"),
+        ({"report": {"patient": {}}}, "'patient' is no key here"),
+        ({"header": {"at": "now"}}, "`header` has no at"),
+        ({"header": {"timezone": "Nowhere/City"}}, "'Nowhere/City' is no time zone name"),
+        ({"report": {"items": [{"RequestedProcedureCodeSequence": "A^B"}]}}, "'A^B' is no code"),
+        ({"report": 7}, "is no case"),
+    ],
+    ids=["mapping", "attribute", "fact", "part", "header", "time zone", "code", "type"],
+)
+def test_a_mistake_in_an_outbound_case_is_told_with_its_file(gateway, changes, problem):
+    file = outbound_case(gateway, **changes)
+    result = gateway("mappings", "test")
+    assert result.exit_code == 1
+    assert problem in result.output.replace("\n", " ")
+    assert file.name in result.output
+
+
 def test_a_golden_case_shows_attribute_by_attribute_what_differs(gateway):
     only_cases(gateway, "orm-rad4")
     file = gateway.folder / "mappings" / "cases" / "orm-rad4.expected.json"

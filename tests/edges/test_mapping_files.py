@@ -132,6 +132,58 @@ def test_problems_of_all_tables_are_told_at_once(folder: Path) -> None:
     ]
 
 
+# ---- modalities and stations ----
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("CTX", "CT"), ("mri", "MR"), ("PET", "PT"), ("DXA", "BMD"),  # the table's meaning, not the likeness to XA
+        ("CT", ""), ("ct", ""), ("OT", ""), ("OPTENF", ""), ("CD", ""),  # CD is retired
+        ("CBCT", ""), ("NEWTERM", ""), ("XR", ""), ("SONO", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_a_modality_that_looks_like_a_slip_is_a_problem_and_a_new_term_is_not(
+    folder: Path, word: str, meant: str
+) -> None:
+    shutil.copy(examples.folder("mappings") / "codes" / "modality.csv", folder / "codes")
+    (folder / "procedures.csv").write_text(f"# c\ncode,modality\nA,CT\nB,{word}\n")
+    (folder / "stations.csv").write_text(f"modality,location\nUS|{word},ROOM 1\n")
+    problems = load(folder)[1]
+    hint = f"did you mean {meant}?"
+    told = [("procedures.csv", 4, "modality", hint), ("stations.csv", 2, "modality", hint)]
+    assert [(each.source, each.line, each.path, each.hint) for each in problems] == (told if meant else [])
+    assert all(repr(word) in each.text for each in problems)
+
+
+def test_a_sites_own_modality_is_one(folder: Path) -> None:
+    (folder / "codes" / "modality.csv").write_text("code,value\nSCANNER,CTX\n")
+    (folder / "procedures.csv").write_text("code,modality\nA,CTX\n")
+    assert not load(folder)[1]
+
+
+def test_a_station_rule_for_what_cannot_be_a_modality_is_a_problem(folder: Path) -> None:
+    (folder / "stations.csv").write_text("modality,location\nC/T,A\nCT*,B\n*,C\n")
+    assert places(folder) == [("stations.csv", 2)]
+
+
+def test_a_slip_that_the_archive_has_still_makes_its_mapping(folder: Path) -> None:
+    (folder / "procedures.csv").write_text("code,modality\nA,CTX\n")
+    found, problems = load(folder)
+    assert len(problems) == 1
+    again = mapping_of(found.content("base"), Issuers())
+    assert again.version_id == found.mappings["base"].version_id
+
+
+def test_stations_are_named_once_for_each_file(folder: Path) -> None:
+    (folder / "procedures.csv").write_text("code,station_ae_titles\nA,CT1 CT2\nB,CT2|CT1\n")
+    (folder / "stations.csv").write_text("station_ae_titles,priority\nCT1,S\nUS1,R\n")
+    assert [tuple(each) for each in load(folder)[0].stations] == [
+        ("CT1", "procedures.csv", 2), ("CT2", "procedures.csv", 2),
+        ("CT1", "stations.csv", 2), ("US1", "stations.csv", 3),
+    ]  # fmt: skip
+
+
 # ---- the site's own converters ----
 
 PYTHON = '''import re

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+import uvloop
 
 from gateway.domain.refusal import Refusal, RefusalKind
 from gateway.edges.mllp import MLLPClient, MLLPLimits, MLLPListener, Peer, Reply, send
@@ -376,6 +377,43 @@ def test_a_peer_that_leaves_before_its_answer_is_no_error() -> None:
             assert not [name for name, _ in site.events if name.endswith("failed")]
 
     ran(scenario())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_peer_known_to_be_gone_when_its_answer_is_ready_ends_its_connection_and_no_more(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def scenario() -> None:
+        site = Site()
+        gate, begun, defects = asyncio.Event(), asyncio.Event(), []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: defects.append(context["message"]))
+
+        async def gated(frame: bytes) -> bytes:
+            begun.set()
+            await gate.wait()
+            return b"late"
+
+        site.answer = gated
+        async with listening(site) as listener:
+            rude = socket.create_connection(("127.0.0.1", listener.port))
+            rude.sendall(wrap(b"one") + wrap(b"two"))
+            await begun.wait()
+            (connection,) = listener._connections
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # an RST
+            rude.close()
+            with suppress(OSError):
+                await connection.writer.wait_closed()
+            gate.set()
+            assert (await site.seen("mllp_connection_closed"))["reason"] == "ConnectionResetError"
+            assert site.received == [b"one"]
+        assert not defects
+
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await scenario()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(bounded())
 
 
 def test_a_peer_that_never_reads_its_answers_is_let_go() -> None:

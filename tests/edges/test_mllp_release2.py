@@ -92,7 +92,7 @@ def test_what_cannot_be_stored_is_not_confirmed_and_not_answered(
                 future.result()
                 raise StoreUnavailable("disk full")
 
-            monkeypatch.setattr(service.store, "write", full)
+            monkeypatch.setattr(service.store, "written", full)
             assert shown(await exchanged(client, wrap(orm("M1", "901")), 1)) == [False]
             monkeypatch.undo()
             assert shown(await exchanged(client, wrap(orm("M1", "901")), 2)) == [True, "AA"]
@@ -123,7 +123,7 @@ def test_the_client_speaks_release_2_and_tells_what_was_not_stored(
             def away(use_case: Any) -> Any:
                 raise StoreUnavailable("away")
 
-            monkeypatch.setattr(service.store, "write", away)
+            monkeypatch.setattr(service.store, "written", away)
             with pytest.raises(NotStoredError):
                 await client.send(orm("M3", "903"))
             monkeypatch.undo()

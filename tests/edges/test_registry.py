@@ -163,3 +163,36 @@ def test_where_there_are_sites_no_stranger_sees_them_all(folder, said, accepted)
         assert any("an unknown caller would see the orders of every site" in text for text in problems(folder))
     else:
         assert load_site(folder / "gateway.yaml").devices.accept_unknown is accepted
+
+
+# ---- stations of the mappings folder ----
+
+
+def doubts(folder: Path, devices: str, unknown: str) -> list[str]:
+    """What is told of stations that the example's catalogue does not have: CT2 is written otherwise in the registry."""
+    config = folder / "gateway.yaml"
+    config.write_text(config.read_text().replace("unknown: accept", f"unknown: {unknown}"))
+    write(folder, "devices.yaml", devices)
+    write(folder / "mappings", "procedures.csv", "code,modality,station_ae_titles\nA,CT,CT1\nB,CT,CT-2 ROOM9\n")
+    write(folder / "mappings", "stations.csv", "modality,station_ae_titles\nCT,CT1\n")
+    return [str(problem) for problem in load_site(config).doubts]
+
+
+REGISTERED = "devices:\n  - {ae_title: CT1}\n  - {ae_title: CT_2}\n"
+
+
+def test_a_station_that_would_be_turned_away_is_a_doubt(folder):
+    assert doubts(folder, REGISTERED, "reject") == [
+        "procedures.csv:3 station_ae_titles: 'CT-2' is not in devices.yaml, so this station would not be served "
+        "(did you mean CT_2? Otherwise add it to devices.yaml)",
+        "procedures.csv:3 station_ae_titles: 'ROOM9' is not in devices.yaml, so this station would not be served "
+        "(add it to devices.yaml)",
+    ]
+
+
+def test_where_anyone_may_call_any_station_is_fine(folder):
+    assert not doubts(folder, REGISTERED, "accept")
+
+
+def test_an_empty_registry_says_nothing_of_stations(folder):
+    assert not doubts(folder, "devices: []\n", "reject")

@@ -121,7 +121,7 @@ def test_a_full_disk_is_told_as_transient_and_nothing_is_acknowledged_lost(
             def full(use_case: Any) -> Any:
                 raise StoreUnavailable("database or disk is full")
 
-            monkeypatch.setattr(service.store, "write", full)
+            monkeypatch.setattr(service.store, "written", full)
             for message in (orm("M1", "901"), orm("M1", "901", "AL", "NE"), orm("M1", "901", "AL", "AL")):
                 told = parse(await client.send(message))
                 assert told.segments[1].text(1) in ("AR", "CE")

@@ -57,7 +57,7 @@ from gateway.workers.messages import (
 )
 from gateway.workers.process import Worker
 from gateway.workers.supervisor import Workers
-from gateway.workflow.perform import PerformRequest
+from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import QueryRecord
 
 START = datetime.now().replace(hour=9, minute=30, second=0, microsecond=0) + timedelta(days=1)

@@ -1,14 +1,21 @@
 """A pynetdicom modality reports what it performs: the good road, the refusals, and the effect on its worklist."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from io import BytesIO
 from itertools import count
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
-from pynetdicom.sop_class import ModalityPerformedProcedureStep
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import N_CREATE, N_SET
+from pynetdicom.dsutils import decode, encode
+from pynetdicom.sop_class import ModalityPerformedProcedureStep, ModalityPerformedProcedureStepRetrieve
 
 from gateway.testing import (
     ImagingOrder,
@@ -155,9 +162,12 @@ def test_a_step_that_lacks_only_what_may_be_empty_is_accepted(
     assert status_of(modality, order) == "STARTED"
 
 
-@pytest.mark.parametrize(
+in_each_syntax = pytest.mark.parametrize(
     "transfer_syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian], ids=["implicit VR", "explicit VR"]
 )
+
+
+@in_each_syntax
 def test_a_closed_step_is_never_changed_again_in_either_transfer_syntax(
     service: ServiceProcess, item: Dataset, transfer_syntax: str
 ) -> None:
@@ -178,3 +188,243 @@ def test_a_closed_step_is_never_changed_again_in_either_transfer_syntax(
     assert status.Status == PROCESSING_FAILURE
     assert status.ErrorID == MAY_NO_LONGER_BE_UPDATED
     assert len(status.ErrorComment) <= 64
+
+
+# Oddities of real devices, each in an association of its own, in either transfer syntax
+
+
+@contextmanager
+def associated(service: ServiceProcess, transfer_syntax: str, caller: str = "MPPS1") -> Iterator[Association]:
+    """An association for MPPS and MPPS Retrieve in one transfer syntax."""
+    ae = AE(caller)
+    for sop_class in (ModalityPerformedProcedureStep, ModalityPerformedProcedureStepRetrieve):
+        ae.add_requested_context(sop_class, transfer_syntax)
+    association = ae.associate(service.host, service.dicom_port, ae_title="GATEWAY")
+    assert association.is_established
+    try:
+        yield association
+    finally:
+        association.release()
+
+
+def n_create(association: Association, uid: str, dataset: Dataset) -> int:
+    return int(association.send_n_create(dataset, ModalityPerformedProcedureStep, uid)[0].Status)
+
+
+def n_set(association: Association, uid: str, dataset: Dataset) -> int:
+    return int(association.send_n_set(dataset, ModalityPerformedProcedureStep, uid)[0].Status)
+
+
+def n_get(association: Association, uid: str, *keywords: str) -> Dataset:
+    tags = [Tag(keyword) for keyword in keywords]
+    status, found = association.send_n_get(tags, ModalityPerformedProcedureStepRetrieve, uid)
+    assert (status.Status, found is not None) == (0x0000, True)
+    return found
+
+
+def as_received(dataset: Dataset, transfer_syntax: str) -> Dataset:
+    """The dataset as pynetdicom reads what it writes: in implicit VR nobody knows the VR of private attributes."""
+    implicit = transfer_syntax == ImplicitVRLittleEndian
+    return decode(BytesIO(encode(dataset, implicit, True)), implicit, True)
+
+
+def between() -> Dataset:
+    """An N-SET in the middle of the work, as devices send it that say IN PROGRESS once more."""
+    change = final_state("IN PROGRESS", NOW)
+    del change.PerformedProcedureStepEndDate, change.PerformedProcedureStepEndTime
+    return change
+
+
+@in_each_syntax
+def test_a_set_before_its_create_is_unknown_and_afterwards_taken(
+    service: ServiceProcess, modality: SimulatedModality, order: ImagingOrder, item: Dataset, transfer_syntax: str
+) -> None:
+    uid, dataset = generate_uid(), performed_step(item, "MPPS1", NOW)
+    with associated(service, transfer_syntax) as association:
+        assert n_set(association, uid, final_state("COMPLETED", NOW)) == NO_SUCH_INSTANCE
+        assert n_create(association, uid, dataset) == 0
+        assert status_of(modality, order) == "STARTED"
+        assert n_set(association, uid, final_state("COMPLETED", NOW)) == 0
+    assert status_of(modality, order) == ""
+
+
+@in_each_syntax
+def test_the_same_set_twice_and_in_progress_again_change_no_status(
+    service: ServiceProcess, modality: SimulatedModality, order: ImagingOrder, item: Dataset, transfer_syntax: str
+) -> None:
+    uid, change = generate_uid(), between()
+    with associated(service, transfer_syntax) as association:
+        assert n_create(association, uid, performed_step(item, "MPPS1", NOW)) == 0
+        assert [n_set(association, uid, change) for _ in range(3)] == [0, 0, 0]
+        assert n_get(association, uid).PerformedSeriesSequence == change.PerformedSeriesSequence
+        assert status_of(modality, order) == "STARTED"
+
+
+@in_each_syntax
+@pytest.mark.parametrize("final", ["COMPLETED", "DISCONTINUED"])
+def test_nothing_comes_after_a_final_state(
+    service: ServiceProcess, modality: SimulatedModality, order: ImagingOrder, item: Dataset, transfer_syntax: str,
+    final: str,
+) -> None:  # fmt: skip
+    uid, end = generate_uid(), final_state(final, NOW, "110501" if final == "DISCONTINUED" else "")
+    with associated(service, transfer_syntax) as association:
+        assert n_create(association, uid, performed_step(item, "MPPS1", NOW)) == 0
+        assert n_set(association, uid, end) == 0
+        afterwards = status_of(modality, order)
+        held = n_get(association, uid)
+        for late in (end, between(), final_state("COMPLETED", NOW)):
+            status, _ = association.send_n_set(late, ModalityPerformedProcedureStep, uid)
+            assert (status.Status, status.ErrorID) == (PROCESSING_FAILURE, MAY_NO_LONGER_BE_UPDATED)
+        assert n_get(association, uid) == held
+    assert status_of(modality, order) == afterwards
+
+
+@in_each_syntax
+def test_a_set_to_the_step_of_another_device_is_believed(
+    service: ServiceProcess, modality: SimulatedModality, order: ImagingOrder, item: Dataset, transfer_syntax: str
+) -> None:
+    """Departments change the AE title of a device, or finish its work at a console of another name."""
+    uid = generate_uid()
+    with associated(service, transfer_syntax) as association:
+        assert n_create(association, uid, performed_step(item, "MPPS1", NOW)) == 0
+    with associated(service, transfer_syntax, caller="CONSOLE2") as association:
+        assert n_set(association, uid, final_state("COMPLETED", NOW)) == 0
+    assert status_of(modality, order) == ""
+
+
+@in_each_syntax
+@pytest.mark.parametrize("how", ["empty", "absent"])
+def test_a_step_that_names_no_patient_begins_the_item_that_it_names(
+    service: ServiceProcess, modality: SimulatedModality, order: ImagingOrder, item: Dataset, transfer_syntax: str,
+    how: str,
+) -> None:  # fmt: skip
+    uid, dataset = generate_uid(), performed_step(item, "MPPS1", NOW)
+    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex"):
+        if how == "empty":
+            setattr(dataset, keyword, "")
+        else:
+            delattr(dataset, keyword)
+    with associated(service, transfer_syntax) as association:
+        assert n_create(association, uid, dataset) == 0
+        assert status_of(modality, order) == "STARTED"
+        assert n_set(association, uid, final_state("COMPLETED", NOW)) == 0
+    assert status_of(modality, order) == ""
+
+
+def series(number: int) -> Dataset:
+    (made,) = final_state("COMPLETED", NOW).PerformedSeriesSequence
+    made.SeriesDescription = f"series {number}"
+    made.SeriesInstanceUID = f"2.25.3{number:06}"
+    image = Dataset()
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", f"2.25.4{number:06}"
+    made.ReferencedImageSequence = [image]
+    return made
+
+
+@in_each_syntax
+def test_four_thousand_series_are_stored_and_had_back(
+    service: ServiceProcess, modality: SimulatedModality, order: ImagingOrder, item: Dataset, transfer_syntax: str
+) -> None:
+    uid, end = generate_uid(), final_state("COMPLETED", NOW)
+    end.PerformedSeriesSequence = [series(number) for number in range(4_000)]
+    with associated(service, transfer_syntax) as association:
+        assert n_create(association, uid, performed_step(item, "MPPS1", NOW)) == 0
+        assert n_set(association, uid, end) == 0
+        assert n_get(association, uid, "PerformedSeriesSequence").PerformedSeriesSequence == end.PerformedSeriesSequence
+    assert status_of(modality, order) == ""
+
+
+@in_each_syntax
+def test_after_an_association_that_was_aborted_without_an_answer_the_work_goes_on(
+    service: ServiceProcess, modality: SimulatedModality, order: ImagingOrder, item: Dataset, transfer_syntax: str
+) -> None:
+    """Whether the request came through is for the device to find out: 0111 and A710 say that it did."""
+    uid, dataset, end = generate_uid(), performed_step(item, "MPPS1", NOW), final_state("COMPLETED", NOW)
+
+    def left_without_answer(request: N_CREATE | N_SET, said: Dataset) -> None:
+        with associated(service, transfer_syntax) as association:
+            (context,) = (
+                each for each in association.accepted_contexts if each.abstract_syntax == ModalityPerformedProcedureStep
+            )
+            encoded = BytesIO(encode(said, transfer_syntax == ImplicitVRLittleEndian, True))
+            if isinstance(request, N_CREATE):
+                request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = ModalityPerformedProcedureStep, uid
+                request.AttributeList = encoded
+            else:
+                request.RequestedSOPClassUID, request.RequestedSOPInstanceUID = ModalityPerformedProcedureStep, uid
+                request.ModificationList = encoded
+            request.MessageID = 1
+            association.dimse.send_msg(request, context.context_id)
+            association.abort()
+
+    left_without_answer(N_CREATE(), dataset)
+    with associated(service, transfer_syntax) as association:
+        assert n_create(association, uid, dataset) in (0x0000, DUPLICATE_INSTANCE)
+        assert n_create(association, uid, dataset) == DUPLICATE_INSTANCE
+    assert status_of(modality, order) == "STARTED"
+    left_without_answer(N_SET(), end)
+    with associated(service, transfer_syntax) as association:
+        assert n_set(association, uid, end) in (0x0000, PROCESSING_FAILURE)
+        status, _ = association.send_n_set(end, ModalityPerformedProcedureStep, uid)
+        assert (status.Status, status.ErrorID) == (PROCESSING_FAILURE, MAY_NO_LONGER_BE_UPDATED)
+    assert status_of(modality, order) == ""
+
+
+# What went in comes out
+
+
+def everything(item: Dataset) -> Dataset:
+    """A performed step with all that devices put into one."""
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "CTHEAD", "99PROC", "Schädel nativ"
+    exposure = Dataset()
+    exposure.RadiationMode, exposure.KVP, exposure.ExposureTime = "CONTINUOUS", "120.50", "1000"
+    film = Dataset()
+    film.NumberOfFilms, film.MediumType = "2", "PAPER"
+    dataset = performed_step(item, "MPPS1", NOW)
+    dataset.PatientName = "Müller^Jürgen=山田^太郎"
+    dataset.PatientID = item.PatientID
+    dataset.ProcedureCodeSequence = dataset.PerformedProtocolCodeSequence = Sequence([code])
+    dataset.PerformedLocation = "Room 2\\left"
+    dataset.CommentsOnThePerformedProcedureStep = "two lines\r\nand a \\ in the text"
+    dataset.PerformedSeriesSequence = [series(1), series(2)]
+    dataset.TotalTimeOfFluoroscopy, dataset.TotalNumberOfExposures = 17, 65_535
+    dataset.ImageAndFluoroscopyAreaDoseProduct = "12.340"
+    dataset.ExposureDoseSequence, dataset.FilmConsumptionSequence = [exposure], [film]
+    dataset.ReferencedStudySequence = []
+    block = dataset.private_block(0x0009, "INVENTED MAKER", create=True)
+    block.add_new(0x01, "LO", "what only it knows")
+    block.add_new(0x02, "OB", bytes(range(8)))
+    return dataset
+
+
+@in_each_syntax
+def test_what_was_sent_comes_back_attribute_for_attribute(
+    service: ServiceProcess, item: Dataset, transfer_syntax: str
+) -> None:
+    uid, sent = generate_uid(), everything(item)
+    with associated(service, transfer_syntax) as association:
+        assert n_create(association, uid, sent) == 0
+        assert n_get(association, uid) == as_received(sent, transfer_syntax)
+        end = final_state("COMPLETED", NOW)
+        assert n_set(association, uid, end) == 0
+        sent.update(end)
+        assert n_get(association, uid) == as_received(sent, transfer_syntax)
+        some = n_get(association, uid, "Modality", "PerformedSeriesSequence", "PerformedProcedureStepStatus")
+        assert [element.keyword for element in some] == [
+            "Modality", "PerformedProcedureStepStatus", "PerformedSeriesSequence",
+        ]  # fmt: skip
+        assert some.PerformedSeriesSequence == end.PerformedSeriesSequence
+
+
+@in_each_syntax
+def test_what_came_in_one_transfer_syntax_is_had_in_the_other(
+    service: ServiceProcess, item: Dataset, transfer_syntax: str
+) -> None:
+    uid, sent = generate_uid(), everything(item)
+    sent.remove_private_tags()
+    other = next(each for each in (ImplicitVRLittleEndian, ExplicitVRLittleEndian) if each != transfer_syntax)
+    with associated(service, transfer_syntax) as association:
+        assert n_create(association, uid, sent) == 0
+    with associated(service, other) as association:
+        assert n_get(association, uid) == as_received(sent, other)

@@ -9,8 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pynetdicom.dimse_messages import C_ECHO_RSP, C_FIND_RQ, C_FIND_RSP, N_CREATE_RQ, N_CREATE_RSP, N_SET_RQ, N_SET_RSP
-from pynetdicom.dimse_primitives import C_FIND, N_CREATE, N_SET
+from pynetdicom.dimse_messages import (
+    C_ECHO_RSP,
+    C_FIND_RQ,
+    C_FIND_RSP,
+    N_CREATE_RQ,
+    N_CREATE_RSP,
+    N_GET_RQ,
+    N_GET_RSP,
+    N_SET_RQ,
+    N_SET_RSP,
+)
+from pynetdicom.dimse_primitives import C_FIND, N_CREATE, N_GET, N_SET
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
@@ -34,7 +44,14 @@ from gateway.wire.dimse import (
     refusal_of,
     simple_response,
 )
-from gateway.wire.upper_layer import MODALITY_WORKLIST, MPPS, PDV, VERIFICATION
+from gateway.wire.upper_layer import (
+    INSTANCE_AVAILABILITY,
+    MODALITY_WORKLIST,
+    MPPS,
+    MPPS_RETRIEVE,
+    PDV,
+    VERIFICATION,
+)
 
 DATASET_BYTES_MAX = 4096
 
@@ -117,6 +134,19 @@ def test_create_and_set_name_class_and_instance_in_fields_of_their_own() -> None
     change = request(N_SET, N_SET_RQ, b"34", MessageID=2, RequestedSOPClassUID=MPPS, RequestedSOPInstanceUID="1.2.345")
     assert assembled(pdvs_of(create)).command == Command(Operation.N_CREATE, 1, True, MPPS, "1.2.34")
     assert assembled(pdvs_of(change)).command == Command(Operation.N_SET, 2, True, MPPS, "1.2.345")
+
+
+@pytest.mark.parametrize("tags", [(), (0x00080060,), (0x00080005, 0x00400340, 0x00091001, 0xFFFFFFFF)])
+def test_a_get_request_says_which_attributes_it_wants(tags: tuple[int, ...]) -> None:
+    listed = {"AttributeIdentifierList": [Tag(tag) for tag in tags]} if tags else {}
+    asked = request(
+        N_GET, N_GET_RQ, None, MessageID=3, RequestedSOPClassUID=MPPS_RETRIEVE, RequestedSOPInstanceUID="2.25.1",
+        **listed,
+    )  # fmt: skip
+    command = assembled(pdvs_of(asked)).command
+    assert (command.field, command.sop_class_uid, command.sop_instance_uid, command.attribute_tags) == (
+        Operation.N_GET, MPPS_RETRIEVE, "2.25.1", tags,
+    )  # fmt: skip
 
 
 def test_a_cancel_request_names_the_request_it_cancels() -> None:
@@ -233,8 +263,22 @@ def test_any_bytes_are_a_command_or_a_violation(encoded: bytes) -> None:
         (Operation.N_CREATE, MPPS, MPPS, None),
         (Operation.N_SET, MPPS, MPPS, None),
         (Operation.N_CREATE, MODALITY_WORKLIST, MPPS, 0x0118),
-        (Operation.N_SET, MPPS, "1.2.840.10008.3.1.2.3.4", 0x0118),
+        (Operation.N_SET, MPPS, MPPS_RETRIEVE, 0x0119),
+        (Operation.N_SET, MPPS, "1.2.840.10008.3.1.2.3.5", 0x0118),
+        (Operation.N_SET, MPPS, "1.2.3", 0x0118),
         (Operation.N_GET, MPPS, MPPS, 0x0211),
+        (Operation.N_GET, MPPS_RETRIEVE, MPPS_RETRIEVE, None),
+        (Operation.N_GET, MPPS_RETRIEVE, "", None),
+        (Operation.N_GET, MPPS_RETRIEVE, MPPS, 0x0119),
+        (Operation.N_GET, MPPS_RETRIEVE, "1.2.3", 0x0118),
+        (Operation.N_SET, MPPS_RETRIEVE, MPPS_RETRIEVE, 0x0211),
+        (Operation.N_CREATE, INSTANCE_AVAILABILITY, INSTANCE_AVAILABILITY, None),
+        (Operation.N_CREATE, MPPS, INSTANCE_AVAILABILITY, 0x0118),
+        (Operation.N_SET, INSTANCE_AVAILABILITY, INSTANCE_AVAILABILITY, 0x0211),
+        (Operation.N_CREATE, MPPS_RETRIEVE, "", 0x0211),
+        (Operation.N_EVENT_REPORT, MPPS, MPPS, 0x0211),
+        (Operation.N_ACTION, MPPS, MPPS, 0x0211),
+        (Operation.N_DELETE, MPPS, MPPS, 0x0211),
         (Operation.C_STORE, VERIFICATION, "1.2.840.10008.5.1.4.1.1.2", 0x0211),
         (0x1234, MPPS, MPPS, 0x0211),
     ],
@@ -243,6 +287,15 @@ def test_a_request_that_the_context_cannot_serve_has_its_status(
     operation: int, abstract_syntax: str, sop_class: str, status: int | None
 ) -> None:
     assert refusal_of(Command(operation, 1, False, sop_class), abstract_syntax) == status
+
+
+@pytest.mark.parametrize(("length", "status"), [(0, None), (4, None), (8, None), (1, 0x0212), (6, 0x0212)])
+def test_an_attribute_list_that_holds_no_whole_tags_is_a_mistyped_argument(length: int, status: int | None) -> None:
+    command = Command(Operation.N_GET, 1, False, MPPS_RETRIEVE, "1.2.3", attribute_list=bytes(length))
+    assert refusal_of(command, MPPS_RETRIEVE) == status
+    if status is not None:
+        with pytest.raises(ValueError, match="no list of tags"):
+            _ = command.attribute_tags
 
 
 # Writing
@@ -256,7 +309,7 @@ def test_an_echo_response_is_what_pynetdicom_reads() -> None:
     assert (command.Status, command.CommandDataSetType) == (0, 0x0101)
 
 
-@pytest.mark.parametrize("status", [0x0118, 0x0122, 0x0210, 0x0211])
+@pytest.mark.parametrize("status", [0x0118, 0x0119, 0x0122, 0x0210, 0x0211, 0x0212, 0x0213])
 def test_a_refusal_says_why_in_an_error_comment(status: int) -> None:
     command, _ = response(N_CREATE_RSP, simple_response(CREATE, status, 0))
     assert command.Status == status
@@ -313,6 +366,17 @@ def test_a_set_on_a_closed_step_carries_its_error_id() -> None:
     assert (command.Status, command.ErrorID, command.CommandDataSetType) == (0x0110, 0xA710, 0x0101)
     assert command.ErrorComment == "Performed Procedure Step Object may no longer be updated"
     assert "AttributeIdentifierList" not in command
+
+
+def test_a_get_response_carries_the_attributes_and_those_that_are_none() -> None:
+    got = Message(5, Command(Operation.N_GET, 11, False, MPPS_RETRIEVE, "1.2.3"), None)
+    answer = NAnswer(0x0107, "not ours", None, (0x0020000E,), b"\x01\x02")
+    command, dataset = response(N_GET_RSP, n_response(got, answer, 50))
+    assert (command.Status, command.AffectedSOPClassUID, command.AffectedSOPInstanceUID) == (
+        0x0107, MPPS_RETRIEVE, "1.2.3",
+    )  # fmt: skip
+    assert command.AttributeIdentifierList == Tag(0x0020000E)
+    assert dataset == b"\x01\x02"
 
 
 def test_an_instance_that_we_named_is_told_to_the_peer() -> None:

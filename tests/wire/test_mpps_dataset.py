@@ -14,12 +14,16 @@ from gateway.wire.mpps_dataset import (
     DATASET_BYTES_MAX,
     STATUSES,
     TAGS_MAX,
+    VALUE_BYTES_MAX,
     accepted_answer,
     comment,
+    excerpt,
     read_step,
     readable_uid,
     refusal_answer,
+    retrieved_answer,
     said_instance_uid,
+    write_step,
 )
 
 SYNTAXES = [IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN]
@@ -80,7 +84,34 @@ def test_group_lengths_private_unknown_empty_and_padded_elements_are_taken_as_th
 def test_text_is_unicode_whatever_the_character_set(charset, name, read):
     data = explicit("00080005", "CS", charset) + explicit("00100010", "PN", name)
     attributes, _ = read_step(data, EXPLICIT_VR_LITTLE_ENDIAN)
-    assert attributes == {"00100010": {"vr": "PN", "Value": [{"Alphabetic": read}]}}
+    named = {"00080005": {"vr": "CS", "Value": [charset.decode().strip()]}} if charset else {}
+    assert attributes == {"00100010": {"vr": "PN", "Value": [{"Alphabetic": read}]}, **named}
+
+
+NAME = {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Müller^Jörg"}]}}
+KANJI = {"0008103E": {"vr": "LO", "Value": ["頭部"]}}
+
+
+@pytest.mark.parametrize("transfer_syntax", SYNTAXES)
+@pytest.mark.parametrize(
+    ("attributes", "like", "term"),
+    [
+        ({"00080060": {"vr": "CS", "Value": ["CT"]}}, "", ""),
+        ({"00080060": {"vr": "CS", "Value": ["CT"]}}, "ISO_IR 100", ""),  # nothing needs it
+        (NAME, "ISO_IR 100", "ISO_IR 100"),
+        (NAME, "", "ISO_IR 192"),
+        (KANJI, "ISO_IR 100", "ISO_IR 192"),
+        (NAME | {"00080005": {"vr": "CS", "Value": ["ISO_IR 100"]}}, "ISO_IR 192", "ISO_IR 100"),
+        (NAME | {"00080005": {"vr": "CS", "Value": ["no such set"]}}, "", "ISO_IR 192"),
+    ],
+)
+def test_what_is_written_can_be_read_again_in_the_least_character_set(attributes, like, term, transfer_syntax):
+    wanted = {"00080005": {"vr": "CS", "Value": [like]}} if like else {}
+    read, notes = read_step(write_step(attributes, transfer_syntax, wanted), transfer_syntax)
+    named = read.pop("00080005", {"Value": [""]})
+    assert named["Value"] == [term]
+    assert read == {tag: held for tag, held in attributes.items() if tag != "00080005"}
+    assert notes == ()
 
 
 @pytest.mark.parametrize("transfer_syntax", SYNTAXES)
@@ -137,6 +168,7 @@ def test_every_kind_of_refusal_has_a_failure_status():
         (RefusalKind.BAD_VALUE, 0x0106, (0x00400253,)),
         (RefusalKind.DUPLICATE_INSTANCE, 0x0111, (0x00400253,)),
         (RefusalKind.NO_SUCH_INSTANCE, 0x0112, (0x00400253,)),
+        (RefusalKind.NOT_AUTHORISED, 0x0124, (0x00400253,)),
         (RefusalKind.INVALID_UID, 0x0117, (0x00400253,)),
         (RefusalKind.TRANSIENT, 0x0213, (0x00400253,)),
         (RefusalKind.UNREADABLE, 0x0110, ()),
@@ -189,3 +221,57 @@ def test_comments_are_ascii_and_fit(text):
     assert told.isprintable()
     assert "\\" not in told
     assert len(told) <= COMMENT_LENGTH_MAX
+
+
+SERIES = {"0020000E": {"vr": "UI", "Value": ["no uid"]}, "0008103E": {"vr": "LO", "Value": ["Head"]}}
+SAID = {
+    "00400252": {"vr": "CS", "Value": ["DONE"]},
+    "00400241": {"vr": "AE"},
+    "00400340": {"vr": "SQ", "Value": [{}, SERIES, SERIES]},
+}
+
+
+@pytest.mark.parametrize("kind", RefusalKind)
+def test_only_bad_and_empty_values_are_shown_back_to_their_sender(kind):
+    answer = refusal_answer([Refusal(kind, "(0040,0252)", "is wrong")], SAID)
+    expected = {"00400252": SAID["00400252"]} if answer.status in (0x0106, 0x0121) else None
+    assert answer.dataset == expected
+
+
+def test_an_excerpt_has_what_is_named_on_its_way_and_nothing_else():
+    shown = excerpt(SAID, ["(0040,0241)", "(0040,0340)[2]/(0020,000E)", "(0040,0340)[0]/(0020,000E)", "(0040,0253)"])
+    assert shown == {
+        "00400241": {"vr": "AE"},
+        "00400340": {"vr": "SQ", "Value": [{"0020000E": SERIES["0020000E"]}, {"0020000E": {"vr": "UI"}}]},
+        "00400253": {"vr": "SH"},
+    }
+    assert "Head" not in str(shown)
+    assert read_step(write_step(shown, IMPLICIT_VR_LITTLE_ENDIAN), IMPLICIT_VR_LITTLE_ENDIAN)[0] == shown
+
+
+def test_an_excerpt_is_bounded_whatever_was_sent():
+    long = {"00400280": {"vr": "ST", "Value": ["x" * (VALUE_BYTES_MAX + 1)]}}
+    assert excerpt(long, ["(0040,0280)"]) == {"00400280": {"vr": "ST"}}
+    assert excerpt(SAID, ["(0040,0340)"]) == {"00400340": {"vr": "SQ"}}
+    many = [f"(0040,{number:04X})" for number in range(500)]
+    assert len(excerpt({}, many)) == TAGS_MAX
+
+
+@given(st.lists(st.text(max_size=30)), st.text(max_size=10))
+def test_no_place_breaks_an_excerpt(places, more):
+    excerpt(SAID, [*places, f"(0040,0340)[9]/(0020,000E){more}"])
+
+
+def test_a_value_that_was_left_out_is_a_warning_that_shows_it():
+    answer = accepted_answer(("00100010",), ("00400252",), SAID)
+    assert (answer.status, answer.attribute_tags) == (0x0116, (0x00400252, 0x00100010))
+    assert answer.dataset == {"00400252": SAID["00400252"]}
+    assert "DONE" not in answer.comment
+    assert len(answer.comment) <= COMMENT_LENGTH_MAX
+
+
+def test_what_n_get_could_not_return_is_a_warning():
+    assert retrieved_answer((), ()).status == 0x0000
+    assert retrieved_answer(("00400280",), ()).status == 0x0001
+    assert retrieved_answer(("00400280",), ("0020000E",)).status == 0x0107
+    assert retrieved_answer((), ("0020000E",)).attribute_tags == (0x0020000E,)

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from gateway.domain.attributes import SPS_SEQUENCE, Attributes
 from gateway.domain.identifiers import Identifier
 from gateway.domain.patient import Patient
 from gateway.domain.performed import PerformedStep, references
-from gateway.domain.worklist import SPSStatus
-from gateway.workflow.ports import StepRef
+from gateway.domain.worklist import SPSStatus, WorklistItem
+from gateway.workflow.ports import NewDelivery, StepRef
 
 
 @dataclass
@@ -22,6 +23,19 @@ class ScheduledStep:
     accession: str = ""
     requested_procedure_id: str = ""
     status: SPSStatus = SPSStatus.SCHEDULED
+    shown: Attributes = field(default_factory=dict)
+    shown_step: Attributes = field(default_factory=dict)
+
+    def item(self) -> WorklistItem:
+        keys = {
+            "0020000D": ("UI", self.study_instance_uid), "00080050": ("SH", self.accession),
+            "00401001": ("SH", self.requested_procedure_id),
+        }  # fmt: skip
+        held = {tag: {"vr": vr, "Value": [value]} for tag, (vr, value) in keys.items() if value}
+        step = {"00400009": {"vr": "SH", "Value": [self.sps_id]}, **self.shown_step}
+        return WorklistItem(
+            self.step_id, 1, self.status, {**held, **self.shown, SPS_SEQUENCE: {"vr": "SQ", "Value": [step]}}
+        )
 
     def ref(self) -> StepRef:
         return StepRef(self.step_id, self.step_id, self.patient_id, self.study_instance_uid, self.sps_id, self.status)
@@ -36,6 +50,7 @@ class MPPSUnit:
     performed: dict[str, PerformedStep] = field(default_factory=dict)
     history: list[tuple[int, SPSStatus, str]] = field(default_factory=list)
     archive: list[tuple[str, str, str, bytes, int, str]] = field(default_factory=list)
+    outbox: list[NewDelivery] = field(default_factory=list)
     before_performance: dict[int, SPSStatus] = field(default_factory=dict)
 
     def add_patient(self, patient_id: int, *identifiers: Identifier) -> None:
@@ -56,11 +71,20 @@ class MPPSUnit:
     def performed_step(self, sop_instance_uid: str) -> PerformedStep | None:
         return self.performed.get(sop_instance_uid)
 
-    def save_performed_step(self, performed: PerformedStep, at: datetime) -> None:
+    def add_performed_step(self, performed: PerformedStep, at: datetime) -> None:
+        assert performed.sop_instance_uid not in self.performed
         self.performed[performed.sop_instance_uid] = performed
 
-    def performed_steps_of(self, step_id: int) -> Sequence[PerformedStep]:
-        return [performed for performed in self.performed.values() if step_id in performed.steps]
+    def save_performed_step(self, performed: PerformedStep, at: datetime, held: PerformedStep | None = None) -> None:
+        assert held is None or held == self.performed[performed.sop_instance_uid]
+        self.performed[performed.sop_instance_uid] = performed
+
+    def performed_steps_of(self, step_id: int, but: str = "") -> Sequence[PerformedStep]:
+        return [
+            performed
+            for performed in self.performed.values()
+            if step_id in performed.steps and performed.sop_instance_uid != but
+        ]
 
     def unlinked_performed_steps(
         self, study_instance_uids: Iterable[str], accession_numbers: Iterable[str]
@@ -107,8 +131,20 @@ class MPPSUnit:
     def status_before_performance(self, step_id: int) -> SPSStatus:
         return self.before_performance.get(step_id, SPSStatus.SCHEDULED)
 
+    def status_without_performance(self, step_id: int, sop_instance_uid: str) -> SPSStatus | None:
+        causes = [cause for changed, _, cause in self.history if changed == step_id]
+        return self.status_before_performance(step_id) if causes and causes[-1].startswith("MPPS ") else None
+
     def archive_performed(
         self, sop_instance_uid: str, operation: str, calling_ae_title: str, raw: bytes, status: int, comment: str,
-        at: datetime,
-    ) -> None:  # fmt: skip
+        at: datetime, transfer_syntax: str = "",
+    ) -> int:  # fmt: skip
         self.archive.append((sop_instance_uid, operation, calling_ae_title, raw, status, comment))
+        return len(self.archive)
+
+    def items(self, step_ids: Iterable[int]) -> Sequence[WorklistItem]:
+        return [self.scheduled[step_id].item() for step_id in step_ids if step_id in self.scheduled]
+
+    def add_delivery(self, delivery: NewDelivery, at: datetime) -> int:
+        self.outbox.append(delivery)
+        return len(self.outbox)

@@ -258,7 +258,7 @@ def typed(road, count=1):
     for item in road.items():
         order_id = road.store.reader.steps([item.step_id])[0].order_id
         road.store.write(
-            lambda unit, held=order_id: unit.save_order(replace(unit.order(held), by_hand=True), "typed", AT)
+            lambda unit, held=order_id: unit.save_order(replace(unit.order(held), provisional=True), "typed", AT)
         ).result()
 
 

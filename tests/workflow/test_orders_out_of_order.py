@@ -210,7 +210,7 @@ def test_an_order_typed_by_hand_becomes_the_one_that_the_ris_sends(unit):
 
     def mark(each):
         order = each.order(number)
-        return each.save_order(replace(order, by_hand=True), "typed", AT)
+        return each.save_order(replace(order, provisional=True), "typed", AT)
 
     uid = unit(mark).procedures[0].study_instance_uid
     said = event(study="1.2.3", accession=Identifier("A9", "RIS"), filler=Identifier("F9", "RIS"), step="from the RIS")
@@ -228,9 +228,9 @@ def test_an_order_typed_by_hand_becomes_the_one_that_the_ris_sends(unit):
 def test_two_typed_orders_that_would_both_do_are_left_alone(unit):
     for number in ("HAND1", "HAND2"):
         (typed,) = unit(send(event(placer="", accession=Identifier(number)))).orders
-        unit(lambda each, typed=typed: each.save_order(replace(each.order(typed), by_hand=True), "typed", AT))
+        unit(lambda each, typed=typed: each.save_order(replace(each.order(typed), provisional=True), "typed", AT))
     assert unit(send(event())).created
-    assert len(unit(lambda each: each.orders_by_hand(1))) == 2
+    assert len(unit(lambda each: each.provisional_orders(1))) == 2
 
 
 def test_a_replaced_order_leaves_the_list_and_its_history_says_by_what(unit):

@@ -1,5 +1,6 @@
 """The outbox's tables are total, and every attempt leads where they say."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -17,11 +18,14 @@ from gateway.workflow.outbox import (
     Patience,
     after,
     attempt_of,
+    dimse_attempt_of,
+    retry,
 )
+from gateway.workflow.ports import DeliveryKind
 
 NOW = datetime(2026, 7, 5, 8, tzinfo=UTC)
 PATIENCE = Patience(first_s=1, most_s=60, errors_max=3)
-WAITING = Delivery(1, 1, "ris", 7, "M1", b"MSH", NOW, NOW)
+WAITING = Delivery(1, DeliveryKind.HL7, 1, "ris", "7", "M1", b"MSH", NOW, NOW)
 
 
 def test_every_attempt_has_a_course() -> None:
@@ -40,11 +44,68 @@ def test_every_move_from_every_state_is_known_or_does_not_happen(state: OutboxSt
 
 @pytest.mark.parametrize("attempt", Attempt)
 def test_an_attempt_ends_sent_waiting_or_parked_by_its_course(attempt: Attempt) -> None:
-    ends = {Course.DONE: OutboxState.SENT, Course.ASK: OutboxState.PARKED}
+    ends = {Course.DONE: OutboxState.SENT, Course.ASK: OutboxState.PARKED, Course.DONE_IF_REPEATED: OutboxState.PARKED}
     assert after(WAITING, attempt, "", NOW, PATIENCE).state is ends.get(COURSES[attempt], OutboxState.WAITING)
 
 
-@pytest.mark.parametrize("attempt", [Attempt.ERROR, Attempt.UNUSABLE])
+def test_a_step_that_is_final_there_is_done_where_it_may_have_been_sent_before() -> None:
+    final = Attempt.FINAL_ALREADY
+    assert after(WAITING, final, "0110", NOW, PATIENCE).state is OutboxState.PARKED
+    assert after(WAITING, final, "0110", NOW, PATIENCE, in_doubt=True).state is OutboxState.SENT
+    unanswered = after(WAITING, Attempt.UNANSWERED, "", NOW, PATIENCE)
+    done = after(unanswered, final, "0110", NOW, PATIENCE)
+    assert (done.state, done.reason) == (OutboxState.SENT, "final there already: 0110")
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "error_id", "attempt"),
+    [
+        *((operation, status, None, Attempt.ACCEPTED)
+          for operation in ("N-CREATE", "N-SET", "N-EVENT-REPORT")
+          for status in (0x0000, 0x0001, 0x0107, 0x0116, 0xB000, 0xBFFF)),
+        ("N-CREATE", 0x0111, None, Attempt.HELD_ALREADY), ("N-SET", 0x0111, None, Attempt.ERROR),
+        ("N-SET", 0x0112, None, Attempt.UNKNOWN_THERE), ("N-CREATE", 0x0112, None, Attempt.ERROR),
+        ("N-EVENT-REPORT", 0x0112, None, Attempt.REJECTED), ("N-EVENT-REPORT", 0x0113, None, Attempt.UNSUPPORTED),
+        ("N-SET", 0x0110, 0xA710, Attempt.FINAL_ALREADY), ("N-SET", 0x0110, None, Attempt.ERROR),
+        ("N-SET", 0x0110, 1, Attempt.ERROR), ("N-CREATE", 0x0110, 0xA710, Attempt.ERROR),
+        ("N-CREATE", 0x0118, None, Attempt.UNSUPPORTED), ("N-SET", 0x0122, None, Attempt.UNSUPPORTED),
+        ("N-CREATE", 0x0124, None, Attempt.REJECTED),
+        *(("N-CREATE", status, None, Attempt.ERROR)
+          for status in (0x0105, 0x0106, 0x0117, 0x0119, 0x0120, 0x0121, 0x0210, 0x0211, 0x0212, 0x0213, 0xC000)),
+    ],
+)  # fmt: skip
+def test_an_answer_by_dimse_means_what_the_standard_says(
+    operation: str, status: int, error_id: int | None, attempt: Attempt
+) -> None:
+    assert dimse_attempt_of(operation, status, error_id) is attempt
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "sent"),
+    [
+        (DeliveryKind.HL7, b"MSH", True), (DeliveryKind.HL7, b"", False),
+        (DeliveryKind.PERFORMED, b"", True), (DeliveryKind.NOTIFICATION, b"", True),
+    ],
+)  # fmt: skip
+def test_a_message_that_was_never_written_cannot_be_sent_again(kind: DeliveryKind, payload: bytes, sent: bool) -> None:
+    held = replace(WAITING, kind=kind, payload=payload, state=OutboxState.PARKED, errors=3, attempts=3)
+
+    class Unit:
+        saved: Delivery | None = None
+
+        def delivery(self, _delivery_id: int) -> Delivery | None:
+            return held
+
+        def save_delivery(self, delivery: Delivery, _answer: bytes, _attempted_at: datetime | None = None) -> None:
+            self.saved = delivery
+
+    unit = Unit()
+    later = NOW + timedelta(hours=1)
+    assert retry(unit, 1, later) is sent
+    assert unit.saved == (replace(held, state=OutboxState.WAITING, errors=0, due_at=later) if sent else None)
+
+
+@pytest.mark.parametrize("attempt", [each for each in Attempt if COURSES[each] is Course.RETRY_A_FEW_TIMES])
 def test_errors_are_repeated_ever_later_and_then_parked(attempt: Attempt) -> None:
     delivery, waits, states = WAITING, [], []
     for _ in range(3):
@@ -68,7 +129,8 @@ def test_silence_is_never_parked(attempt: Attempt) -> None:
 
 def test_what_may_have_arrived_is_parked_where_repeats_do_harm() -> None:
     once = Patience(repeat_unanswered=False)
-    assert after(WAITING, Attempt.UNANSWERED, "", NOW, once).state is OutboxState.PARKED
+    for attempt in (Attempt.UNANSWERED, Attempt.UNUSABLE):
+        assert after(WAITING, attempt, "", NOW, once).state is OutboxState.PARKED
     assert after(WAITING, Attempt.UNREACHABLE, "", NOW, once).state is OutboxState.WAITING
 
 

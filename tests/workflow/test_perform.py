@@ -4,6 +4,7 @@ The numbers in test names are those of the MPPS test vectors of PS3.4 F.7 as thi
 """
 
 import struct
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,20 +13,27 @@ from doubles import MPPSUnit, ScheduledStep
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.domain.discontinuation import Consequence, consequence
 from gateway.domain.identifiers import Identifier, Issuer, Issuers
-from gateway.domain.performed import STRICT, MPPSState, Rules
+from gateway.domain.performed import MPPSState, Operation, PerformedStep
+from gateway.domain.performed_rules import STRICT, Rules
 from gateway.domain.refusal import RefusalKind
 from gateway.domain.worklist import SPSStatus
 from gateway.wire.dicom_json import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, write_attributes
+from gateway.wire.mpps_dataset import read_step
+from gateway.workflow.linking import PatientIssuers
 from gateway.workflow.perform import (
     ARCHIVED_REASONS_CHARS_MAX,
-    PatientIssuers,
     PerformAnswer,
-    PerformRequest,
+    attribute_list,
+    close_step,
     create_step,
+    get_step,
     link_waiting,
     set_step,
 )
+from gateway.workflow.performed_effects import Effect, take_effect
+from gateway.workflow.performed_request import PerformRequest, read_request
 
 AT = datetime(2024, 1, 2, 9, 0, tzinfo=UTC)
 UID = "2.25.1"
@@ -94,13 +102,25 @@ def do_create(
     unit: MPPSUnit, attributes: dict[str, Any] | bytes | None = None, uid: str = UID, rules: Rules | None = None
 ) -> PerformAnswer:
     said = step() if attributes is None else attributes
-    return create_step(unit, request(said, uid), AT, rules or Rules(), ISSUERS)  # type: ignore[arg-type]
+    read = read_request(Operation.CREATE, request(said, uid))
+    return create_step(unit, read, AT, rules or Rules(), ISSUERS)  # type: ignore[arg-type]
 
 
 def do_set(
     unit: MPPSUnit, attributes: dict[str, Any] | bytes, uid: str = UID, rules: Rules | None = None
 ) -> PerformAnswer:
-    return set_step(unit, request(attributes, uid), AT, rules or Rules())  # type: ignore[arg-type]
+    read = read_request(Operation.SET, request(attributes, uid))
+    return set_step(unit, read, AT, rules or Rules())  # type: ignore[arg-type]
+
+
+def do_close(unit: MPPSUnit, state: MPPSState, uid: str = UID, reason: str = "") -> PerformAnswer:
+    return close_step(unit, uid, state, "a.person", AT, reason=reason)  # type: ignore[arg-type]
+
+
+def shown(answer: PerformAnswer, syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> dict[str, Any]:
+    """The data set of an answer."""
+    assert answer.dataset is not None
+    return read_step(answer.dataset, syntax)[0]
 
 
 @pytest.fixture
@@ -273,8 +293,8 @@ def test_a_dataset_that_cannot_be_read_is_refused_with_its_reason_kept(unit):
 
 
 def test_implicit_and_explicit_datasets_come_to_the_same(unit):
-    create_step(unit, request(step(), "2.25.1", implicit=True), AT)  # type: ignore[arg-type]
-    create_step(unit, request(step(), "2.25.2"), AT)  # type: ignore[arg-type]
+    for uid, implicit in (("2.25.1", True), ("2.25.2", False)):
+        create_step(unit, read_request(Operation.CREATE, request(step(), uid, implicit)), AT)  # type: ignore[arg-type]
     assert unit.performed["2.25.1"].attributes == unit.performed["2.25.2"].attributes == step()
 
 
@@ -523,12 +543,12 @@ def test_an_order_that_comes_late_finds_the_steps_that_wait_for_it(said, after):
         do_set(unit, said)
     unit.add_patient(1, HOSPITAL)
     unit.add_step(ScheduledStep(11, 1, "2.25.100", "S1", "A1", "R1"))
-    changes = link_waiting(unit, ["2.25.100"], ["A1"], AT, ISSUERS)
+    changes = link_waiting(unit, ["2.25.100"], ["A1"], AT, ISSUERS).changes
     assert item(unit) is after
     assert [change.after for change in changes] == ([after] if after is not SPSStatus.SCHEDULED else [])
     held = unit.performed[UID]
     assert (held.steps, held.patient_id, held.waits) == ((11,), 1, False)
-    assert link_waiting(unit, ["2.25.100"], ["A1"], AT, ISSUERS) == ()
+    assert link_waiting(unit, ["2.25.100"], ["A1"], AT, ISSUERS) == Effect()
 
 
 def test_a_late_order_of_another_patient_quarantines_the_step():
@@ -536,7 +556,7 @@ def test_a_late_order_of_another_patient_quarantines_the_step():
     do_create(unit)
     unit.add_patient(2, Identifier("P2", "HOSPITAL"))
     unit.add_step(ScheduledStep(11, 2, "2.25.100", "S1"))
-    assert link_waiting(unit, ["2.25.100"], [], AT, ISSUERS) == ()
+    assert link_waiting(unit, ["2.25.100"], [], AT, ISSUERS) == Effect()
     assert unit.performed[UID].quarantined
     assert item(unit) is SPSStatus.SCHEDULED
 
@@ -544,7 +564,7 @@ def test_a_late_order_of_another_patient_quarantines_the_step():
 def test_the_second_order_of_a_group_may_come_late(unit):
     do_create(unit, step(names(), names("2.25.200", "S2", "A2", "R2")))
     unit.add_step(ScheduledStep(12, 1, "2.25.200", "S2", "A2", "R2"))
-    changes = link_waiting(unit, ["2.25.200"], ["A2"], AT, ISSUERS)
+    changes = link_waiting(unit, ["2.25.200"], ["A2"], AT, ISSUERS).changes
     assert [change.step_id for change in changes] == [12]
     assert unit.performed[UID].steps == (11, 12)
 
@@ -565,46 +585,70 @@ def test_several_steps_that_waited_together_come_to_what_they_are_together():
 _REQUESTS = st.lists(
     st.tuples(
         st.sampled_from(["2.25.1", "2.25.2", "2.25.3"]),
-        st.sampled_from(["create", "create for both", "create for another", "set", *MPPSState]),
+        st.sampled_from([
+            "create", "create for both", "create for another", "set", "close", "late order", "link", "unlink",
+            *MPPSState,
+        ]),
         st.sampled_from(["110501", "110510", "110514"]),
     ),
-    max_size=15,
-)
+    max_size=20,
+)  # fmt: skip
+
+
+def linked_by_hand(unit: MPPSUnit, uid: str, *, linked: bool) -> None:
+    """A person links a performed step to step 11, or takes the link away."""
+    held = unit.performed.get(uid)
+    if held is None or held.quarantined or (11 in held.steps) is linked:
+        return
+    after = replace(held, steps=(*held.steps, 11) if linked else tuple(step for step in held.steps if step != 11))
+    unit.save_performed_step(after, AT)
+    take_effect(unit, after, unit.steps((11,)), AT, withdrawn=not linked)  # type: ignore[arg-type]
+
+
+def allowed(performed: list[PerformedStep]) -> set[SPSStatus]:
+    """What a scheduled step may be that these are linked to, and that no order ever moved."""
+    believed = [one for one in performed if not one.quarantined]
+    states = {one.state for one in believed}
+    if MPPSState.IN_PROGRESS in states:
+        return {SPSStatus.STARTED}
+    if MPPSState.COMPLETED in states:
+        return {SPSStatus.COMPLETED}
+    given_up = any(consequence(one) is Consequence.GIVE_UP for one in believed)
+    return {SPSStatus.SCHEDULED, SPSStatus.DISCONTINUED} if given_up else {SPSStatus.SCHEDULED}
 
 
 @given(_REQUESTS)
-def test_no_sequence_of_requests_gives_an_item_a_status_its_performed_steps_deny(requests):
+def test_no_sequence_of_events_gives_an_item_a_status_its_performed_steps_deny(requests):
     unit = MPPSUnit()
     unit.add_patient(1, HOSPITAL)
     unit.add_patient(2, Identifier("P2", "HOSPITAL"))
     unit.add_step(ScheduledStep(11, 1, "2.25.100", "S1", "A1", "R1"))
-    unit.add_step(ScheduledStep(12, 1, "2.25.100", "S2", "A1", "R1"))
     for uid, what, reason in requests:
+        answer = None
         match what:
             case "create":
                 answer = do_create(unit, uid=uid)
             case "create for both":
-                answer = do_create(unit, step(names(), names(sps_id="S2")), uid)
+                answer = do_create(unit, step(names(), names("2.25.200", "S2", "A2", "R2")), uid)
             case "create for another":
                 answer = do_create(unit, step(patient_id="P2"), uid)
             case "set":
                 answer = do_set(unit, {"00400254": valued("LO", "Head")}, uid)
+            case "close":
+                answer = do_close(unit, MPPSState.DISCONTINUED, uid, reason)
+            case "late order":
+                unit.add_step(unit.scheduled.get(12) or ScheduledStep(12, 1, "2.25.200", "S2", "A2", "R2"))
+                link_waiting(unit, ["2.25.200"], ["A2"], AT, ISSUERS)  # type: ignore[arg-type]
+            case "link" | "unlink":
+                linked_by_hand(unit, uid, linked=what == "link")
             case _:
                 answer = do_set(unit, status(what, reason), uid)
-        assert answer.status in (0x0000, 0x0110, 0x0111, 0x0112)
-        assert (answer.performed is None) == bool(answer.refusals)
-        assert RefusalKind.INTERNAL not in {refusal.kind for refusal in answer.refusals}
-        for step_id in (11, 12):
-            states = {one.state for one in unit.performed_steps_of(step_id) if not one.quarantined}
-            if MPPSState.IN_PROGRESS in states:
-                assert item(unit, step_id) is SPSStatus.STARTED
-            elif MPPSState.COMPLETED in states:
-                assert item(unit, step_id) is SPSStatus.COMPLETED
-            elif states:
-                assert item(unit, step_id) in (SPSStatus.SCHEDULED, SPSStatus.DISCONTINUED)
-            else:
-                assert item(unit, step_id) is SPSStatus.SCHEDULED
-    assert len(unit.archive) == len(requests)
+        if answer is not None:
+            assert answer.status in (0x0000, 0x0110, 0x0111, 0x0112)
+            assert (answer.performed is None) == bool(answer.refusals)
+            assert RefusalKind.INTERNAL not in {refusal.kind for refusal in answer.refusals}
+        for step_id in unit.scheduled:
+            assert item(unit, step_id) in allowed(list(unit.performed_steps_of(step_id)))
 
 
 def test_an_order_cancelled_meanwhile_does_not_come_back_when_the_modality_breaks_off(unit):
@@ -613,3 +657,122 @@ def test_an_order_cancelled_meanwhile_does_not_come_back_when_the_modality_break
     assert item(unit) is SPSStatus.STARTED
     do_set(unit, status("DISCONTINUED"))
     assert item(unit) is SPSStatus.CANCELED
+
+
+# --- what answers show
+
+
+def test_bad_and_empty_values_are_shown_back_in_the_transfer_syntax_of_the_request(unit):
+    bad = step(t00400252=valued("CS", "COMPLETED"))
+    read = read_request(Operation.CREATE, request(bad, implicit=True))
+    answer = create_step(unit, read, AT)  # type: ignore[arg-type]
+    assert (answer.status, shown(answer, IMPLICIT_VR_LITTLE_ENDIAN)) == (0x0106, {"00400252": bad["00400252"]})
+    empty = do_create(unit, step(t00400241=valued("AE")))
+    assert (empty.status, shown(empty)) == (0x0121, {"00400241": valued("AE")})
+    assert do_create(unit, {**step(), "00400253": valued("SH")}).dataset is not None
+    missing = step()
+    del missing["00400253"]
+    assert do_create(unit, missing).dataset is None
+
+
+def test_a_value_that_was_left_out_is_answered_as_a_warning_that_shows_it(unit):
+    answer = do_create(unit, step(t00400245=valued("TM", "9 o'clock")))
+    assert (answer.status, answer.attribute_tags) == (0x0116, (0x00400245,))
+    assert shown(answer) == {"00400245": valued("TM", "9 o'clock")}
+    assert "00400245" not in unit.performed[UID].attributes
+    assert item(unit) is SPSStatus.STARTED
+
+
+def test_a_device_that_wants_it_gets_the_attributes_back(unit):
+    read = read_request(Operation.CREATE, request(step()))
+    created = create_step(unit, read, AT)  # type: ignore[arg-type]
+    assert read_step(attribute_list(Operation.CREATE, read, created), EXPLICIT_VR_LITTLE_ENDIAN)[0] == step()
+    said = {"00400254": valued("LO", "Head"), "00100010": valued("PN", {"Alphabetic": "Roe^Ann"})}
+    read = read_request(Operation.SET, request(said))
+    set_ = set_step(unit, read, AT)  # type: ignore[arg-type]
+    assert read_step(attribute_list(Operation.SET, read, set_), EXPLICIT_VR_LITTLE_ENDIAN)[0] == {
+        "00400254": valued("LO", "Head"), "00100010": valued("PN", {"Alphabetic": "Doe^Jane"}),
+    }  # fmt: skip
+    again = create_step(unit, read_request(Operation.CREATE, request(step())), AT)  # type: ignore[arg-type]
+    assert attribute_list(Operation.CREATE, read, again) is None
+
+
+def test_n_get_returns_what_is_held_and_says_what_it_could_not(unit):
+    do_create(unit)
+    whole = get_step(unit, UID, (), EXPLICIT_VR_LITTLE_ENDIAN)
+    assert (whole.status, shown(whole)) == (0x0000, step())
+    some = get_step(unit, UID + "\0", (0x00080060, 0x00400252, 0x00080005), IMPLICIT_VR_LITTLE_ENDIAN)
+    assert some.status == 0x0000
+    assert set(shown(some, IMPLICIT_VR_LITTLE_ENDIAN)) == {"00080060", "00400252"}
+    optional = get_step(unit, UID, (0x00400280,), EXPLICIT_VR_LITTLE_ENDIAN)
+    assert (optional.status, shown(optional)) == (0x0001, {})
+    inside = get_step(unit, UID, (0x0020000E, 0x00080060), EXPLICIT_VR_LITTLE_ENDIAN)
+    assert (inside.status, inside.attribute_tags, set(shown(inside))) == (0x0107, (0x0020000E,), {"00080060"})
+    assert get_step(unit, "2.25.9", (), EXPLICIT_VR_LITTLE_ENDIAN).status == 0x0112
+    assert get_step(unit, "no uid", (), EXPLICIT_VR_LITTLE_ENDIAN).status == 0x0117
+
+
+# --- people, and other devices
+
+
+def test_another_callers_set_is_noted_and_refused_of_a_strict_device(unit):
+    do_create(unit)
+    other = replace(request(COMPLETE), calling_ae_title="MR1")
+    read = read_request(Operation.SET, other)
+    assert set_step(unit, read, AT, STRICT).status == 0x0124  # type: ignore[arg-type]
+    assert item(unit) is SPSStatus.STARTED
+    answer = set_step(unit, read, AT)  # type: ignore[arg-type]
+    assert answer.status == 0x0000
+    assert "set by another AE title than created it" in answer.notes
+    assert item(unit) is SPSStatus.COMPLETED
+
+
+def test_a_person_closes_what_a_modality_never_will(unit):
+    do_create(unit)
+    assert do_close(unit, MPPSState.COMPLETED).status == 0x0000
+    held = unit.performed[UID]
+    assert (held.state, held.attributes["00400250"]["Value"]) == (MPPSState.COMPLETED, ["20240102"])
+    assert item(unit) is SPSStatus.COMPLETED
+    assert unit.history[-1] == (11, SPSStatus.COMPLETED, f"MPPS COMPLETED {UID}, closed by a.person")
+    assert unit.archive[-1][1:3] == ("N-SET", "")
+    assert unit.archive[-1][5].startswith("closed by a.person")
+    late = do_set(unit, COMPLETE)
+    assert (late.status, late.error_id) == (0x0110, 0xA710)
+    assert do_close(unit, MPPSState.DISCONTINUED).error_id == 0xA710
+    assert do_close(unit, MPPSState.COMPLETED, "2.25.9").status == 0x0112
+    with pytest.raises(ValueError, match="COMPLETED or DISCONTINUED"):
+        do_close(unit, MPPSState.IN_PROGRESS)
+
+
+def test_an_end_that_the_modality_gave_stays_when_a_person_closes(unit):
+    do_create(unit)
+    do_set(unit, {"00400250": valued("DA", "20231231"), "00400251": valued("TM", "2355")})
+    do_close(unit, MPPSState.DISCONTINUED, reason="110510")
+    held = unit.performed[UID].attributes
+    assert (held["00400250"]["Value"], held["00400251"]["Value"]) == (["20231231"], ["2355"])
+    assert item(unit) is SPSStatus.DISCONTINUED
+
+
+def test_work_done_for_the_wrong_entry_is_taken_back_to_what_was_before(unit):
+    unit.scheduled[11].status = SPSStatus.ARRIVED
+    unit.before_performance[11] = SPSStatus.ARRIVED
+    do_create(unit)
+    do_set(unit, status("DISCONTINUED", "110541"))
+    assert item(unit) is SPSStatus.ARRIVED
+
+
+def test_what_was_performed_otherwise_than_ordered_is_noted(unit):
+    def codes(*values: str) -> dict[str, Any]:
+        items = [{"00080100": valued("SH", value), "00080102": valued("SH", "99PROC")} for value in values]
+        return valued("SQ", *items)
+
+    unit.scheduled[11].shown = {"00321064": codes("CTHEAD")}
+    unit.scheduled[11].shown_step = {"00400008": codes("P1", "P2")}
+    do_create(unit, uid="2.25.1")
+    do_create(unit, uid="2.25.2")
+    as_ordered = do_set(unit, {**COMPLETE, "00081032": codes("CTHEAD"), "00400260": codes("P2")}, "2.25.1")
+    assert as_ordered.notes == ()
+    otherwise = do_set(unit, {**COMPLETE, "00081032": codes("CTNECK"), "00400260": codes("P2", "P3")}, "2.25.2")
+    assert otherwise.notes == (
+        "a procedure was performed that was not requested", "a protocol was performed that was not scheduled",
+    )  # fmt: skip

@@ -1,0 +1,51 @@
+"""What every way to a destination has in common, so that delivery knows no protocol."""
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.workflow.outbox import Attempt, Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a peer listens, and how long its answers may take. `tls_name` is what its certificate must bear."""
+
+    name: str
+    host: str
+    port: int
+    answer_timeout_s: float = 30.0
+    pause_s: float = 0.0
+    """Left to it between two messages; some systems lose what comes at once."""
+    tls: ssl.SSLContext | None = None
+    tls_name: str = ""
+
+    @property
+    def certificate_name(self) -> str | None:
+        """The name that TLS checks; None without TLS."""
+        return (self.tls_name or self.host) if self.tls else None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one attempt came to. The reason and the answer may quote what was sent: neither goes to a log."""
+
+    attempt: Attempt
+    reason: str = field(default="", repr=False)
+    answer: bytes = field(default=b"", repr=False)
+
+
+class Channel(Protocol):
+    """One destination, spoken to in its protocol, one message at a time."""
+
+    async def send(self, delivery: Delivery) -> Outcome:
+        """Send this, having connected where that is needed; whatever the peer does is an outcome, nothing is raised."""
+
+    async def close(self) -> None:
+        """End the connection, also while something is being sent."""
+
+
+def why(error: Exception) -> str:
+    """An error of the network in words that hold no content: its type, and what TLS says of a certificate."""
+    said = getattr(error, "verify_message", "") or getattr(error, "reason", "")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,0 +1,101 @@
+"""From the settings to what goes out: who is told what, and a deliverer for each destination."""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+from gateway.config import Site
+from gateway.destinations import NOTHING, DestinationSettings, DestinationTLS, PassOnSettings, StatusSettings
+from gateway.domain.progress import STATUS_TOLD, Progress
+from gateway.domain.report import Header
+from gateway.edges.channel import Channel, Destination
+from gateway.edges.delivery import Deliverer
+from gateway.edges.hl7_channel import HL7Channel
+from gateway.edges.mllp import Observe
+from gateway.edges.performed_channel import PerformedChannel, restating
+from gateway.edges.store import Store
+from gateway.edges.tls import client_context
+from gateway.workflow.audience import Audience, PassOnTarget, PerformedTarget, StatusTarget, Writing
+from gateway.workflow.outbox import Patience
+
+
+def audience_of(site: Site) -> Audience:
+    """Who is told what at this site."""
+    places = site.settings.destinations
+    return Audience(
+        tuple(_status_target(site, place, place.status) for place in places if place.status),
+        tuple(_pass_on_target(site, place, place.pass_on) for place in places if place.pass_on),
+        tuple(PerformedTarget(place.name, place.performed.sends) for place in places if place.performed),
+    )
+
+
+def deliverers_of(site: Site, store: Store, observe: Observe) -> Mapping[str, Deliverer]:
+    """One for each destination, by its name, not yet started. Raises OSError where a certificate cannot be read."""
+    return {place.name: _deliverer(site, place, store, observe) for place in site.settings.destinations}
+
+
+def described(place: DestinationSettings) -> str:
+    """Who it is and what it gets, for people."""
+    gets = {
+        "performed steps": place.performed is not None,
+        "status": place.status is not None,
+        "messages received": place.pass_on is not None,
+    }
+    told = ", ".join(what for what, is_so in gets.items() if is_so) or "acknowledgements"
+    protocol = f"DICOM as {place.performed.ae_title}" if place.performed else "HL7 v2"
+    return f"{protocol}{', TLS' if place.tls else ''}: {told}"
+
+
+def _status_target(site: Site, place: DestinationSettings, said: StatusSettings) -> StatusTarget:
+    told: dict[Progress, tuple[str, str]] = dict(STATUS_TOLD)
+    for progress, words in said.tell.items():
+        if words == NOTHING:
+            told.pop(progress, None)
+        else:
+            control, _, status = words.partition(" ")
+            told[progress] = control, status
+    return StatusTarget(place.name, _writing(site, place, said.mapping), told, frozenset(said.sites))
+
+
+def _pass_on_target(site: Site, place: DestinationSettings, said: PassOnSettings) -> PassOnTarget:
+    writing = _writing(site, place, said.mapping) if said.mapping else None
+    return PassOnTarget(place.name, writing, frozenset(said.types), frozenset(said.listeners))
+
+
+def _writing(site: Site, place: DestinationSettings, mapping: str) -> Writing:
+    header = Header(
+        sending_application=site.settings.ae_title,
+        receiving_application=place.application,
+        receiving_facility=place.facility,
+        charset=place.charset,
+    )
+    return Writing(site.outbound[mapping], header)
+
+
+def _deliverer(site: Site, place: DestinationSettings, store: Store, observe: Observe) -> Deliverer:
+    tls = tls_context(site.file.parent, place.tls) if place.tls else None
+    destination = Destination(
+        place.name, place.host, place.port, place.answer_timeout_s, place.pause_s, tls,
+        place.tls.host_name if place.tls else "",
+    )  # fmt: skip
+    patience = Patience(
+        most_s=place.retry_most_s, errors_max=place.errors_max, repeat_unanswered=place.unanswered == "repeat"
+    )
+    channel: Channel
+    if place.performed is None:
+        channel = HL7Channel(destination, place.mllp_release)
+    else:
+        calling = place.performed.calling_ae_title or site.settings.ae_title
+        items = store.reader.items if place.performed.sends == "coerced" else None
+        restate = restating(store.reader.performed_step, items)
+        channel = PerformedChannel(destination, place.performed.ae_title, calling, restate)
+    return Deliverer(destination, store, observe, patience, channel=channel)
+
+
+def tls_context(base: Path, said: DestinationTLS) -> ssl.SSLContext:
+    """How a destination is checked, and how we show who we are. Paths are relative to the configuration.
+
+    Raises OSError (ssl.SSLError is one) where a file cannot be used.
+    """
+    own = said.certificate and str(base / said.certificate)
+    return client_context(str(base / said.ca), own, said.key and str(base / said.key))

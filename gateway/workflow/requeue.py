@@ -1,0 +1,140 @@
+"""What was sent before is sent again, because a person says so: a receiver lost it, or was restored from a backup.
+
+It enters the outbox behind what waits, with the control ID or SOP Instance UID it had, by which receivers know a
+repeat; and it is about the same patient or performed step, so that newer news about them do not overtake it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal, Protocol
+
+from gateway.domain.performed import MPPSState, Operation, RequestedStatus, requested_status
+from gateway.workflow.audience import PerformedTarget
+from gateway.workflow.forwarding import delivery_to
+from gateway.workflow.outbox import DROPPED, OutboxState
+from gateway.workflow.performed_request import PerformRequest, read_request
+from gateway.workflow.ports import (
+    PATIENT_LINK,
+    ArchivedPerformed,
+    DeliveryKind,
+    MessageSearch,
+    NewDelivery,
+    StoredMessage,
+    Unit,
+)
+
+AGAIN = "sent again by hand"
+
+SENT = frozenset({OutboxState.SENT.value, DROPPED})
+"""Dispositions of messages of ours that are not in the outbox any more."""
+
+_WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
+_PASSED_ON = frozenset(Operation)
+"""The archive of requests holds what image managers announce as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """How many of those looked at are to be sent again, and the number of the last one; `more` may follow it."""
+
+    count: int
+    last: int
+    more: bool
+
+
+Sends = Literal["received", "coerced", "events"]
+"""What a destination of performed steps gets (`PerformedTarget`)."""
+
+_ENDS = {
+    RequestedStatus.COMPLETED: MPPSState.COMPLETED,
+    RequestedStatus.DISCONTINUED: MPPSState.DISCONTINUED,
+}
+
+
+class ArchiveUnit(Unit, Protocol):
+    """A transaction that reads the archive in order."""
+
+    def messages_in_order(self, search: MessageSearch, limit: int, after: int = 0) -> Sequence[StoredMessage]: ...
+    def performed_requests_in_order(
+        self, since: datetime, limit: int, after: int = 0, until: datetime | None = None
+    ) -> Sequence[ArchivedPerformed]: ...
+
+
+def requeue_messages(
+    unit: ArchiveUnit,
+    destination: str,
+    since: datetime,
+    at: datetime,
+    limit: int = 100,
+    after: int = 0,
+    until: datetime | None = None,
+) -> Requeued:
+    """Send the next `limit` HL7 messages again that left for a destination in this time, from behind number `after`."""
+    search = MessageSearch(listener=destination, direction="out", dispositions=SENT, since=since, until=until)
+    found = unit.messages_in_order(search, limit, after)
+    count = sum(requeue_message(unit, message, at) for message in found)
+    return Requeued(count, found[-1].id if found else after, len(found) == limit)
+
+
+def requeue_message(unit: Unit, message: StoredMessage, at: datetime) -> bool:
+    """Send this message of ours again; False where it waits still or is none of ours, or was never written."""
+    record = message.record
+    if record.direction != "out" or record.disposition not in SENT or not record.raw:
+        return False
+    unit.set_message_disposition(message.id, OutboxState.WAITING.value, AGAIN)
+    unit.add_delivery(
+        NewDelivery(record.listener, _lane(unit, record.keys), record.control_id, record.raw, message.id, attempts=1),
+        at,
+    )
+    return True
+
+
+def requeue_performed(
+    unit: ArchiveUnit,
+    destination: str,
+    since: datetime,
+    at: datetime,
+    limit: int = 100,
+    after: int = 0,
+    until: datetime | None = None,
+    sends: Sends = "received",
+) -> Requeued:
+    """Tell a destination again of the next `limit` N-CREATE and N-SET of this time that were accepted.
+
+    As it gets them: as received, coerced to what the worklist has by now, or as events.
+    """
+    found = unit.performed_requests_in_order(since, limit, after, until)
+    accepted = [
+        each for each in found if each.operation in _PASSED_ON and (each.status == 0 or each.status in _WARNINGS)
+    ]
+    deliveries = [_again(unit, PerformedTarget(destination, sends), each) for each in accepted]
+    for delivery in deliveries:
+        if delivery is not None:
+            unit.add_delivery(replace(delivery, attempts=1), at)
+    count = len(deliveries) - deliveries.count(None)
+    return Requeued(count, found[-1].id if found else after, len(found) == limit)
+
+
+def _again(unit: Unit, target: PerformedTarget, archived: ArchivedPerformed) -> NewDelivery | None:
+    """What this destination gets of an archived request; None where its performed step is not held."""
+    uid, operation = archived.sop_instance_uid, Operation(archived.operation)
+    if target.sends == "received":
+        return NewDelivery(
+            target.destination, uid, uid, archived.raw, archived.id, DeliveryKind.PERFORMED, operation.value,
+            archived.transfer_syntax,
+        )  # fmt: skip
+    performed = unit.performed_step(uid)
+    if performed is None:
+        return None
+    request = read_request(operation, PerformRequest(uid, "", archived.transfer_syntax, archived.raw))
+    said = requested_status(request.said.attributes)
+    state = _ENDS.get(said, MPPSState.IN_PROGRESS)
+    return delivery_to(unit, target, operation, request, archived.id, performed, state)
+
+
+def _lane(unit: Unit, keys: Sequence[tuple[str, str]]) -> str:
+    """Whose message it is by now: what was told of a record that was merged since goes with its survivor's."""
+    number = next((value for kind, value in keys if kind == PATIENT_LINK), "")
+    patient = unit.patient(int(number)) if number else None
+    return str(patient.id) if patient is not None else ""
