@@ -1,11 +1,17 @@
 """Settings for every test: a property is about values, not about how busy the machine is."""
 
+import os
+
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("gateway", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("gateway")
+
+os.environ.pop(
+    "COLUMNS", None
+)  # a test process that runs beside others has it, and what commands print would be cut to it
 
 
 @pytest.fixture(autouse=True)

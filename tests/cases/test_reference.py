@@ -68,7 +68,7 @@ def _commands(command: Any, path: str = "") -> Iterator[str]:
 def test_commands_that_are_told_exist(page: Path) -> None:
     known = set(_commands(get_command(cli)))
     groups = {name.split()[0] for name in known if " " in name}
-    told = re.findall(r"(?:^|[`/ ])gateway (?!gateway )([a-z]+)(?: ([a-z]+))?", _code(page), re.MULTILINE)
+    told = re.findall(r"(?:^|[`/ ])gateway (?!gateway )([a-z]+)(?: ([a-z]+(?:-[a-z]+)*))?", _code(page), re.MULTILINE)
     for first, second in told:
         assert (f"{first} {second}" if first in groups and second else first) in known
 

@@ -269,7 +269,6 @@ _PLANS = {
     RECEIVED_FROM: {"performed_steps_by_caller"},
     LAST_RECEIVED_FROM: {"performed_steps_by_caller"},
     DECISIONS_OF: {"performed_log_by_instance"},
-    ATTENTION_COUNTS: {"performed_steps_for_people"},
     UNFINISHED: {"performed_steps_by_state"},
     DELIVERIES_IN_LANE: {"outbox_by_lane"},
     REQUEST_FROM: {"INTEGER PRIMARY KEY"},
@@ -282,6 +281,11 @@ def test_nothing_is_looked_through_or_sorted(store: Store, prepared: Prepared) -
     plan = plan_of(store, prepared)
     assert not [step for step in plan if step.startswith("SCAN") or "TEMP B-TREE" in step], plan
     assert all(any(index in step for step in plan) for index in _PLANS[prepared]), plan
+
+
+def test_what_people_should_look_at_is_counted_along_its_own_index(store: Store) -> None:
+    # It has a row only for each performed step that a person should look at.
+    assert plan_of(store, ATTENTION_COUNTS) == ["SCAN performed_steps USING COVERING INDEX performed_steps_for_people"]
 
 
 def test_what_waits_for_an_order_is_found_by_its_key(store: Store) -> None:

@@ -273,7 +273,7 @@ def test_performed_step_changes_state_and_links(write):
 def _naming(uid, *studies, accession=""):
     """A performed step that names scheduled steps of these studies."""
     items = [attributes(StudyInstanceUID=study, AccessionNumber=accession) for study in studies]
-    said = performed(uid)
+    said = performed(uid, attention=Attention.NO_ORDER)
     return replace(said, attributes=said.attributes | {"00400270": {"vr": "SQ", "Value": items}})
 
 

@@ -15,6 +15,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import decode
 from pynetdicom.events import Event
 
+from gateway.domain.attributes import SPS_SEQUENCE
 from gateway.domain.performed import Attention, MPPSState, PerformedStep
 from gateway.domain.worklist import SPSStatus, WorklistItem
 from gateway.edges.channel import Destination
@@ -269,8 +270,11 @@ def test_a_step_that_the_receiver_lost_is_created_there_anew(run: Callable[..., 
 
 def test_a_receiver_that_gets_coerced_copies_gets_one_anew_as_well(run: Callable[..., None]) -> None:
     held, _ = read_step(CREATE, ExplicitVRLittleEndian)
-    shown = {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Muster^Eva"}]}}
-    item = WorklistItem(11, 1, SPSStatus.STARTED, shown, {})
+    shown = {
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Muster^Eva"}]},
+        SPS_SEQUENCE: {"vr": "SQ", "Value": [{}]},
+    }
+    item = WorklistItem(11, 1, SPSStatus.STARTED, shown)
     step = PerformedStep(UID, MPPSState.IN_PROGRESS, held, "CT1", steps=(11,))
 
     def named(step: PerformedStep) -> str:

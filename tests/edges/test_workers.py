@@ -393,7 +393,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path):
         return [int(pid) for pid in pids if b"gateway.workers" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     async def scene(said):
-        workers = Workers(loaded, None, lambda _: None, Metrics(), look_s=1.0)
+        workers = Workers(loaded, None, None, lambda _: None, Metrics(), look_s=1.0)
         try:
             await workers.start()
             (pid,) = workers_of_this_process()

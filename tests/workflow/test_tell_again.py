@@ -120,7 +120,7 @@ def test_it_tells_of_the_performed_step_as_it_is_by_then(store: Store) -> None:
 
     def job(unit: StoreUnit) -> None:
         ours = held(unit)
-        ran = PerformedStep(UID, MPPSState.IN_PROGRESS, described("Head"))
+        ran = PerformedStep(UID, MPPSState.IN_PROGRESS, described("Head"), steps=(ours.procedures[0].steps[0].id,))
         unit.save_performed_step(ran, AT)
         old = not_written(unit, ours, _S.STARTED, status(needy()), performed=ran)
         done = replace(ran, attributes=described("Head and neck"))

@@ -102,6 +102,11 @@ def fields(delivery: Delivery) -> er7.Message:
     return er7.parse(delivery.payload)
 
 
+def steps_of(ours: Order) -> tuple[int, ...]:
+    """What a performed step is linked to."""
+    return tuple(step.id for procedure in ours.procedures for step in procedure.steps if step.id is not None)
+
+
 def performed(state: MPPSState = MPPSState.IN_PROGRESS, **said: object) -> PerformedStep:
     return PerformedStep("2.25.1", state, attributes(**said))
 
@@ -227,7 +232,7 @@ def test_a_mapping_about_procedures_makes_one_message_for_each_and_tells_the_dos
         )
         audience = Audience((StatusTarget("im", writing("status-omi")),))
         dose = PerformedStep(
-            "2.25.1", MPPSState.IN_PROGRESS, {"00400300": {"vr": "US", "Value": [412]}}
+            "2.25.1", MPPSState.IN_PROGRESS, {"00400300": {"vr": "US", "Value": [412]}}, steps=steps_of(ours)
         )  # fmt: skip
         tell_progress(unit, audience, ours.id, moved(unit, ours, _S.STARTED, _S.STARTED), AT, "MPPS", dose)
         return waiting(unit)
@@ -247,7 +252,9 @@ def test_the_reason_of_a_discontinuation_is_told(tried) -> None:
     def job(unit):
         ours = held(unit)
         moved(unit, ours, _S.STARTED)
-        broken = PerformedStep("2.25.1", MPPSState.DISCONTINUED, {"00400281": {"vr": "SQ", "Value": [code]}})
+        broken = PerformedStep(
+            "2.25.1", MPPSState.DISCONTINUED, {"00400281": {"vr": "SQ", "Value": [code]}}, steps=steps_of(ours)
+        )
         tell_progress(unit, targets("ris"), ours.id, moved(unit, ours, _S.DISCONTINUED), AT, "MPPS", broken)
         return waiting(unit)
 
@@ -304,7 +311,9 @@ def test_a_parked_message_does_not_hold_up_those_behind_it(tried, store: Store) 
     def job(unit):
         ours = held(unit)
         tell_progress(unit, audience, ours.id, moved(unit, ours, _S.STARTED), AT, "MPPS", performed())
-        broken = PerformedStep("2.25.1", MPPSState.DISCONTINUED, {"00400281": {"vr": "SQ", "Value": [reason]}})
+        broken = PerformedStep(
+            "2.25.1", MPPSState.DISCONTINUED, {"00400281": {"vr": "SQ", "Value": [reason]}}, steps=steps_of(ours)
+        )
         tell_progress(unit, audience, ours.id, moved(unit, ours, _S.SCHEDULED), AT, "MPPS", broken)
         return unit.next_delivery("ris", AT), unit.queues()
 
