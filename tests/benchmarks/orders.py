@@ -18,7 +18,8 @@ SENDERS = 8
 WARM_UP_SHARE = 10
 """One message in so many more is sent before, so that imports and statements are ready."""
 
-HL7APY_BUDGET = {SENDERS: 10.0, 1: 4.0}
+WAYS: Sequence[tuple[int, int, float | None]] = ((SENDERS, 0, None), (SENDERS, 1, 10.0), (1, 0, 4.0))
+"""Senders, workers, and the budget beside hl7apy: a site with eight busy senders gives them a second core."""
 
 Progress = Callable[[str], None]
 
@@ -26,10 +27,11 @@ Progress = Callable[[str], None]
 def beside_parsers(folder: Path, seconds: float, progress: Progress) -> list[Row]:
     """Ours, on disk, and each parser's server in turns, with eight senders and with one."""
     rows: list[Row] = []
-    for count, budget in HL7APY_BUDGET.items():
-        what = f"orders, {count} sender{'s' if count > 1 else ''}"
+    for count, workers, budget in WAYS:
+        what = f"orders, {count} sender{'s' if count > 1 else ''}{f', {workers} worker' if workers else ''}"
         progress(what)
-        with ServiceProcess(department(folder / f"orders{count}")) as service, ExitStack() as running:
+        config = department(folder / f"orders{count}-{workers}", workers=workers)
+        with ServiceProcess(config) as service, ExitStack() as running:
             named = {name: running.enter_context(serve()) for name, serve in peers.HL7_RECEIVERS.items()}
             ours, *theirs = uvloop.run(_in_turns((service.hl7_port, *named.values()), count, seconds))
         for name, measured in zip(named, theirs, strict=True):

@@ -300,5 +300,11 @@ def test_performed_steps_of_a_scheduled_one_are_found_by_it(store: Store) -> Non
     assert not [step for step in plan if step.startswith("SCAN")], plan  # some are put in order: they are few
 
 
+def test_counting_attentions_walks_along_those_that_have_one_alone(store: Store) -> None:
+    assert plan_of(store, ATTENTION_COUNTS) == [
+        "SCAN performed_steps USING COVERING INDEX performed_steps_for_people"
+    ]  # fmt: skip
+
+
 def test_the_log_as_a_whole_is_read_from_its_end(store: Store) -> None:
     assert plan_of(store, DECISIONS) == ["SCAN performed_log"]  # backwards along its numbers, as far as the limit
