@@ -32,6 +32,7 @@ from gateway.workflow.linking import PatientIssuers
 from gateway.workflow.patients import apply_patient_event, upsert_patient, upsert_visit
 from gateway.workflow.perform import link_waiting
 from gateway.workflow.ports import KeyTaken, Outcome, Unit
+from gateway.workflow.telling import tell_left_out
 
 
 def apply_events(
@@ -167,6 +168,8 @@ class _Doing:
             under.zone,
         )
         self.notes += linked.notes
+        if held is not None:
+            self.notes += tell_left_out(unit, under.audience, held, self.at, self._cause(event), under.zone)
         return saved
 
     def _cause(self, event: OrderEvent) -> str:
@@ -200,7 +203,8 @@ class _Doing:
             provisional = self.unit.provisional_orders(patient)
             typed = [order for order in provisional if is_order_typed(order, event)]
             if len(typed) == 1:
-                self.notes.append("linked to the order typed by hand")
+                made = "typed by hand" if typed[0].by_hand else "made here"
+                self.notes.append(f"linked to the order {made}")
                 return replace(taken_over(typed[0]), provisional=event.by_appointment)
             if typed:
                 self.notes.append("several orders typed by hand may be this one; see `gateway worklist link`")

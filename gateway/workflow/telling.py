@@ -17,7 +17,7 @@ from gateway.domain.order import Order
 from gateway.domain.outbound_converters import Setting, code, stamp
 from gateway.domain.performed import MPPSState, PerformedStep
 from gateway.domain.performed_effect import Happening, happening
-from gateway.domain.progress import Progress, progress, standing, status_of
+from gateway.domain.progress import Progress, left_out, progress, standing, status_of
 from gateway.domain.refusal import Refused
 from gateway.domain.report import RESULT_STATUS, Report, composed
 from gateway.domain.worklist import SPSStatus
@@ -43,6 +43,21 @@ def statuses(unit: Unit, order_id: int) -> dict[int, SPSStatus]:
     """The status of every step of an order, by the step's number; none where there is no such order."""
     order = unit.order(order_id)
     return _statuses(order) if order else {}
+
+
+def tell_left_out(
+    unit: Unit, audience: Audience, held: Order, at: datetime, cause: str, zone: tzinfo = UTC
+) -> list[str]:
+    """Tell that an order is complete which was `held` so until its sender took away what was left of it; notes.
+
+    Of what else a sender says of its own order it is not told.
+    """
+    if not audience.status or held.id is None:
+        return []
+    before = _statuses(held)
+    if not left_out(before, statuses(unit, held.id)):
+        return []
+    return tell_progress(unit, audience, held.id, before, at, cause, zone=zone)
 
 
 def _statuses(order: Order) -> dict[int, SPSStatus]:
@@ -104,8 +119,10 @@ def _tell(
     }
     # Begun with the wrong entry, its times and its dose are those of somebody else's examination.
     done = linked if linked is not None and happening(linked) is not Happening.WITHDRAWN else None
-    # Of a group over several orders the dose is told with one of them.
+    # Of a group over several orders the dose is told with one of them, and with the end of what began without an order.
     first = done is None or min(done.steps) in _statuses(order)
+    if what is Progress.ADDED and done is not None and done.state is not MPPSState.IN_PROGRESS:
+        first = False
     report = replace(about_order(telling.unit, order, facts, changed, done), first=first)
     return telling.write(writing, report, order, what.value)
 

@@ -343,12 +343,15 @@ def test_a_receiver_that_does_not_read_delays_only_itself_and_no_stopping(run: C
 
     async def scenario(running: Delivering, receiver: Receiver) -> None:
         hanging = asyncio.Event()
+        serving: list[asyncio.Task[None] | None] = []
 
         async def reads_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             receiver.connections += 1
+            serving.append(asyncio.current_task())
             writer.transport.pause_reading()
             await receiver._tell()
             await hanging.wait()
+            writer.transport.abort()
 
         receiver._serve = reads_nothing  # type: ignore[method-assign]
         await receiver.stop()
@@ -362,6 +365,7 @@ def test_a_receiver_that_does_not_read_delays_only_itself_and_no_stopping(run: C
             await receiver.happened.wait_for(lambda: receiver.connections > 2)
         await running.deliverer.stop(0.0)
         hanging.set()
+        await asyncio.gather(*filter(None, serving))
 
     run(scenario, answer_timeout_s=0.2)
 

@@ -85,7 +85,7 @@ def test_a_golden_case_of_an_outbound_mapping_shows_field_by_field_what_differs(
     assert gateway("mappings", "test", "outbound/started", "--update").exit_code == 0
     message = file.with_suffix(".hl7").read_text()
     assert message.startswith("MSH|^~\\&|GATEWAY|RADIOLOGY|LAB|HOSPITAL|20260705171502+0900||ORM^O01|")
-    assert "\nOBR|1|PL1||CTHEAD^CT head^99PROC|R|" in message
+    assert "\nOBR|1|PL1||CTHEAD^CT head^99PROC|R\n" in message
     assert gateway("mappings", "test").exit_code == 0
     mapping = gateway.folder / "mappings" / "outbound" / "ours.yaml"
     mapping.write_text(mapping.read_text().replace("{value: R}", "{value: S}"))

@@ -8,6 +8,7 @@ from gateway.domain.identifiers import Issuers
 from gateway.domain.performed import Operation, PerformedStep
 from gateway.edges.store import StoreUnit
 from gateway.wire.dicom_json import EXPLICIT_VR_LITTLE_ENDIAN, write_attributes
+from gateway.workflow.audience import NOBODY, Audience
 from gateway.workflow.linking import PatientIssuers
 from gateway.workflow.perform import create_step, set_step
 from gateway.workflow.performed_request import PerformRequest, ReadRequest, read_request
@@ -42,7 +43,9 @@ def begun(unit: StoreUnit, uid: str, *items: dict[str, Any], patient: str = "P1"
     return answer.performed
 
 
-def ended(unit: StoreUnit, uid: str, status: str = "COMPLETED", reason: str = "") -> PerformedStep:
+def ended(
+    unit: StoreUnit, uid: str, status: str = "COMPLETED", reason: str = "", audience: Audience = NOBODY
+) -> PerformedStep:  # fmt: skip
     """Its last N-SET."""
     said = {
         "00400252": valued("CS", status), "00400250": valued("DA", "20260705"), "00400251": valued("TM", "101500"),
@@ -51,7 +54,7 @@ def ended(unit: StoreUnit, uid: str, status: str = "COMPLETED", reason: str = ""
     if reason:
         code = {"00080100": valued("SH", reason), "00080102": valued("SH", "DCM"), "00080104": valued("LO", "why")}
         said["00400281"] = valued("SQ", code)
-    answer = set_step(unit, _request(Operation.SET, uid, said), AT)
+    answer = set_step(unit, _request(Operation.SET, uid, said), AT, audience=audience)
     assert answer.performed is not None, answer.refusals
     return answer.performed
 

@@ -384,6 +384,13 @@ def test_of_several_steps_the_other_keys_choose_and_without_them_none_is_taken(u
     assert answer.notes == ("names scheduled steps without saying which; not linked to any of them",)
 
 
+def test_a_group_may_have_one_study_for_steps_of_several_orders(unit):
+    first, second = (names(sps_id=f"S{n}", accession=f"A{n}", procedure=f"R{n}") for n in (1, 2))
+    unit.add_step(ScheduledStep(12, 1, "2.25.200", "S2", "A2", "R2"))
+    do_create(unit, step(first, second))
+    assert unit.performed[UID].steps == (11, 12)
+
+
 def test_a_group_starts_and_ends_every_step_it_names(unit):
     unit.add_step(ScheduledStep(12, 1, "2.25.200", "S2", "A2", "R2"))
     do_create(unit, step(names(), names("2.25.200", "S2", "A2", "R2"), names("2.25.300", "S3", "A3", "R3")))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from people import AT, attributes, key, kinds, order, tried, under
-from performed_steps import ISSUERS, begun, ended, named
+from people import AT, attributes, key, kinds, order, person, tried, under
+from performed_steps import ISSUERS, begun, ended, named, valued
 
 from gateway.domain.identifiers import Issuers
-from gateway.domain.order import Order
+from gateway.domain.order import Order, OrderControl, OrderEvent, Policy, ProcedureInput, StepInput
 from gateway.domain.patient import Patient
 from gateway.domain.performed import Attention, MPPSState
 from gateway.domain.problem import Problem
@@ -22,6 +22,8 @@ from gateway.edges.store import Store, StoreUnit
 from gateway.mapping_files import load_mappings
 from gateway.wire import er7
 from gateway.workflow.audience import Audience, StatusTarget, Writing
+from gateway.workflow.orders import apply_events
+from gateway.workflow.perform import link_waiting
 from gateway.workflow.proposals import ACCESSION, MODALITY, PATIENT, STATION, STUDY, proposals
 from gateway.workflow.reconcile import Action, By, bring_back, close, link, release, set_aside, unlink
 from gateway.workflow.second_source import NOT_HELD, REPORTED, SEVERAL_PATIENTS, complete_study
@@ -330,6 +332,21 @@ def test_a_quarantined_one_is_linked_to_what_it_is_and_to_that_alone(store: Stor
     tried(store, job)
 
 
+def test_what_a_person_linked_an_order_that_changes_does_not_decide_again(store: Store) -> None:
+    def job(unit: StoreUnit) -> None:
+        mine = step_of(ordered(unit))
+        ordered(unit, 2, of="P2")
+        assert begun(unit, UID, named("2.25.1"), named("2.25.2")).quarantined
+        link(unit, UID, [mine], ANNA)
+        changes = link_waiting(unit, ["2.25.1", "2.25.2"], ["A1", "A2"], AT, ISSUERS).changes
+        held = unit.performed_step(UID)
+        assert held is not None
+        assert (changes, held.steps, held.quarantined) == ((), (mine,), False)
+        assert status(unit, mine) is SPSStatus.STARTED
+
+    tried(store, job)
+
+
 # --- set aside, closed
 
 
@@ -497,6 +514,151 @@ def test_the_placer_is_told_of_a_study_that_is_there(store: Store) -> None:
         assert told(unit) == [("SC", "CM", "PL1")]
 
     tried(store, job)
+
+
+def test_of_what_had_ended_the_placer_is_told_the_order_and_its_end_and_the_dose_once(store: Store) -> None:
+    def job(unit: StoreUnit) -> None:
+        patient(unit)
+        begun(unit, UID, UNSCHEDULED, t0018115E=valued("DS", "12.5"))
+        ended(unit, UID)
+        made, _ = order_from(unit, UID, PUBLIC, under())
+        assert made.filler is not None
+        assert told(unit) == [("SN", "IP", made.filler.value), ("SC", "CM", made.filler.value)]
+        assert doses(unit) == [[], ["12.5"]]
+
+    tried(store, job)
+
+
+@pytest.mark.parametrize("by", ["study", "accession"])
+def test_the_order_of_the_ris_takes_over_the_one_that_was_made_here(store: Store, by: str) -> None:
+    def job(unit: StoreUnit) -> None:
+        patient(unit)
+        begun(unit, UID, UNSCHEDULED)
+        ended(unit, UID)
+        made, _ = order_from(unit, UID, ANNA, under())
+        accession = made.procedures[0].accession if by == "accession" else None
+        step = StepInput("", attributes(Modality="CT", ScheduledProcedureStepStartDate="20260705"))
+        said = ProcedureInput("2.25.999" if by == "study" else "", "", accession, {}, (step,))
+        numbers = key("PX", "RIS"), key("FX", "RIS")
+        keys = ("StudyInstanceUID", "AccessionNumber", "RequestedProcedureID", "ScheduledProcedureStepID")
+        event = OrderEvent(
+            OrderControl.NW, "SC", *numbers, person("P1"), None, {}, (said,), dict.fromkeys(keys, Policy("generate"))
+        )  # fmt: skip
+        assert apply_events(unit, [event], under(30), AT).orders == (made.id,)
+        now = unit.order_of_study("2.25.999")
+        assert now is not None
+        assert (now.id, now.placer, now.filler, now.provisional) == (made.id, *numbers, False)
+        assert status(unit, step_of(now)) is SPSStatus.COMPLETED
+
+    tried(store, job)
+
+
+def test_what_was_taken_back_is_told_without_what_was_done(store: Store) -> None:
+    def job(unit: StoreUnit) -> None:
+        ordered(unit)
+        begun(unit, UID, named("2.25.1"), t0018115E=valued("DS", "12.5"))
+        ended(unit, UID)
+        unlink(unit, UID, PUBLIC)
+        assert told(unit) == [("SC", "SC", "PL1")]
+        assert doses(unit) == [[]]
+        (message,) = (er7.parse(each.payload) for each in unit.deliveries(50, destination="ris"))
+        assert [message.all("OBR")[0].text(field) for field in (7, 8)] == ["", ""]
+
+    tried(store, job)
+
+
+def test_the_wrong_entry_is_told_with_its_reason_and_without_what_was_done(store: Store) -> None:
+    def job(unit: StoreUnit) -> None:
+        step = step_of(ordered(unit))
+        begun(unit, UID, UNSCHEDULED, t0018115E=valued("DS", "12.5"))
+        link(unit, UID, [step], PUBLIC)
+        ended(unit, UID, "DISCONTINUED", "110514", audience=PUBLIC.audience)
+        assert told(unit) == [("SC", "IP", "PL1"), ("SC", "SC", "PL1")]
+        assert doses(unit) == [["12.5"], []]
+        last = er7.parse(unit.deliveries(50, destination="ris")[-1].payload)
+        assert (last.all("ORC")[0].text(16), last.all("OBR")[0].text(7)) == ("110514", "")
+
+    tried(store, job)
+
+
+def test_of_a_group_over_two_orders_each_is_told_its_own_procedure_and_one_the_dose(store: Store) -> None:
+    def job(unit: StoreUnit) -> None:
+        steps = [step_of(ordered(unit, number)) for number in (1, 2)]
+        code = {"00080100": valued("SH", "CTA"), "00080102": valued("SH", "L"), "00080104": valued("LO", "Thorax")}
+        more = {"t0018115E": valued("DS", "12.5"), "t00081032": valued("SQ", code)}
+        begun(unit, UID, named("2.25.901"), named("2.25.902"), **more)
+        link(unit, UID, steps, PUBLIC)
+        assert [number for *_, number in told(unit)] == ["PL1", "PL2"]
+        assert doses(unit) == [["12.5"], []]
+        messages = [er7.parse(each.payload) for each in unit.deliveries(50, destination="ris")]
+        assert [each.all("OBR")[0].text(44) for each in messages] == ["", ""]
+
+    tried(store, job)
+
+
+def test_an_order_without_any_number_is_told_under_its_accession_number(store: Store) -> None:
+    def job(unit: StoreUnit) -> None:
+        held = unit.save_order(replace(order(patient_of(unit, "P1"), 1), placer=None), "typed", AT)
+        begun(unit, UID, UNSCHEDULED)
+        link(unit, UID, [step_of(held)], PUBLIC)
+        assert told(unit) == [("SC", "IP", "A1")]
+
+    tried(store, job)
+
+
+def test_an_order_whose_day_passed_is_told_to_be_back_where_it_was(store: Store) -> None:
+    def job(unit: StoreUnit) -> None:
+        step = step_of(ordered(unit, status=SPSStatus.EXPIRED))
+        begun(unit, UID, UNSCHEDULED)
+        link(unit, UID, [step], PUBLIC)
+        unlink(unit, UID, PUBLIC)
+        assert status(unit, step) is SPSStatus.EXPIRED
+        assert told(unit) == [("SC", "IP", "PL1"), ("SC", "SC", "PL1")]
+
+    tried(store, job)
+
+
+def test_an_order_of_which_a_part_is_done_never_goes_back_and_ends_when_its_sender_takes_away_the_rest(
+    store: Store,
+) -> None:
+    def job(unit: StoreUnit) -> None:
+        made = order(patient_of(unit, "P1"), 1)
+        (procedure,) = made.procedures
+        second = replace(procedure.steps[0], sps_id="S1b")
+        held = unit.save_order(
+            replace(made, procedures=(replace(procedure, steps=(*procedure.steps, second)),)), "NW", AT
+        )
+        one, other = (step.id or 0 for step in held.procedures[0].steps)
+        begun(unit, UID, UNSCHEDULED)
+        ended(unit, UID)
+        link(unit, UID, [one], PUBLIC)
+        begun(unit, OTHER, named("2.25.998"))
+        link(unit, OTHER, [other], PUBLIC)
+        ended(unit, OTHER, "DISCONTINUED", audience=PUBLIC.audience)
+        assert [status(unit, step) for step in (one, other)] == [SPSStatus.COMPLETED, SPSStatus.SCHEDULED]
+        assert {said for _, said, _ in told(unit)} == {"IP"}
+        cancel = OrderEvent(OrderControl.CA, "CA", key("PL1", "RIS"), None, person("P1"), None, {}, (), {})
+        apply_events(unit, [cancel], replace(under(40), audience=PUBLIC.audience), AT)
+        assert [status(unit, step) for step in (one, other)] == [SPSStatus.COMPLETED, SPSStatus.CANCELED]
+        assert told(unit)[-1] == ("SC", "CM", "PL1")
+
+    tried(store, job)
+
+
+def test_the_sender_is_not_told_what_it_said_itself(store: Store) -> None:
+    def job(unit: StoreUnit) -> None:
+        ordered(unit)
+        cancel = OrderEvent(OrderControl.CA, "CA", key("PL1", "RIS"), None, person("P1"), None, {}, (), {})
+        apply_events(unit, [cancel], replace(under(40), audience=PUBLIC.audience), AT)
+        assert told(unit) == []
+
+    tried(store, job)
+
+
+def doses(unit: StoreUnit) -> list[list[str]]:
+    """The dose area products of each message that waits, oldest first."""
+    messages = (er7.parse(each.payload) for each in unit.deliveries(50, destination="ris"))
+    return [[obx.text(5) for obx in each.all("OBX") if obx.text(3) == "113722"] for each in messages]
 
 
 # --- proposals
