@@ -107,6 +107,8 @@ def check(config: ConfigOption = CONFIG) -> None:
     from gateway.edges.database import database_path
 
     if database_path(site.store_url).exists():
+        from gateway.workflow.outbox import left_behind
+
         store = store_of(config)
         unreadable: list[int] = []
         store.reader.left_out = lambda step_id, _reason: unreadable.append(step_id)
@@ -123,7 +125,14 @@ def check(config: ConfigOption = CONFIG) -> None:
             err.print(f"{len(unreadable)} listed item(s) cannot be read.", style="red", highlight=False)
         if incomplete:
             err.print(f"{len(incomplete)} listed item(s) lack keys that devices rely on.", style="red", highlight=False)
-        if incomplete or unreadable:
+        behind = left_behind(store.reader.queues(), (place.name for place in site.settings.destinations))
+        for queue in behind:
+            err.print(
+                f"destinations: {queue.waiting} message(s) wait and {queue.parked} are parked for {queue.destination}, "
+                f"which is no destination any more; see `gateway queues show {queue.destination}`",
+                markup=False, highlight=False, soft_wrap=True,
+            )  # fmt: skip
+        if incomplete or unreadable or behind:
             raise typer.Exit(1)
     if site.doubts:
         raise typer.Exit(1)
@@ -227,6 +236,8 @@ def _archived(config: Path, numbers: Iterable[int]) -> Iterable[tuple[str, str, 
         stored = store_of(config).reader.message(number)
         if stored is None:
             fail(f"there is no message {number}")
+        if stored.record.direction == "out":
+            fail(f"message {number} is one of ours: `gateway messages show {number} --trace` says how it was written")
         yield f"message {number}", stored.record.listener, stored.record.raw
 
 

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 from tzlocal import get_localzone
 
-from gateway.destinations import DestinationSettings
+from gateway.destinations import DestinationSettings, share_a_listener
 from gateway.domain.devices import CalledWorklist, Devices
 from gateway.domain.identifiers import Issuer, Issuers, clashes
 from gateway.domain.mapping import Mapping as FieldMapping
@@ -295,7 +295,10 @@ def load_site(file: Path, mappings: Path | None = None) -> Site:
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))  # a base's mistake is found by each mapping that extends it
     store_url = _store_url(base, settings.store)
-    doubts = tuple(_unregistered(folder.stations, devices, settings.devices.file))
+    doubts = (
+        *_unregistered(folder.stations, devices, settings.devices.file),
+        *_told_nobody(file, settings),
+    )
     return Site(
         file, settings, store_url, folder.mappings, devices, issuers, folder.content, doubts, folder.outbound,
         folder.outbound_content, folder.recipe,
@@ -351,6 +354,12 @@ class _Cross:
                 if listener_name not in listeners:
                     self.problem(
                         (*at, "pass_on", "listeners"), f"there is no listener {listener_name!r}",
+                        one_of(listener_name, listeners),
+                    )  # fmt: skip
+            for listener_name in (place.status.listeners or ()) if place.status else ():
+                if listener_name not in listeners:
+                    self.problem(
+                        (*at, "status", "from"), f"there is no listener {listener_name!r}",
                         one_of(listener_name, listeners),
                     )  # fmt: skip
             for site in place.status.sites if place.status else ():
@@ -426,6 +435,17 @@ def _unregistered(named: Sequence[StationNamed], devices: Devices, registry_file
             text = f"{ae_title!r} is not in {registry_file}, so this station would not be served"
             hint = f"{near} Otherwise add it to {registry_file}" if near else f"add it to {registry_file}"
             yield Problem(source, "station_ae_titles", text, hint, line)
+
+
+def _told_nobody(file: Path, settings: Settings) -> Iterator[Problem]:
+    """A problem where what one of several systems changes by its messages is told to no other one."""
+    told = [place.status for place in settings.destinations if place.status]
+    if share_a_listener(told, [listener.name for listener in settings.hl7]):
+        yield Problem(
+            file.name, "destinations", "what one of them cancels, holds or discontinues by a message is not told to "
+            "the others, as it is not known whose messages come by the one listener",
+            "give each a listener and say `status: {from: [...]}`, or `from: []` with `application` as in its MSH-3",
+        )  # fmt: skip
 
 
 def _devices(base: Path, settings: Settings, problems: list[Problem]) -> Devices:

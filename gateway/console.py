@@ -4,6 +4,7 @@ What is shown here is for people with the right to see it, so it may name patien
 """
 
 import atexit
+import getpass
 import json
 import os
 import sys
@@ -30,7 +31,17 @@ err = Console(stderr=True)
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ActorOption = Annotated[str, typer.Option(help="Who decides; default: the account that this runs under.")]
+NoteOption = Annotated[str, typer.Option(help="Why, for the log.")]
 CONFIG = Path("gateway.yaml")
+
+
+def account() -> str:
+    """The account of the operating system that this runs under; its number where it has no name, as in containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def fail(text: str) -> NoReturn:

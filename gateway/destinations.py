@@ -1,6 +1,6 @@
 """The settings of destinations: whom the gateway tells something, what, and how."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -30,6 +30,31 @@ class StatusSettings(Strict):
         {}, description="ORC-1 and ORC-5 to tell it by, as `SC CM`, or `nothing`; what is not named as in the reference"
     )
     sites: tuple[str, ...] = Field((), description="only orders of these sites; empty: of every site")
+    listeners: tuple[str, ...] | None = Field(
+        None,
+        alias="from",
+        description="names of the listeners by which its own messages come: what they change is not told back to it, "
+        "nor what a message with its `application` in MSH-3 changes; null: every listener where there is only one, or "
+        "no other destination is told status",
+    )
+
+
+def own_listeners(said: StatusSettings, every: Sequence[str], told: int) -> frozenset[str]:
+    """The listeners by which a destination speaks itself.
+
+    `every` are the names of all that take HL7, `told` is how many destinations are told status.
+    """
+    if said.listeners is not None:
+        return frozenset(said.listeners)
+    return frozenset(every if len(every) == 1 or told == 1 else ())
+
+
+def share_a_listener(status: Sequence[StatusSettings], every: Sequence[str]) -> bool:
+    """Whether several are told status, none says by which listener it speaks, and there is only one.
+
+    Then what one of them changes by its messages is told to nobody.
+    """
+    return len(status) > 1 and len(every) == 1 and all(said.listeners is None for said in status)
 
 
 class PassOnSettings(Strict):

@@ -174,7 +174,7 @@ def messages_show(
     if raw:
         _write_bytes(stored.record.raw, to)
         return
-    shown = _shown(stored, site.zone) | _links(reader, stored)
+    shown = _shown(stored, site.zone) | _links(reader, stored) | _decisions(reader, stored, site.zone)
     explained = _trace(site, reader, stored) if trace else None
     if json_output:
         print_json(shown | ({"trace": explained} if explained is not None else {}))
@@ -258,6 +258,20 @@ def _links(reader: "StoreReader", stored: "StoredMessage") -> dict[str, object]:
     keys = [f"{kind} {value}" for kind, value in stored.record.keys if not kind.startswith("#")]
     found = {"keys": keys, "patients": patients, "orders": orders, "items": items}
     return {name: lines for name, lines in found.items() if lines}
+
+
+def _decisions(reader: "StoreReader", stored: "StoredMessage", zone: tzinfo) -> dict[str, object]:
+    """What people decided about a message of ours, newest first: `2026-11-23 14:00:00 dropped by anna: sent by fax`."""
+    from gateway.workflow.ports import DeliveryKind
+
+    if stored.record.direction != "out":
+        return {}
+    lines = [
+        f"{moment(each.at, zone)} {each.action} by {each.actor}" + (f": {note}" if note else "")
+        for each in reader.queue_decisions_of((DeliveryKind.HL7, stored.id))
+        for note in [each.details.get("note", "")]
+    ]
+    return {"decisions": lines} if lines else {}
 
 
 def _trace(site: "Site", reader: "StoreReader", stored: "StoredMessage") -> dict[str, object]:
@@ -416,7 +430,10 @@ def messages_prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
     json_output: JSONOption = False,
 ) -> None:
-    """Delete the messages whose days are over, as every night; those of open orders stay."""
+    """Delete the messages, and the requests of performed steps, whose days are over, as every night.
+
+    Those of open orders and of performed steps that are not over stay.
+    """
     from gateway.processing import now
     from gateway.retention import prune, would_prune
 
@@ -432,3 +449,8 @@ def messages_prune(
         f"{pruned.deleted} message(s) {would}, {pruned.kept} kept longer: they are of open orders or not done with.",
         highlight=False,
     )
+    out.print(
+        f"{pruned.requests} MPPS request(s) {would}, {pruned.requests_kept} kept longer: their performed steps are not "
+        "over, or have to be decided or passed on.",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip

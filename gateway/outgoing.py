@@ -5,11 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.config import Site
-from gateway.destinations import NOTHING, DestinationSettings, DestinationTLS, PassOnSettings, StatusSettings
+from gateway.destinations import (
+    NOTHING,
+    DestinationSettings,
+    DestinationTLS,
+    PassOnSettings,
+    StatusSettings,
+    own_listeners,
+)
 from gateway.domain.progress import STATUS_TOLD, Progress
 from gateway.domain.report import Header
 from gateway.edges.channel import Channel, Destination
-from gateway.edges.delivery import Deliverer
+from gateway.edges.delivery import Deliverer, Hear
 from gateway.edges.hl7_channel import HL7Channel
 from gateway.edges.mllp import Observe
 from gateway.edges.performed_channel import PerformedChannel, restating
@@ -29,9 +36,12 @@ def audience_of(site: Site) -> Audience:
     )
 
 
-def deliverers_of(site: Site, store: Store, observe: Observe) -> Mapping[str, Deliverer]:
-    """One for each destination, by its name, not yet started. Raises OSError where a certificate cannot be read."""
-    return {place.name: _deliverer(site, place, store, observe) for place in site.settings.destinations}
+def deliverers_of(site: Site, store: Store, observe: Observe, hear: Hear | None = None) -> Mapping[str, Deliverer]:
+    """One for each destination, by its name, not yet started. Raises OSError where a certificate cannot be read.
+
+    `hear` gets what HL7 destinations answer.
+    """
+    return {place.name: _deliverer(site, place, store, observe, hear) for place in site.settings.destinations}
 
 
 def described(place: DestinationSettings) -> str:
@@ -54,7 +64,10 @@ def _status_target(site: Site, place: DestinationSettings, said: StatusSettings)
         else:
             control, _, status = words.partition(" ")
             told[progress] = control, status
-    return StatusTarget(place.name, _writing(site, place, said.mapping), told, frozenset(said.sites))
+    count = sum(1 for each in site.settings.destinations if each.status)
+    listeners = own_listeners(said, [listener.name for listener in site.settings.hl7], count)
+    writing = _writing(site, place, said.mapping)
+    return StatusTarget(place.name, writing, told, frozenset(said.sites), listeners, place.application)
 
 
 def _pass_on_target(site: Site, place: DestinationSettings, said: PassOnSettings) -> PassOnTarget:
@@ -72,7 +85,9 @@ def _writing(site: Site, place: DestinationSettings, mapping: str) -> Writing:
     return Writing(site.outbound[mapping], header)
 
 
-def _deliverer(site: Site, place: DestinationSettings, store: Store, observe: Observe) -> Deliverer:
+def _deliverer(
+    site: Site, place: DestinationSettings, store: Store, observe: Observe, hear: Hear | None
+) -> Deliverer:  # fmt: skip
     tls = tls_context(site.file.parent, place.tls) if place.tls else None
     destination = Destination(
         place.name, place.host, place.port, place.answer_timeout_s, place.pause_s, tls,
@@ -89,7 +104,8 @@ def _deliverer(site: Site, place: DestinationSettings, store: Store, observe: Ob
         items = store.reader.items if place.performed.sends == "coerced" else None
         restate = restating(store.reader.performed_step, items)
         channel = PerformedChannel(destination, place.performed.ae_title, calling, restate)
-    return Deliverer(destination, store, observe, patience, channel=channel)
+    heard = hear if place.performed is None else None
+    return Deliverer(destination, store, observe, patience, channel=channel, hear=heard)
 
 
 def tls_context(base: Path, said: DestinationTLS) -> ssl.SSLContext:

@@ -131,7 +131,8 @@ def performed_show(
     datasets: Annotated[bool, typer.Option("--datasets", help="Also every request as it came.")] = False,
     json_output: JSONOption = False,
 ) -> None:
-    """What is held of a performed step, what it is linked to, every request with its answer, and every decision."""
+    """What is held of a performed step, what it is linked to, requests and decisions, and who was told of it."""
+    from gateway.domain.performed import Attention
     from gateway.edges.desk_views import whole_view
 
     site = site_of(config)
@@ -148,7 +149,9 @@ def performed_show(
         (each["accession"], each["requested_procedure_id"], each["sps_id"], each["study_instance_uid"])
         for each in view["names"]
     ))  # fmt: skip
-    _section("It is linked to", _STEP_COLUMNS, map(_step_row, view["linked"]))
+    quarantined = view["attention"] == Attention.ANOTHER_PATIENT
+    whose = "It names these, which are of another patient; it counts for none of them"
+    _section(whose if quarantined else "It is linked to", _STEP_COLUMNS, map(_step_row, view["linked"]))
     _section("It says", ("Attribute", "Value"), _said(view["attributes"]))
     _section("Requests", ("When", "Operation", "From", "Answer", "Bytes", "Notes"), (
         (_at(each["at"], site.zone), each["operation"], each["from"], each["status"], each["bytes"], each["notes"])
@@ -160,9 +163,17 @@ def performed_show(
         (_at(each["at"], site.zone), each["action"], each["actor"], each["details"].get("note", ""))
         for each in view["decisions"]
     ))  # fmt: skip
+    _section("Passed on, the last of each destination", ("To", "What", "When", "Answer"), (
+        (each["destination"], each["operation"], _at(each["at"], site.zone), each["answer"])
+        for each in view["passed_on"]
+    ))  # fmt: skip
     _section("To be passed on", ("Number", "To", "What", "State", "Attempts", "Reason"), (
         (each["number"], each["destination"], each["operation"], each["state"], each["attempts"], each["reason"])
         for each in view["forwards"]
+    ))  # fmt: skip
+    _section("Decisions on passing it on", ("When", "What", "To", "Who", "Why"), (
+        (_at(each["at"], site.zone), each["action"], each["destination"], each["actor"], each["note"])
+        for each in view["queue_decisions"]
     ))  # fmt: skip
 
 
@@ -210,13 +221,14 @@ def performed_propose(
     from gateway.workflow.ports import PerformedSearch
     from gateway.workflow.proposals import proposals
 
-    reader = store_at(site_of(config)).reader
+    site = site_of(config)
+    reader = store_at(site).reader
     if uid is not None:
         uids = [performed_uid(reader, uid)]
     else:
         found = reader.performed_steps(PerformedSearch(TO_BE_LOOKED_AT), limit)
         uids = [each.performed.sop_instance_uid for each in found]
-    proposed = {each: proposal_views(reader, proposals(reader, each)) for each in uids}
+    proposed = {each: proposal_views(reader, proposals(reader, each, site.issuers)) for each in uids}
     if json_output:
         print_json([{"uid": each, "proposals": views} for each, views in proposed.items()])
         return

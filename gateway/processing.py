@@ -5,7 +5,7 @@ The listeners and the command line share it, so a replayed message takes the sam
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +16,7 @@ import structlog
 from gateway.config import HL7Settings, Site
 from gateway.domain.devices import Device, MPPSAnswers
 from gateway.domain.identifiers import Mint
+from gateway.domain.order import OrderControl
 from gateway.domain.performed import Operation
 from gateway.domain.performed_rules import LENIENT, STRICT
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
@@ -23,6 +24,7 @@ from gateway.edges.database import StoreError, StoreUnavailable
 from gateway.edges.store import Store
 from gateway.edges.store_unit import StoreUnit
 from gateway.edges.strict_checks import STRICT_CHECKS, ChecksUnavailable
+from gateway.wire import er7, hl7_source
 from gateway.wire.dimse import NAnswer
 from gateway.wire.mpps_dataset import STATUSES
 from gateway.workflow import by_hand, intake
@@ -31,7 +33,7 @@ from gateway.workflow.availability import Announcement, note_availability, read_
 from gateway.workflow.intake import Feed, Receipt, Understood
 from gateway.workflow.linking import PatientIssuers
 from gateway.workflow.perform import PerformAnswer, attribute_list, create_step, set_step
-from gateway.workflow.performed_request import PerformRequest, read_request
+from gateway.workflow.performed_request import PerformRequest, ReadRequest, read_request
 from gateway.workflow.ports import Unit
 
 _log = structlog.get_logger()
@@ -195,6 +197,49 @@ async def archive_message(
     return intake.refuse_unarchived(raw, refusals, feed, at)
 
 
+def hear_answer(unit: Unit, feeds: Iterable[Feed], destination: str, answer: bytes, at: datetime) -> None:
+    """Take from the answer of a destination what it says of orders, in the transaction that settles what it answers.
+
+    It is a response (ORR, ORG, ORI) that gives an order a number (ORC-1 NA) or says that it cannot (UA), and goes down
+    the road that it would go from a listener: that whose acknowledgements go to this destination, else the first that
+    takes its sender. It is not answered, nor passed on: two systems that answer answers would never end. Nothing but
+    StoreError is raised, since what it answers was accepted.
+    """
+    try:
+        message = er7.parse(answer, _ANY_BYTE)
+        if message.message_code not in hl7_source.RESPONSES or not any(map(_assigns, message.all("ORC"))):
+            return
+        places = sorted(feeds, key=lambda each: each.acknowledge_to != destination)  # stable: else in their order
+        found = next((each for each in places if each.takes(message)), None)
+        if found is None:
+            return
+        told = replace(found.audience, passed_on=())
+        feed = replace(found, answers_nobody=True, acknowledge_to="", audience=told)
+        _take_answer(unit, answer, feed, destination, at)
+    except Refused:  # it cannot be read; the archive has it beside what it answers
+        return
+    except StoreError:
+        raise
+    except Exception as error:
+        _log.error("answer_failed", destination=destination, exc_info=error)
+
+
+def _take_answer(unit: Unit, answer: bytes, feed: Feed, destination: str, at: datetime) -> None:
+    try:
+        unit.attempt(lambda: intake.receive(unit, answer, feed, destination, at))
+    except Refused as refused:
+        refusals = refused.refusals
+        unit.attempt(lambda: intake.archive_refused(unit, answer, refusals, feed, destination, at))
+
+
+def _assigns(orc: er7.Segment) -> bool:
+    """Whether it says what became of a request for a number."""
+    return orc.text(1).strip().upper() in (OrderControl.NA, OrderControl.UA) and bool(orc.text(2) or orc.text(3))
+
+
+_ANY_BYTE = "iso8859-1"  # what is looked at here is ASCII; its feed reads it with its own set
+
+
 def put_off(raw: bytes, feed: Feed) -> Receipt:
     """Answer what comes while nothing can be stored, without trying it."""
     return intake.refuse_unarchived(raw, [_CANNOT_STORE], feed, now())
@@ -220,19 +265,21 @@ async def report_performed(
     """Run an N-CREATE or N-SET; the answer is positive only when it is on disk, with what is to be told of it."""
     rules = STRICT if device.mpps_strict else LENIENT
     at = now()
+    large: ReadRequest | None = None
     if len(request.raw) > READ_AT_ONCE_BYTES:
-        read = await asyncio.to_thread(read_request, operation, request)
-    else:
-        read = read_request(operation, request)
+        large = await asyncio.to_thread(read_request, operation, request)
 
-    def use_case(unit: Unit) -> PerformAnswer:
+    def use_case(unit: Unit) -> tuple[ReadRequest, PerformAnswer]:
+        # Read by the writer: what it does meanwhile keeps no query waiting, as the event loop would. The two threads
+        # also want the interpreter from each other less often, and more requests wait to be committed together.
+        read = large or read_request(operation, request)
         if operation is Operation.CREATE:
             issuers = PatientIssuers(site.issuers, site.default_issuer)
-            return create_step(unit, read, at, rules, issuers, audience, site.zone)
-        return set_step(unit, read, at, rules, audience, site.zone)
+            return read, create_step(unit, read, at, rules, issuers, audience, site.zone)
+        return read, set_step(unit, read, at, rules, audience, site.zone)
 
     try:
-        done = await store.written(use_case)
+        read, done = await store.written(use_case)
     except StoreUnavailable:
         return NAnswer(STATUSES[RefusalKind.TRANSIENT], "cannot be stored now, send it again later")
     except Exception as error:

@@ -4,8 +4,6 @@ Every one has its line in the log: who, when, why, and what was changed. A servi
 next look, and sends what follows from it within a second.
 """
 
-import getpass
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.console import CONFIG, ConfigOption, JSONOption, out, print_json, print_table, site_of, store_at
+from gateway.console import (
+    CONFIG,
+    ActorOption,
+    ConfigOption,
+    JSONOption,
+    NoteOption,
+    account,
+    out,
+    print_json,
+    print_table,
+    site_of,
+    store_at,
+)
 from gateway.performed_commands import (
     PERFORMED_COLUMNS,
     UIDArgument,
@@ -32,8 +42,9 @@ if TYPE_CHECKING:
 
 __all__ = ["performed"]
 
-ActorOption = Annotated[str, typer.Option(help="Who decides; default: the account that this runs under.")]
-NoteOption = Annotated[str, typer.Option(help="Why, for the log.")]
+REASON_CODES = "110500 to 110516, 110521 to 110524, 110526 to 110530, 110533, 113568"
+"""What may be given as `--reason` (`domain.discontinuation.CHOICES`): as text, the table is loaded with the command."""
+
 ForceOption = Annotated[bool, typer.Option("--force", help="Also where they name two patients.")]
 StepOption = Annotated[list[str], typer.Option("--step", help="SPS ID, or #number; may be repeated.")]
 
@@ -57,7 +68,7 @@ def _open(config: Path, uid: str, actor: str, note: str) -> _Opened:
     site = site_of(config)
     store = store_at(site)
     desk = desk_of(site, Mint(store.site_namespace()))
-    return _Opened(site, store, desk, performed_uid(store.reader, uid), desk.by(actor or _account(), now(), note))
+    return _Opened(site, store, desk, performed_uid(store.reader, uid), desk.by(actor or account(), now(), note))
 
 
 def _decide(
@@ -188,7 +199,7 @@ def performed_order(
 
     def use_case(unit: "StoreUnit") -> "Reconciled":
         order, done = order_from(unit, opened.uid, opened.by, under)
-        made.append(order.id)
+        made[:] = [order.id]  # a use case may be run anew
         return done
 
     _decide(opened, use_case, json_output, made)
@@ -199,7 +210,9 @@ def performed_close(
     uid: UIDArgument,
     state: Annotated[str, typer.Option("--as", help="COMPLETED or DISCONTINUED.")],
     config: ConfigOption = CONFIG,
-    reason: Annotated[str, typer.Option(help="Why it was discontinued: a DCM code of CID 9300, such as 110513.")] = "",
+    reason: Annotated[
+        str, typer.Option(help=f"Why it was discontinued, a DCM code of CID 9300: {REASON_CODES}; ? says what each is.")
+    ] = "",
     actor: ActorOption = "",
     note: NoteOption = "",
     json_output: JSONOption = False,
@@ -227,11 +240,3 @@ def _scheduled(reader: "StoreReader", steps: Sequence[str], accession: str = "")
         return scheduled_named(reader, steps, accession)
     except Refused as refused:
         fail_refused(refused)
-
-
-def _account() -> str:
-    """The account of the operating system that this runs under; its number where it has no name, as in containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"

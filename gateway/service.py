@@ -29,15 +29,17 @@ from gateway.domain.identifiers import Mint
 from gateway.domain.performed import Operation
 from gateway.domain.refusal import Refused
 from gateway.edges.database import StoreError, StoreUnavailable
+from gateway.edges.delivery import wake_those_due
 from gateway.edges.desk import UNLINKED, Desk
 from gateway.edges.metrics import Metrics
 from gateway.edges.query_log import QueryLog
-from gateway.edges.store import Store, StoreReader
+from gateway.edges.store import Store, StoreReader, StoreUnit
 from gateway.edges.strict_checks import STRICT_CHECKS
 from gateway.listening import Listening
 from gateway.outgoing import audience_of, deliverers_of, described
 from gateway.processing import (
     feeds_of,
+    hear_answer,
     now,
     remember_mappings,
     report_availability,
@@ -50,6 +52,7 @@ from gateway.wire.dimse import NAnswer
 from gateway.workers.supervisor import Workers
 from gateway.workflow import intake, maintain
 from gateway.workflow.availability import Announcement
+from gateway.workflow.outbox import Delivery, left_behind
 from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import StoredMessage
 
@@ -75,14 +78,14 @@ class Service:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.metrics = Metrics()
-        self.store = Store(site.store_url, zone=site.settings.timezone)
+        self.store = Store(site.store_url, zone=site.settings.timezone, gathers=not site.settings.workers)
         self._mint = Mint(self.store.site_namespace())
         self._queries = QueryLog(self.store, site.settings.queries.per_device, self._registered)
         self._serving = False
         self._reloading = asyncio.Lock()  # the last one asked for must be the last one that is served
         self._audience = audience_of(site)
         self._feeds = feeds_of(site, self._mint, self._audience)
-        self._deliverers = deliverers_of(site, self.store, self._observe)
+        self._deliverers = deliverers_of(site, self.store, self._observe, self._hear)
         self._connected = site.settings.destinations
         road = RoadToStore(self.store, self._feeds, self._wake)
         self._receiving: Receiving | None = None
@@ -109,6 +112,7 @@ class Service:
         for place in self.site.settings.destinations:
             self._deliverers[place.name].start()
             announce(f"To                {place.host}:{place.port}  ({place.name}, {described(place)})")
+        self._warn_of_left_behind(self.site.settings.destinations)
         # FastAPI takes as long to import as all the rest; senders and scanners are served meanwhile.
         health = asyncio.create_task(asyncio.to_thread(importlib.import_module, "gateway.edges.health"))
         await self._dicom.start()
@@ -170,6 +174,7 @@ class Service:
         except Exception as error:
             _log.error("reload_failed", exc_info=error)
             return
+        self._warn_of_left_behind(site.settings.destinations)
         running = {name: getattr(self.site.settings, name) for name in NEEDS_RESTART}
         moved = [name for name, value in running.items() if getattr(site.settings, name) != value]
         if _addresses(site) != _addresses(self.site):
@@ -224,9 +229,12 @@ class Service:
         total = 0
         while True:
             limit, refs = expiring(self.site, self.store)
-            total += await asyncio.wrap_future(self.store.write(partial(maintain.expire, steps=refs, at=now())))
+            expire = partial(maintain.expire, steps=refs, at=now(), audience=self._audience, zone=self.site.zone)
+            total += await asyncio.wrap_future(self.store.write(expire))
             if len(refs) < EXPIRED_MAX:
                 break
+        if total:
+            self._wake()
         _log.info("expired", steps=total, before=limit[:8])
         return total
 
@@ -245,9 +253,9 @@ class Service:
         return total
 
     async def forget_messages(self) -> int:
-        """Delete the archived messages that are too old or too many. Returns how many."""
+        """Delete archived messages and MPPS requests that are too old or too many. Returns how many messages."""
         pruned = await asyncio.to_thread(retention.prune, self.store, self.site.settings.archive, now())
-        _log.info("messages_forgotten", messages=pruned.deleted, kept=pruned.kept)
+        _log.info("messages_forgotten", messages=pruned.deleted, kept=pruned.kept, requests=pruned.requests)
         return pruned.deleted
 
     async def assume_completed(self) -> int:
@@ -285,16 +293,29 @@ class Service:
         return ""
 
     def _counts(self) -> dict[str, int]:
-        reader, limit = self.store.reader, now() - self._desk().unfinished_after
+        desk, at = self._desk(), now()
+        reader, limit = self.store.reader, at - desk.unfinished_after
+        overdue = {"overdue_steps": reader.overdue_count(desk.overdue_before(at))}
         unfinished = {"unfinished_performed_steps": reader.unfinished(limit)}
         by_attention = reader.attention_counts()
         unlinked = {"unlinked_performed_steps": sum(by_attention.get(each, 0) for each in UNLINKED)}
-        return asdict(reader.counts()) | unlinked | unfinished
+        return asdict(reader.counts()) | unlinked | unfinished | overdue
 
     def _wake(self) -> None:
         """Something may have been put into the outbox."""
-        for deliverer in self._deliverers.values():
-            deliverer.wake()
+        wake_those_due(self._deliverers, self.store.reader, now())
+
+    def _warn_of_left_behind(self, configured: Sequence[DestinationSettings]) -> None:
+        """Say what waits for destinations that the file does not name any more: after a restart it goes nowhere."""
+        with contextlib.suppress(StoreError):  # no reason not to serve
+            for left in left_behind(self.store.reader.queues(), (place.name for place in configured)):
+                _log.warning(
+                    "destination_not_configured", destination=left.destination, waiting=left.waiting, parked=left.parked
+                )
+
+    def _hear(self, unit: StoreUnit, answered: Delivery, answer: bytes) -> None:
+        """What a destination answered, in the writer's thread."""
+        hear_answer(unit, tuple(self._feeds.values()), answered.destination, answer, now())
 
     def _observe(self, event: str, /, **fields: Any) -> None:
         _log.info(event, **fields)

@@ -444,7 +444,11 @@ def worklist_expire(
         print_table(columns, rows)
         out.print(f"{len(rows)} step(s) scheduled before {limit[:8]} are still waiting.", highlight=False)
     if now_:
-        out.print(f"{store.write(lambda unit: expire(unit, refs, now())).result()} step(s) expired.", highlight=False)
+        from gateway.outgoing import audience_of
+
+        audience = audience_of(site)
+        expired = store.write(lambda unit: expire(unit, refs, now(), audience, site.zone)).result()
+        out.print(f"{expired} step(s) expired.", highlight=False)
 
 
 def order_ids(store: "Store", key: str) -> list[int]:

@@ -55,6 +55,9 @@ def read_strict(path: Path, model: type[Model], problems: list[Problem]) -> Mode
 _IN_OUR_WORDS = {
     "Extra inputs are not permitted": "unknown key",
     "Input should be a valid string": "should be text; put it into quotes",
+    "String should match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]*$'": (
+        "a name has letters, digits and - _ . only, no blanks, and begins with a letter or digit"
+    ),
 }
 
 

@@ -6,6 +6,7 @@ from enum import Enum
 
 from gateway.domain.attributes import Attributes, code_item
 from gateway.domain.performed import PerformedStep, text_of
+from gateway.domain.refusal import Refusal, RefusalKind, Refused
 
 DISCONTINUATION_REASON = "00400281"
 _CODE_VALUE, _CODING_SCHEME = "00080100", "00080102"
@@ -28,6 +29,8 @@ class Reason:
     consequence: Consequence
 
 
+_MISPRINT, _MEANT = "110541", "110514"
+
 # Only what says that nobody wants the step any more takes it off the list: an item wrongly kept costs a question, an
 # item wrongly gone costs the patient. So a refusal by the patient, who may consent later, returns it as well.
 REASONS: tuple[Reason, ...] = (
@@ -47,7 +50,7 @@ REASONS: tuple[Reason, ...] = (
     Reason("110513", "Discontinued for unspecified reason", Consequence.RETURN),
     Reason("110514", "Incorrect worklist entry selected", Consequence.WRONG_ENTRY),
     # Consoles and a printed thread of a standards list have the code so; nothing else bears it.
-    Reason("110541", "Incorrect worklist entry selected (misprint of 110514)", Consequence.WRONG_ENTRY),
+    Reason(_MISPRINT, "Incorrect worklist entry selected (misprint of 110514)", Consequence.WRONG_ENTRY),
     Reason("110515", "Patient condition prevented continuing", Consequence.RETURN),
     Reason("110516", "Equipment change", Consequence.RETURN),
     Reason("110521", "Objects incorrectly formatted", Consequence.RETURN),
@@ -77,6 +80,26 @@ def consequence(performed: PerformedStep) -> Consequence:
         if decisive in found:
             return decisive
     return Consequence.RETURN
+
+
+CHOICES: tuple[Reason, ...] = tuple(reason for reason in REASONS if reason.code != _MISPRINT)
+"""What a person may give as the reason. Senders are believed whatever they say."""
+
+
+def chosen(code: str) -> str:
+    """The code to write for the one that a person gave. Raises Refused where it is none of `CHOICES`."""
+    said = code.strip()
+    meant = _MEANT if said == _MISPRINT else said
+    if meant not in {reason.code for reason in CHOICES}:
+        raise Refused(Refusal(
+            RefusalKind.UNKNOWN_CODE, "reason", f"{said} is none of the reasons of CID 9300", f"give one of {choices()}"
+        ))  # fmt: skip
+    return meant
+
+
+def choices() -> str:
+    """The codes that may be given, with what they mean."""
+    return "; ".join(f"{reason.code} {reason.meaning}" for reason in CHOICES)
 
 
 def reason_item(code: str) -> Attributes:

@@ -24,6 +24,9 @@ Condition = tuple[Source, frozenset[str]]
 EACH_MAX = 500
 """Items of one sequence that are gone through: four thousand series are no message that anybody can read."""
 
+REPETITIONS_MAX = 200
+"""Of one field: what listeners here take (`wire.er7.Bounds.repetitions_max`), so that no gateway refuses another's."""
+
 JOINED = "; "
 """Between the texts of `repeat: join`."""
 
@@ -289,10 +292,16 @@ class _Writing:
                     found |= dict.fromkeys(made)
                     if way.repeat == "first":
                         break
+                else:
+                    self._note_left_out(rule, where, way, source, [value], "the converter writes nothing for it")
             if found:
                 values = list(found)
                 if way.repeat == "join":
                     values = [((JOINED.join(dict.fromkeys(value[0][0] for value in values)),),)]
+                elif len(values) > REPETITIONS_MAX:
+                    more = [composed([each]) for each in values[REPETITIONS_MAX:]]
+                    self._note_left_out(rule, where, way, source, more, f"a field has {REPETITIONS_MAX} repetitions")
+                    del values[REPETITIONS_MAX:]
                 self._note(rule, where, way, values, source, raws)
                 return values, source
         return [], None
@@ -306,6 +315,18 @@ class _Writing:
             read = source.text if source else ""
             self.trace.append(TraceEntry(rule.at(where), read, raw, rule.origin, way.label, composed(made)))
 
+    def _note_left_out(
+        self, rule: OutboundRule, where: str, way: OutboundWay, source: Source, read: Iterable[Any], why: str
+    ) -> None:
+        """What was read and is not written; of what says nothing there is nothing to note."""
+        raw = "\\".join(filter(None, map(plain, read))) if self.trace is not None else ""
+        if self.trace is not None and raw:
+            told = f"{LEFT_OUT}{why}"
+            self.trace.append(TraceEntry(rule.at(where), source.text, raw, rule.origin, way.label, told))
+
+
+LEFT_OUT = "left out: "
+"""Begins a trace entry of what a rule read and did not write."""
 
 _NOTHING: Repetition = ((NULL,),)
 """What HL7 would take for "delete it": nobody who has such a text means that."""

@@ -5,9 +5,11 @@ answers the repetitions that the value makes, none where it says nothing. What i
 none) says nothing: a message to others is not withheld for it, unless a rule says `missing: refuse`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from gateway.domain.attributes import TAG, Attributes
@@ -77,14 +79,20 @@ def from_text(value: Any, beside: Any, setting: Setting) -> list[Repetition]:
     return one(said(value))
 
 
+EXPONENT_MOST = 30
+"""Of a number: beyond it no quantity is, and zeros without end would be written."""
+
+
 def from_number(value: Any, beside: Any, setting: Setting) -> list[Repetition]:
-    """A number, as it was sent; what is none says nothing."""
+    """A number in plain decimals, because HL7 knows no exponent (v2.5.1, 2.A.47); what is none says nothing."""
     text = said(value)
-    try:
-        float(text)
-    except ValueError:
+    if not _NUMBER.fullmatch(text):
         return []
-    return one(text if text.lower().strip("+-") not in ("nan", "inf", "infinity") else "")
+    number = Decimal(text)
+    return one(format(number, "f") if abs(number.adjusted()) <= EXPONENT_MOST else "")
+
+
+_NUMBER = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})(?:[eE][+-]?\d{1,3})?", re.ASCII)
 
 
 def from_fact(value: Any, beside: Any, setting: Setting) -> list[Repetition]:

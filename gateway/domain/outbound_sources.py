@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from gateway.domain.attributes import BY_KEYWORD, SPS_SEQUENCE, Attributes, Level
 from gateway.domain.performed_table import REQUIREMENTS, Requirement
 from gateway.domain.problem import did_you_mean
-from gateway.domain.report import FACTS, OF_PROCEDURE, Report
+from gateway.domain.report import FACTS, OF_PROCEDURE, Report, of_procedure
 from gateway.domain.rules import STEP_PREFIX
 
 EVENT, PERFORMED, ITEM, NUMBER, TURN = "event", "performed", "item", "number", "turn"
@@ -161,10 +161,7 @@ class Place:
         return [(value, node) for node in self.nodes(source) for value in _values(node, tag) if value not in (None, "")]
 
     def _fact(self, name: str) -> str:
-        facts = self.report.facts
-        if name in OF_PROCEDURE and self.procedure > 1:
-            return facts.get(f"{name} {self.procedure}", "")
-        return facts.get(name, "")
+        return self.report.facts.get(of_procedure(name, self.procedure) if name in OF_PROCEDURE else name, "")
 
 
 def companion(place: Place, source: Source, node: Attributes, with_source: Source) -> Any:

@@ -110,6 +110,7 @@ TRANSITIONS: Mapping[tuple[Operation, MPPSState | None, RequestedStatus], MPPSSt
 STATUS = "00400252"
 SCHEDULED_STEP_ATTRIBUTES = "00400270"
 _STUDY_INSTANCE_UID, _ACCESSION_NUMBER = "0020000D", "00080050"
+_ISSUER_OF_ACCESSION_NUMBER, _LOCAL_NAMESPACE, _UNIVERSAL_ID = "00080051", "00400031", "00400032"
 _REQUESTED_PROCEDURE_ID, _SPS_ID = "00401001", "00400009"
 
 
@@ -128,12 +129,16 @@ REFERENCES_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class StepReference:
-    """The keys by which one item of the Scheduled Step Attributes Sequence names a scheduled step; '' if not given."""
+    """The keys by which one item of the Scheduled Step Attributes Sequence names a scheduled step; '' if not given.
+
+    `accession_issuer` is its Local Namespace Entity ID and its Universal Entity ID (PS3.3 table 10-17).
+    """
 
     study_instance_uid: str
     sps_id: str
     accession_number: str
     requested_procedure_id: str
+    accession_issuer: tuple[str, str] = ("", "")
 
 
 def references(attributes: Mapping[str, Element]) -> tuple[StepReference, ...]:
@@ -144,13 +149,20 @@ def references(attributes: Mapping[str, Element]) -> tuple[StepReference, ...]:
             continue
         reference = StepReference(
             text_of(item, _STUDY_INSTANCE_UID), text_of(item, _SPS_ID), text_of(item, _ACCESSION_NUMBER),
-            text_of(item, _REQUESTED_PROCEDURE_ID),
+            text_of(item, _REQUESTED_PROCEDURE_ID), _issuer_of(item),
         )  # fmt: skip
         if any((reference.study_instance_uid, reference.accession_number)):
             found[reference] = None
         if len(found) == REFERENCES_MAX:
             break
     return tuple(found)
+
+
+def _issuer_of(item: Mapping[str, Element]) -> tuple[str, str]:
+    said = next(iter((item.get(_ISSUER_OF_ACCESSION_NUMBER) or {}).get("Value") or ()), None)
+    if not isinstance(said, dict):
+        return "", ""
+    return text_of(said, _LOCAL_NAMESPACE), text_of(said, _UNIVERSAL_ID)
 
 
 def text_of(attributes: Mapping[str, Element], tag: str) -> str:

@@ -27,6 +27,8 @@ class Progress(StrEnum):
     STARTED = "started"
     STEP_COMPLETED = "step completed"
     """One of several; the order goes on."""
+    PERFORMED = "performed"
+    """A performed step ended and another one of the same scheduled step runs."""
     COMPLETED = "completed"
     RETURNED = "returned"
     """Broken off, and back on the worklist."""
@@ -41,6 +43,7 @@ class Progress(StrEnum):
 STATUS_TOLD: Mapping[Progress, tuple[str, str]] = {
     Progress.STARTED: ("SC", "IP"),
     Progress.STEP_COMPLETED: ("SC", "IP"),
+    Progress.PERFORMED: ("SC", "IP"),
     Progress.COMPLETED: ("SC", "CM"),
     Progress.RETURNED: ("SC", "SC"),
     Progress.DISCONTINUED: ("SC", "DC"),
@@ -87,6 +90,15 @@ def progress(before: Mapping[int, SPSStatus], after: Mapping[int, SPSStatus]) ->
     if after and not now:  # its day passed meanwhile, so it is on no list; whoever was told that it runs has to know
         return Progress.RETURNED
     return standing(after.values())
+
+
+def performed_beside(statuses: Iterable[SPSStatus]) -> Progress:
+    """What to tell of an order with a performed step that ended and changed none of these statuses.
+
+    Another one of the same scheduled step runs, or ended before it was known whose this one is.
+    """
+    what = standing(statuses) or Progress.RETURNED  # its day passed, as in `progress`
+    return Progress.PERFORMED if what is Progress.STARTED else what
 
 
 def left_out(before: Mapping[int, SPSStatus], after: Mapping[int, SPSStatus]) -> bool:

@@ -34,14 +34,15 @@ from gateway.edges.desk_views import (
     overdue_views,
     performed_view,
     proposal_views,
-    queue_view,
+    queue_decision_view,
+    queue_views,
     reconciled_view,
     refusal_view,
     whole_view,
 )
 from gateway.edges.store import Store, StoreUnit
 from gateway.edges.store_reader import StoreReader
-from gateway.workflow import reconcile
+from gateway.workflow import queue_decisions, reconcile
 from gateway.workflow.ports import PerformedSearch
 from gateway.workflow.proposals import proposals
 from gateway.workflow.reconcile import By, Reconciled, held_step
@@ -101,6 +102,10 @@ class CloseBody(_Body):
 
 
 class OrderBody(_Body):
+    pass
+
+
+class KeepBody(_Body):
     pass
 
 
@@ -184,7 +189,9 @@ def _performed_steps(app: FastAPI, desk: DeskAPI) -> None:
 
     @app.get("/performed-steps/{uid}/proposals")
     async def proposed(uid: str) -> Any:
-        return await desk.read(lambda reader: proposal_views(reader, proposals(reader, uid)))
+        return await desk.read(
+            lambda reader: proposal_views(reader, proposals(reader, uid, desk.desk().issuers.registry))
+        )
 
     @app.post("/performed-steps/{uid}/links")
     async def link(uid: str, body: LinkBody, request: Request) -> Any:
@@ -256,8 +263,7 @@ def _attentions(said: str) -> frozenset[Attention]:
 
 def _queues(app: FastAPI, desk: DeskAPI) -> None:
     def listed(reader: StoreReader) -> list[View]:
-        here = desk.desk()
-        return [queue_view(each, here.places, desk.now()) for each in here.backlogs(reader.queues())]
+        return queue_views(reader, desk.desk().places, desk.now())
 
     async def keep(destination: str, held: bool, by: By) -> Any:
         known = [each["destination"] for each in await desk.read(listed)]
@@ -265,7 +271,7 @@ def _queues(app: FastAPI, desk: DeskAPI) -> None:
             raise Refused(Refusal(
                 RefusalKind.UNKNOWN_KEY, "destination", "there is no such destination", one_of(destination, known)
             ))  # fmt: skip
-        await desk.store.written(lambda unit: unit.hold_queue(destination, held))
+        await desk.store.written(lambda unit: queue_decisions.keep(unit, destination, held, by))
         desk.wake()
         _log.info("queue", destination=destination, held=held, actor=by.actor)
         return next(each for each in await desk.read(listed) if each["destination"] == destination)
@@ -275,12 +281,18 @@ def _queues(app: FastAPI, desk: DeskAPI) -> None:
         return await desk.read(listed)
 
     @app.post("/queues/{destination}/hold")
-    async def hold(destination: str, request: Request) -> Any:
-        return await keep(destination, True, desk.by(request))
+    async def hold(destination: str, request: Request, body: KeepBody | None = None) -> Any:
+        return await keep(destination, True, desk.by(request, body.note if body else ""))
 
     @app.post("/queues/{destination}/release")
-    async def release(destination: str, request: Request) -> Any:
-        return await keep(destination, False, desk.by(request))
+    async def release(destination: str, request: Request, body: KeepBody | None = None) -> Any:
+        return await keep(destination, False, desk.by(request, body.note if body else ""))
+
+    @app.get("/queues/{destination}/decisions")
+    async def decisions(destination: str, limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100) -> Any:
+        return await desk.read(
+            lambda reader: [queue_decision_view(each) for each in reader.queue_decisions(destination, limit)]
+        )
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

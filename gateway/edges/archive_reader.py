@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from gateway.domain.performed import Attention, MPPSState
 from gateway.edges import archive_statements, statements
 from gateway.edges.archive_statements import KIND_COLUMNS, KeyBound, SearchShape, dispositions_bound
 from gateway.edges.database import Prepared, Queries, Row
@@ -40,6 +41,9 @@ CHANGED_NOTHING = frozenset({"refused", "unreadable", "held", "ignored", "early"
 KEPT_DISPOSITIONS = frozenset({"held", "early", "waiting", "parked"})
 """Messages that are not done with: retention leaves them."""
 
+DECIDED = frozenset({Attention.NONE, Attention.SET_ASIDE})
+"""Performed steps that nobody has to look at."""
+
 _FIRST_WALK, _LONGEST_WALK = 64, 1_024  # numbers fetched by one statement: a list's worth, then what memory bears
 _LAST_NUMBER = 2**63 - 1
 
@@ -50,7 +54,7 @@ Kind = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
-    """Numbers of messages that may go, of so many that were looked at, and the last of those."""
+    """Numbers of messages or requests that may go, of so many that were looked at, and the last of those."""
 
     numbers: tuple[int, ...]
     looked_at: int
@@ -167,14 +171,21 @@ class ArchiveReader:
 
     def first_message_since(self, at: datetime) -> int:
         """The number of the first message received at this time or later; one that nobody has where there is none."""
+        return self._first_since(at, archive_statements.NUMBERS, archive_statements.FIRST_FROM)
+
+    def first_request_since(self, at: datetime) -> int:
+        """The number of the first MPPS request received at this time or later; as `first_message_since`."""
+        return self._first_since(at, archive_statements.REQUEST_NUMBERS, archive_statements.REQUEST_FROM)
+
+    def _first_since(self, at: datetime, numbers: Prepared, first_from: Prepared) -> int:
         wanted = utc_text(at)
-        low, high = self._connection.rows(archive_statements.NUMBERS)[0]
+        low, high = self._connection.rows(numbers)[0]
         if low is None:
             return _LAST_NUMBER
         first, beyond = _LAST_NUMBER, high + 1
         while low < beyond:
             middle = (low + beyond) // 2
-            row = self._connection.row(archive_statements.FIRST_FROM, id=middle)
+            row = self._connection.row(first_from, id=middle)
             if row is None or row[1] >= wanted:
                 first, beyond = row[0] if row else first, middle
             else:
@@ -250,6 +261,31 @@ class ArchiveReader:
             and not any(self._is_open(order_id, open_orders) for order_id in self._orders_named(key_pairs(keys)))
         ]
         return Prunable(tuple(found), len(rows), rows[-1][0] if rows else after)
+
+    def newest_request(self) -> int:
+        """The highest number of an MPPS request; 0 where there is none."""
+        return int(self._connection.rows(archive_statements.REQUEST_NUMBERS)[0][1] or 0)
+
+    def prunable_requests(self, before: int, limit: int, after: int = 0) -> Prunable:
+        """Which of the next `limit` MPPS requests between these numbers may go.
+
+        Those of a performed step stay until it has ended, nobody has to decide about it, and nobody is still to be
+        told of it.
+        """
+        rows = self._connection.rows(archive_statements.OLDEST_REQUESTS, after=after, before=before, limit=limit)
+        told: dict[str, bool] = {}
+        found = [
+            number
+            for number, uid, state, attention in rows
+            if (state is None or (state != MPPSState.IN_PROGRESS and attention in DECIDED)) and self._is_told(uid, told)
+        ]
+        return Prunable(tuple(found), len(rows), rows[-1][0] if rows else after)
+
+    def _is_told(self, uid: str, known: dict[str, bool]) -> bool:
+        """Whether nothing about this performed step waits or is parked."""
+        if uid not in known:
+            known[uid] = self._connection.row(archive_statements.WAITING_IN_LANE, lane=uid) is None
+        return known[uid]
 
     def _orders_named(self, keys: Iterable[tuple[str, str]]) -> Iterator[int]:
         """The orders a message is about: what it changed, and what bears one of its order numbers."""

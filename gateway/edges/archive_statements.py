@@ -31,6 +31,10 @@ from gateway.edges.schema import (
     message_reports,
     messages,
     orders,
+    outbox,
+    performed_requests,
+    performed_steps,
+    queues,
     requested_procedures,
     steps,
 )
@@ -226,6 +230,52 @@ MESSAGE_KEY_DELETE = Prepared(
 )
 MESSAGE_DELETE = Prepared(delete(messages).where(messages.c.id == _given("id")))
 REPORT_DELETE = Prepared(delete(message_reports).where(message_reports.c.message_id == _given("id")))
+
+REQUEST_NUMBERS = Prepared(
+    select(
+        select(func.min(performed_requests.c.id)).scalar_subquery(),
+        select(func.max(performed_requests.c.id)).scalar_subquery(),
+    )
+)
+REQUEST_FROM = Prepared(
+    select(performed_requests.c.id, performed_requests.c.at)
+    .where(performed_requests.c.id >= _given("id"))
+    .order_by(performed_requests.c.id)
+    .limit(1)
+)
+# Refused requests may be of no performed step.
+OLDEST_REQUESTS = Prepared(
+    select(
+        performed_requests.c.id,
+        performed_requests.c.sop_instance_uid,
+        performed_steps.c.state,
+        performed_steps.c.attention,
+    )
+    .join_from(
+        performed_requests,
+        performed_steps,
+        performed_steps.c.sop_instance_uid == performed_requests.c.sop_instance_uid,
+        isouter=True,
+    )
+    .where(performed_requests.c.id > _given("after"), performed_requests.c.id < _given("before"))
+    .order_by(performed_requests.c.id)
+    .limit(_given("limit"))
+)
+# By destination and state, which are all there are: so it is a look into the index of lanes for each.
+WAITING_IN_LANE = Prepared(
+    select(queues.c.destination)
+    .where(
+        select(outbox.c.id)
+        .where(
+            outbox.c.destination == queues.c.destination,
+            outbox.c.state.in_([literal_column("'waiting'"), literal_column("'parked'")]),
+            outbox.c.lane == _given("lane"),
+        )
+        .exists()
+    )
+    .limit(1)
+)
+REQUEST_DELETE = Prepared(delete(performed_requests).where(performed_requests.c.id == _given("id")))
 
 
 def dispositions_bound(dispositions: Sequence[str]) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Writing the archive: messages and what became of them, the mappings that read them, and what retention deletes."""
+"""Writing the archive: messages and what became of them, the mappings that read them, and what retention deletes.
+
+Of performed steps only what retention deletes of their requests; what is held of them is `store_performed`'s.
+"""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -70,6 +73,12 @@ class ArchiveUnit(ArchiveReader):
         """Look at the next `limit` messages between these numbers and delete those that may go."""
         found = self.prunable_messages(before, limit, after)
         self.delete_messages(found.numbers)
+        return found
+
+    def prune_requests(self, before: int, limit: int, after: int = 0) -> Prunable:
+        """Look at the next `limit` MPPS requests between these numbers and delete those that may go."""
+        found = self.prunable_requests(before, limit, after)
+        self._write.run_many(archive_statements.REQUEST_DELETE, [{"id": number} for number in found.numbers])
         return found
 
     def give_back_space(self, pages: int) -> int:

@@ -1,5 +1,7 @@
 """What every way to a destination has in common, so that delivery knows no protocol."""
 
+import os
+import socket
 import ssl
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -46,6 +48,15 @@ class Channel(Protocol):
 
 
 def why(error: Exception) -> str:
-    """An error of the network in words that hold no content: its type, and what TLS says of a certificate."""
+    """An error of the network in words that hold no content: the system's, or what TLS says of a certificate."""
     said = getattr(error, "verify_message", "") or getattr(error, "reason", "")
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    if said:
+        return f"{type(error).__name__}: {said}"
+    if isinstance(error, socket.gaierror):
+        return "the name of its host is not known"
+    if isinstance(error, TimeoutError):
+        return "no answer to the attempt to connect"
+    if isinstance(error, OSError) and error.errno:
+        text = os.strerror(error.errno)
+        return text[:1].lower() + text[1:]
+    return "no address of its host takes a connection" if type(error) is OSError else type(error).__name__

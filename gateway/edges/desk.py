@@ -59,8 +59,7 @@ class Desk:
 
     def by(self, actor: str, at: datetime, note: str = "") -> By:
         """Somebody who decides now."""
-        named = "".join(sign for sign in actor if sign.isprintable()).strip()[:ACTOR_CHARACTERS_MAX]
-        return By(named or "nobody named", at, self.audience, self.zone, self.issuers, note)
+        return By(actor_named(actor), at, self.audience, self.zone, self.issuers, note)
 
     def circumstances(self, by: By) -> Circumstances:
         """Those of an order that is made at the desk."""
@@ -76,6 +75,12 @@ class Desk:
     def backlogs(self, queues: Iterable[Backlog]) -> Sequence[Backlog]:
         """What waits, by destination: also of those that were never told anything, or are not configured any more."""
         return all_backlogs(queues, self.places)
+
+
+def actor_named(said: str) -> str:
+    """Who decides, as logs and histories have it."""
+    named = "".join(sign for sign in said if sign.isprintable()).strip()[:ACTOR_CHARACTERS_MAX]
+    return named or "nobody named"
 
 
 def all_backlogs(queues: Iterable[Backlog], places: Iterable[Place]) -> Sequence[Backlog]:

@@ -12,13 +12,15 @@ from gateway.domain.attributes import Element, text, values
 from gateway.domain.performed import references, text_of
 from gateway.domain.refusal import Refusal, Refused
 from gateway.domain.worklist import WorklistItem, start_of
-from gateway.edges.desk import Place
+from gateway.edges.desk import Place, all_backlogs
+from gateway.edges.store_outbox import PerformedSent
 from gateway.edges.store_performed import PerformedRequest
 from gateway.edges.store_reader import StoreReader
 from gateway.wire.mpps_dataset import read_step
 from gateway.workflow.outbox import Backlog, Delivery
 from gateway.workflow.ports import OverdueStep, PerformanceReports, PerformedDecision, StoredPerformed
 from gateway.workflow.proposals import Proposal
+from gateway.workflow.queue_decisions import QueueDecision
 from gateway.workflow.reconcile import Reconciled
 
 View = dict[str, Any]
@@ -64,7 +66,9 @@ def whole_view(reader: StoreReader, stored: StoredPerformed) -> View:
         "linked": [step_view(item) for item in reader.items(stored.performed.steps)],
         "requests": [_request_view(each) for each in reader.performed_requests(uid)],
         "decisions": [decision_view(each) for each in reader.performed_decisions(uid)],
+        "passed_on": [_passed_on_view(each) for each in reader.performed_sent(uid)],
         "forwards": [delivery_view(each) for each in reader.deliveries_in_lane(uid)],
+        "queue_decisions": [queue_decision_view(each) for each in reader.queue_decisions_of_instance(uid)],
     }
 
 
@@ -130,6 +134,13 @@ def decision_view(decision: PerformedDecision) -> View:
             "details": dict(decision.details)}  # fmt: skip
 
 
+def queue_decision_view(decision: QueueDecision) -> View:
+    """A line of the log of a queue; `messages` is how many it was about, None where it was the queue itself."""
+    details = decision.details
+    return {"at": decision.at.isoformat(), "destination": decision.destination, "action": decision.action,
+            "actor": decision.actor, "messages": details.get("count"), "note": details.get("note", "")}  # fmt: skip
+
+
 def reconciled_view(reader: StoreReader, done: Reconciled) -> View:
     """What came of a decision."""
     stored = reader.stored_performed(done.performed.sop_instance_uid)
@@ -142,8 +153,14 @@ def reconciled_view(reader: StoreReader, done: Reconciled) -> View:
     }
 
 
-def queue_view(backlog: Backlog, places: Iterable[Place], now: datetime) -> View:
+def queue_views(reader: StoreReader, places: Sequence[Place], now: datetime) -> list[View]:
+    """Every destination that is configured or was ever told anything."""
+    return [_queue_view(reader, each, places, now) for each in all_backlogs(reader.queues(), places)]
+
+
+def _queue_view(reader: StoreReader, backlog: Backlog, places: Iterable[Place], now: datetime) -> View:
     """A destination and what waits for it; `gets` is '' for one that is not configured any more."""
+    by = reader.queue_held_by(backlog.destination) if backlog.held else None
     place = next((each for each in places if each.name == backlog.destination), None)
     return {
         "destination": backlog.destination,
@@ -151,10 +168,13 @@ def queue_view(backlog: Backlog, places: Iterable[Place], now: datetime) -> View
         "gets": place.gets if place else "",
         "address": place.address if place else "",
         "held": backlog.held,
+        "held_by": by.actor if by is not None else "",
+        "held_at": _time(by.at) if by is not None else None,
+        "held_why": by.details.get("note", "") if by is not None else "",
         "waiting": backlog.waiting,
         "parked": backlog.parked,
         "oldest": _time(backlog.oldest),
-        "oldest_s": max(0, round((now - backlog.oldest).total_seconds())) if backlog.oldest else None,
+        "oldest_s": round(backlog.age_s(now)) if backlog.oldest else None,
         "last_error": backlog.last_error,
         "last_error_at": _time(backlog.last_error_at),
         "last_sent_at": _time(backlog.last_sent_at),
@@ -181,6 +201,12 @@ def delivery_view(delivery: Delivery) -> View:
 def refusal_view(refusal: Refusal) -> View:
     """What is wrong, where, and what to do."""
     return {"kind": refusal.kind.value, "where": refusal.where, "text": refusal.text, "hint": refusal.hint}
+
+
+def _passed_on_view(sent: PerformedSent) -> View:
+    """What a destination got last; `answer` begins with the status as four hex digits where it was plainly accepted."""
+    return {"destination": sent.destination, "operation": sent.operation, "answer": sent.answer,
+            "at": sent.at.isoformat()}  # fmt: skip
 
 
 def _request_view(request: PerformedRequest) -> View:

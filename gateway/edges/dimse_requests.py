@@ -33,6 +33,7 @@ from gateway.wire.dimse import (
     refusal_of,
     simple_response,
 )
+from gateway.wire.mpps_dataset import readable_uid
 from gateway.wire.upper_layer import INSTANCE_AVAILABILITY, Context
 
 SLICE_S = 0.002
@@ -189,7 +190,13 @@ class Requests:
             await self._serve_normalized(message)
 
     def _done(
-        self, message: Message, began: float, status: int, matches: int = 0, error: BaseException | None = None
+        self,
+        message: Message,
+        began: float,
+        status: int,
+        matches: int = 0,
+        error: BaseException | None = None,
+        **more: str,
     ) -> None:
         message_id = message.command.message_id
         self._outstanding[message_id] -= 1
@@ -209,6 +216,7 @@ class Requests:
             milliseconds=_milliseconds_since(began),
             error="" if error is None else type(error).__name__,
             where="" if error is None else where_raised(error),
+            **more,
         )
 
     # C-ECHO, and what is refused here
@@ -237,7 +245,9 @@ class Requests:
             if not self._budget.take(held):
                 held, answer = 0, NAnswer(Status.RESOURCE_LIMITATION, "too much waits to be sent; try again")
         self._peer.send(n_response(message, answer, self._association.max_length))
-        self._done(message, began, answer.status, error=raised)
+        # Only what is a UID: whatever else the peer put there is not for the log.
+        uid = readable_uid(answer.sop_instance_uid or message.command.sop_instance_uid)
+        self._done(message, began, answer.status, error=raised, sop_instance_uid=uid)
         try:
             await self._peer.caught_up()
         finally:

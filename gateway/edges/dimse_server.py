@@ -21,7 +21,7 @@ Events for the log have fixed names and fields, never a value of a data set:
     association_closed    association, calling_ae_title, requests, milliseconds
     association_aborted   association, calling_ae_title, remote_host, by ("peer" or "gateway"), reason
     request_done          association, calling_ae_title, called_ae_title, operation, status, matches, milliseconds,
-                          error, where (as above)
+                          error, where (as above); of N-CREATE, N-SET and N-GET also sop_instance_uid
     connections_shed      connections (how many were closed for want of room since the last such event)
 
 An `association` number is given to every connection, so it also names one that never became an association.

@@ -159,6 +159,5 @@ class Metrics(Collector):
             held.add_metric([backlog.destination], backlog.held)
             messages.add_metric([backlog.destination, "waiting"], backlog.waiting)
             messages.add_metric([backlog.destination, "parked"], backlog.parked)
-            waited_s = (datetime.now(UTC) - backlog.oldest).total_seconds() if backlog.oldest else 0.0
-            age.add_metric([backlog.destination], max(waited_s, 0.0))
+            age.add_metric([backlog.destination], backlog.age_s(datetime.now(UTC)))
         yield from (messages, age, held)

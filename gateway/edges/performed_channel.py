@@ -283,7 +283,7 @@ def _why_none(association: Association, failure: str) -> Outcome:
         return Outcome(Attempt.UNREACHABLE, f"association rejected: {said.reason_str}" if said else "")
     if association.rejected_contexts and not association.accepted_contexts:
         return Outcome(Attempt.UNSUPPORTED, "the receiver rejects the presentation context")
-    return Outcome(Attempt.UNREACHABLE, failure or "the association is not answered")
+    return Outcome(Attempt.UNREACHABLE, failure or "connected, but the association request is not answered")
 
 
 def _primitive(request: _Request, message_id: int, dataset: bytes) -> Any:

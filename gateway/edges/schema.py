@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 """The Alembic revision this code works with. Revisions are numbers, so that newer and older can be told apart."""
 
 metadata = MetaData(
@@ -374,6 +374,19 @@ performed_log = Table(
     Index("performed_log_by_instance", "sop_instance_uid", "id"),
 )
 
+# What each destination got of a performed step last, with its answer: the outbox forgets what was sent.
+performed_sent = Table(
+    "performed_sent",
+    metadata,
+    _text("sop_instance_uid"),
+    _text("destination"),
+    _text("operation"),
+    _text("answer"),
+    _text("at"),
+    PrimaryKeyConstraint("sop_instance_uid", "destination"),
+    sqlite_with_rowid=False,
+)
+
 # What is to be told to others, in order per destination and lane (design D8): HL7 v2 messages by patient, performed
 # steps by instance. Written in the transaction that causes it; what was sent leaves. `archive_id` is its number in
 # `messages` or `performed_requests`, by `kind`; no foreign key: the archive leaves what waits alone.
@@ -405,6 +418,18 @@ outbox = Table(
     sqlite_autoincrement=True,  # who wrote a number down finds that message or none
 )  # fmt: skip
 
+# Lanes that lead into another one, as long as something waits there: orders went from one patient to another while
+# something about them waited. See `store_outbox.share_lane`.
+outbox_lanes = Table(
+    "outbox_lanes",
+    metadata,
+    _text("destination"),
+    _text("lane"),
+    _text("leads_to"),
+    PrimaryKeyConstraint("destination", "lane"),
+    sqlite_with_rowid=False,
+)
+
 # One row per destination that was ever told anything, changed with its rows of the outbox, so that counting costs
 # nothing however much waits. `held` is 1 while a person keeps it back.
 queues = Table(
@@ -417,6 +442,31 @@ queues = Table(
     _text("last_error"),
     _text("last_error_at"),
     _text("last_sent_at"),
+)
+
+# What people decided about queues and what was in them, with who it was. `details` is JSON of
+# `workflow.queue_decisions`.
+queue_log = Table(
+    "queue_log",
+    metadata,
+    _id(),
+    _text("at"),
+    _text("destination"),
+    _text("action"),
+    _text("actor"),
+    _text("details"),
+    Index("queue_log_by_destination", "destination", "id"),
+)
+
+# Which messages a line of it is about: by `kind` numbers in `messages` or `performed_requests`, as in `outbox`.
+queue_log_messages = Table(
+    "queue_log_messages",
+    metadata,
+    _text("kind"),
+    Column("archive_id", _Number, nullable=False),
+    _of("log_id", "queue_log.id"),
+    PrimaryKeyConstraint("kind", "archive_id", "log_id"),
+    sqlite_with_rowid=False,
 )
 
 # Worklist queries as they were asked and answered, the newest of each caller (`StoreUnit.add_queries`). Written after

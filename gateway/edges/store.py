@@ -35,6 +35,10 @@ WAITING_MAX = 2048
 """Jobs that may wait. At a thousand a second these are two seconds of work; senders that wait longer than that are
 better told to come again than left to time out."""
 
+CAREFUL_BATCHES = 64
+"""Batches after one with a failed job in which each job has a savepoint from the first: a failure costs the batch
+twice, and savepoints a twentieth."""
+
 BUSY_TIMEOUT_S = 5.0
 """How long the writer waits for another process's lock, such as a command line import's. Senders wait 30 s or more
 for their ACK."""
@@ -70,7 +74,8 @@ def _refuse_changes(driver: Any, _record: object) -> None:
 
 @dataclass(slots=True)
 class _Job:
-    """A use case that waits for its transaction, and after it, what it came to."""
+    """A use case that waits for its transaction, and after it, what it came to. It may be run anew: what it changes
+    outside of the store counts as often as it is run."""
 
     use_case: Callable[[StoreUnit], Any]
     future: "Future[Any] | asyncio.Future[Any]"
@@ -118,7 +123,9 @@ class Store:
     """The database of one site, open.
 
     `url` is `sqlite:///path`; a file that is not there is made, with its schema. `zone` is the department's time
-    zone by name, noted beside every scheduled start (design D13).
+    zone by name, noted beside every scheduled start (design D13). `gathers` is whether what comes while a batch is
+    worked on joins it: good where whoever brings more waits for the same interpreter, and idle time where other
+    processes would bring it meanwhile.
 
     Raises SchemaTooNew or SchemaTooOld where the database is another release's, StoreError where it is no
     gateway's, StoreUnavailable where it cannot be opened now.
@@ -130,11 +137,13 @@ class Store:
         *,
         zone: str = "",
         busy_timeout_s: float = BUSY_TIMEOUT_S,
+        gathers: bool = True,
         batch_max: int = BATCH_MAX,
         waiting_max: int = WAITING_MAX,
     ) -> None:
         ensure_schema(url)
         self._zone = zone
+        self._gathers = gathers
         self._batch_max = batch_max
         self._waiting_max = waiting_max
         self._engine = connect_to(url, busy_timeout_s=busy_timeout_s)
@@ -146,6 +155,8 @@ class Store:
         self._gate = threading.Lock()  # between "is it closed or full" and "put it there"
         self._closed = False
         self._connection: Connection | None = None
+        self._ended = False  # also the writer's own
+        self._careful = 0  # batches to come in which each job has a savepoint; the writer's own
         self._writer = threading.Thread(target=self._write_batches, name="store-writer", daemon=True)
         self._writer.start()
 
@@ -232,32 +243,40 @@ class Store:
     # -- the writer thread
 
     def _write_batches(self) -> None:
-        ended = False
-        while not ended:
-            job = self._jobs.get()
+        while not self._ended:
             batch: list[_Job] = []
-            while job is not None:
-                if job.begin():
-                    batch.append(job)
-                if len(batch) == self._batch_max:
-                    break
-                try:
-                    job = self._jobs.get_nowait()
-                except Empty:
-                    break
-            ended = job is None
+            self._take(batch, self._jobs.get())
             if batch:
                 self._write_batch(batch)
         self._drop_connection()
 
-    def _write_batch(self, batch: Sequence[_Job]) -> None:
+    def _take(self, batch: list[_Job], job: _Job | None) -> None:
+        """Add this job to the batch, and what waits behind it."""
+        while job is not None:
+            if job.begin():
+                batch.append(job)
+            if len(batch) == self._batch_max:
+                return
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                return
+        self._ended = True
+
+    def _take_more(self, batch: list[_Job]) -> None:
+        """Add what came while the batch was worked on."""
+        if self._gathers and not self._ended and len(batch) < self._batch_max:
+            with contextlib.suppress(Empty):
+                self._take(batch, self._jobs.get_nowait())
+
+    def _write_batch(self, batch: list[_Job]) -> None:
         """One transaction; then, and only then, every job's answer."""
         try:
             connection = self._connection
             if connection is None:
                 connection = self._connection = Connection(self._engine)
             connection.control("BEGIN IMMEDIATE")
-            self._run_each(connection, batch)
+            self._run_batch(connection, batch)
             connection.control("COMMIT")
         except BaseException as error:  # as above: every job gets an answer
             self._drop_connection()
@@ -277,8 +296,46 @@ class Store:
         self.counts.refused += len(failures) - away
         _answer(batch)
 
+    def _run_batch(self, connection: Connection, batch: list[_Job]) -> None:
+        """The jobs one after the other, so that each is undone alone.
+
+        SQLite keeps a copy of every page that is changed within a savepoint, so they are run without one at first.
+        Where one of them fails all is undone and run anew, each in a savepoint of its own; so are the next batches,
+        for a sender whose messages are refused goes on sending.
+        """
+        if self._careful:
+            self._careful -= 1
+        elif self._run_together(connection, batch):
+            return
+        else:
+            self._careful = CAREFUL_BATCHES
+            connection.control("ROLLBACK")
+            connection.control("BEGIN IMMEDIATE")
+        self._run_each(connection, batch)
+
+    def _run_together(self, connection: Connection, batch: list[_Job]) -> bool:
+        """Run them all, and what comes meanwhile.
+
+        False where one of them failed or is to be undone, and so nothing of this counts.
+        """
+        try:
+            done = 0
+            while done < len(batch):
+                job = batch[done]
+                if job.rehearsed:
+                    return False
+                job.result = self._run(connection, job)
+                done += 1
+                if done == len(batch):
+                    self._take_more(batch)
+        except BaseException as error:  # whose it is shows when they are run anew
+            if not connection.in_transaction:  # the database itself took everything back
+                raise StoreUnavailable("the database gave up the transaction") from error
+            return False
+        return True
+
     def _run_each(self, connection: Connection, batch: Sequence[_Job]) -> None:
-        """The jobs one after the other, each in a savepoint, so that each is undone alone."""
+        """The jobs one after the other, each in a savepoint."""
         for job in batch:
             connection.control("SAVEPOINT job")  # where this, or its end, fails, nothing of the batch is certain
             try:

@@ -17,7 +17,7 @@ from gateway.domain.names import fold_name, name_index
 from gateway.domain.patient import Belongings, IdentityChange, IdentityKind, Patient, Visit
 from gateway.edges import statements
 from gateway.edges.database import Connection, Queries, Row, StoreError
-from gateway.edges.store_outbox import hand_over_lane
+from gateway.edges.store_outbox import hand_over_lane, share_lane
 from gateway.edges.stored_values import bare, json_text, utc_text
 
 _NEVER = ""  # `undone_at` of what holds
@@ -228,7 +228,7 @@ class IdentityWriter(IdentityReader):
         self._add_identifiers(surviving.id, surviving.identifiers, past)
         self._write.run(statements.NAMES_DELETE, patient_id=prior.id)
         moved = self.belongings(prior.id)
-        self.hand_over(moved, prior.id, surviving.id)
+        self._hand_over(moved, prior.id, surviving.id)
         hand_over_lane(self._write, str(prior.id), str(surviving.id))
         self._write.run(statements.PATIENTS_MERGE_FURTHER, key_merged_into=prior.id, merged_into=surviving.id)
         self._write.run(statements.PATIENT_MERGE, key_id=prior.id, merged_into=surviving.id, updated_at=utc_text(at))
@@ -267,6 +267,10 @@ class IdentityWriter(IdentityReader):
 
     def hand_over(self, what: Belongings, from_id: int, to_id: int) -> Belongings:
         """These now belong to another patient, as far as they are the first one's; what did."""
+        share_lane(self._write, str(from_id), str(to_id))
+        return self._hand_over(what, from_id, to_id)
+
+    def _hand_over(self, what: Belongings, from_id: int, to_id: int) -> Belongings:
         bound = {"key_patient_id": from_id, "patient_id": to_id}
         visits = [each for each in what.visits if self._write.run(statements.VISIT_HAND_OVER, key_id=each, **bound)]
         orders = [each for each in what.orders if self._write.run(statements.ORDER_HAND_OVER, key_id=each, **bound)]

@@ -3,13 +3,15 @@
 Of everything in a lane of a destination only the oldest that waits, its head, may go; of the heads whose time has come
 the one whose time came first. So a message that has to wait holds back its own lane alone, and one that keeps failing
 does not keep the others from their turn. `head` is kept with every change: what is next is one look into an index,
-however much waits, and so is the head of a lane. What was sent has left: the archive remembers it.
+however much waits, and so is the head of a lane. What was sent has left: the archive remembers it, and of performed
+steps `performed_sent` the last that each destination got.
 
 `queues` counts in the same transactions, so that nobody ever has to.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from itertools import chain
 from operator import attrgetter
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, literal_column, select, update
 
 from gateway.edges.database import Connection, Prepared, Queries, Row
-from gateway.edges.schema import messages, outbox, queues
+from gateway.edges.schema import messages, outbox, outbox_lanes, performed_sent, queues
 from gateway.edges.stored_values import utc_text
 from gateway.workflow.outbox import DROPPED, Backlog, Delivery, OutboxState
 from gateway.workflow.ports import DeliveryKind, NewDelivery
@@ -56,6 +58,27 @@ NEXT_DELIVERY = Prepared(
     .order_by(outbox.c.due_at, outbox.c.id)
     .limit(_given("limit"))
 )
+FAR_AHEAD = Prepared(
+    _DELIVERY.where(
+        outbox.c.destination == _given("destination"),
+        outbox.c.head == _yes,
+        outbox.c.due_at > _given("later"),
+        ~select(queues.c.destination)
+        .where(queues.c.destination == _given("destination"), queues.c.held == _yes)
+        .exists(),
+    )
+    .order_by(outbox.c.due_at, outbox.c.id)
+    .limit(_given("limit"))
+)
+DUE_DESTINATIONS = Prepared(
+    select(queues.c.destination).where(
+        queues.c.waiting > literal_column("0"),
+        queues.c.held != _yes,
+        select(outbox.c.id)
+        .where(outbox.c.destination == queues.c.destination, outbox.c.head == _yes, outbox.c.due_at <= _given("now"))
+        .exists(),
+    )
+)
 DELIVERIES = Prepared(_DELIVERY.where(outbox.c.id > _given("after")).order_by(outbox.c.id).limit(_given("limit")))
 DELIVERIES_OF = Prepared(
     _DELIVERY.where(
@@ -75,6 +98,7 @@ DELIVERIES_IN_LANE = Prepared(
     .order_by(outbox.c.id)
     .limit(_given("limit"))
 )
+LAST_NUMBER = Prepared(select(func.max(outbox.c.id)))
 DELIVERY_INSERT = Prepared(
     insert(outbox).values({column.name: _given(column.name) for column in outbox.columns if not column.primary_key})
 )
@@ -108,6 +132,12 @@ LANE_HAND_OVER = Prepared(
     )
 )
 
+# Lanes that lead into another one.
+_THIS_LANE = (outbox_lanes.c.destination == _given("destination"), outbox_lanes.c.lane == _given("lane"))
+LANE_LEADS_TO = Prepared(select(outbox_lanes.c.leads_to).where(*_THIS_LANE))
+LANE_INSERT = Prepared(insert(outbox_lanes).values({each.name: _given(each.name) for each in outbox_lanes.columns}))
+LANE_DELETE = Prepared(delete(outbox_lanes).where(*_THIS_LANE))
+
 # The queues.
 _QUEUE = queues.c.destination == _given("key_destination")
 _COUNTS = {
@@ -140,6 +170,31 @@ MESSAGE_SET_STATE = Prepared(
     .where(messages.c.id == _given("key_id"))
 )
 
+# What was sent of performed steps.
+PERFORMED_SENT = Prepared(
+    select(performed_sent.c.destination, performed_sent.c.operation, performed_sent.c.answer, performed_sent.c.at)
+    .where(performed_sent.c.sop_instance_uid == _given("uid"))
+    .order_by(performed_sent.c.destination)
+)
+PERFORMED_SENT_UPDATE = Prepared(
+    update(performed_sent)
+    .values({name: _given(name) for name in ("operation", "answer", "at")})
+    .where(performed_sent.c.sop_instance_uid == _given("key_uid"), performed_sent.c.destination == _given("key_to"))
+)
+PERFORMED_SENT_INSERT = Prepared(
+    insert(performed_sent).values({column.name: _given(column.name) for column in performed_sent.columns})
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PerformedSent:
+    """What a destination got of a performed step last, and what it answered; that may quote what was sent."""
+
+    destination: str
+    operation: str
+    answer: str = field(repr=False)
+    at: datetime
+
 
 class OutboxReader:
     """The outbox's part of a `StoreReader`."""
@@ -151,10 +206,29 @@ class OutboxReader:
         found = self.next_deliveries(destination, now, 1)
         return found[0] if found else None
 
-    def next_deliveries(self, destination: str, now: datetime, limit: int) -> Sequence[Delivery]:
-        """At most so many that may be sent there now, one after the other: each of another lane."""
+    def next_deliveries(
+        self, destination: str, now: datetime, limit: int, wait_most_s: float | None = None
+    ) -> Sequence[Delivery]:
+        """At most so many that may be sent there now, one after the other: each of another lane.
+
+        Nothing is ever made to wait longer than `wait_most_s`. What is due later than that was put there or tried while
+        the clock was ahead, and may be sent as well.
+        """
         found = self._connection.rows(NEXT_DELIVERY, destination=destination, now=utc_text(now), limit=limit)
+        if wait_most_s is not None and len(found) < limit:
+            later = utc_text(now + timedelta(seconds=wait_most_s))
+            left = limit - len(found)
+            found = [*found, *self._connection.rows(FAR_AHEAD, destination=destination, later=later, limit=left)]
         return [_delivery(row) for row in found]
+
+    def last_delivery_number(self) -> int:
+        """The highest number of what waits or is parked for any destination; what comes gets a higher one."""
+        row = self._connection.row(LAST_NUMBER)
+        return (row[0] or 0) if row is not None else 0
+
+    def due_destinations(self, now: datetime) -> Sequence[str]:
+        """Those for which there is something to send now. One statement, however many destinations there are."""
+        return [name for (name,) in self._connection.rows(DUE_DESTINATIONS, now=utc_text(now))]
 
     def delivery(self, delivery_id: int) -> Delivery | None:
         """A message that waits or is parked."""
@@ -185,6 +259,13 @@ class OutboxReader:
         )
         return sorted((_delivery(row) for row in found), key=attrgetter("id"))
 
+    def performed_sent(self, sop_instance_uid: str) -> Sequence[PerformedSent]:
+        """What each destination got of this performed step last, by the destinations' names."""
+        return [
+            PerformedSent(destination, operation, answer, datetime.fromisoformat(at))
+            for destination, operation, answer, at in self._connection.rows(PERFORMED_SENT, uid=sop_instance_uid)
+        ]
+
     def queues(self) -> Sequence[Backlog]:
         """Every destination that was ever told anything, with how much is there; nothing is counted for it."""
         return [
@@ -204,7 +285,10 @@ class OutboxWriter(OutboxReader):
 
     def add_delivery(self, delivery: NewDelivery, at: datetime) -> int:
         """Put what is archived behind what waits for its destination, or among what is parked; its number there."""
-        where = {"destination": delivery.destination, "lane": delivery.lane}
+        lane = delivery.lane
+        if delivery.kind is DeliveryKind.HL7 and lane:
+            lane = lane_of(self._write, delivery.destination, lane)
+        where = {"destination": delivery.destination, "lane": lane}
         state = OutboxState.PARKED if delivery.reason else OutboxState.WAITING
         head = state is OutboxState.WAITING and self._write.row(HEAD_OF_LANE, **where) is None
         number = self._write.insert(
@@ -241,6 +325,15 @@ class OutboxWriter(OutboxReader):
                 MESSAGE_SET_DELIVERED,
                 key_id=held.archive_id, disposition=delivery.state.value, reasons=delivery.reason, answer=answer,
             )  # fmt: skip
+        elif delivery.state is OutboxState.SENT and attempted_at is not None:
+            self._note_sent(held, delivery.reason, attempted_at)
+
+    def _note_sent(self, delivery: Delivery, reason: str, at: datetime) -> None:
+        """A destination got this of a performed step; an answer that is a plain success has no reason."""
+        said = {"operation": delivery.operation, "answer": reason.rstrip("; ") or "0000", "at": utc_text(at)}
+        uid, to = delivery.control_id, delivery.destination
+        if not self._write.run(PERFORMED_SENT_UPDATE, key_uid=uid, key_to=to, **said):
+            self._write.run(PERFORMED_SENT_INSERT, sop_instance_uid=uid, destination=to, **said)
 
     def drop_delivery(self, delivery_id: int, reason: str = "dropped by hand") -> bool:
         """Take a message out of the outbox unsent, which its line in the archive says; False where there is none."""
@@ -253,6 +346,13 @@ class OutboxWriter(OutboxReader):
         if held.kind is DeliveryKind.HL7:
             self._write.run(MESSAGE_SET_STATE, key_id=held.archive_id, disposition=DROPPED, reasons=reason)
         return True
+
+    def note_failure(self, destination: str, reason: str, at: datetime) -> None:
+        """Nothing could be delivered there, and nothing else is changed by it."""
+        self._write.run(
+            QUEUE_FAILED,
+            key_destination=destination, waiting_more=0, parked_more=0, last_error=reason, last_error_at=utc_text(at),
+        )  # fmt: skip
 
     def hold_queue(self, destination: str, held: bool) -> None:
         """Keep back what waits for a destination, or let it go on. What comes meanwhile waits as well."""
@@ -306,12 +406,44 @@ def set_head(write: Connection, destination: str, lane: str) -> None:
 def hand_over_lane(write: Connection, prior: str, surviving: str) -> None:
     """Of a merged patient: what is to be told of both is told in one order from then on."""
     for (destination,) in write.rows(QUEUE_NAMES):
-        moved = sum(
-            write.run(LANE_HAND_OVER, destination=destination, state=state.value, key_lane=prior, lane=surviving)
-            for state in (OutboxState.WAITING, OutboxState.PARKED)
-        )
-        if moved:
-            set_head(write, destination, surviving)
+        _join(write, destination, lane_of(write, destination, prior), lane_of(write, destination, surviving))
+
+
+def share_lane(write: Connection, source: str, target: str) -> None:
+    """Orders went from one patient to another: what comes of either waits behind what waits of either.
+
+    What waits may be about orders of both, or about the patients as they were, so it is not taken apart. Where nothing
+    waits nothing can be overtaken, and the lanes part again as soon as nothing does.
+    """
+    for (destination,) in write.rows(QUEUE_NAMES):
+        into = lane_of(write, destination, source)
+        if write.row(HEAD_OF_LANE, destination=destination, lane=into) is not None:
+            _join(write, destination, lane_of(write, destination, target), into)
+
+
+def lane_of(write: Connection, destination: str, lane: str) -> str:
+    """The lane in which is told what belongs into `lane`: another one, as long as something waits in that."""
+    last = lane
+    while (row := write.row(LANE_LEADS_TO, destination=destination, lane=last)) is not None:
+        last = row[0]
+    if last != lane and write.row(HEAD_OF_LANE, destination=destination, lane=last) is None:
+        write.run(LANE_DELETE, destination=destination, lane=lane)
+        return lane
+    return last
+
+
+def _join(write: Connection, destination: str, lane: str, into: str) -> None:
+    """Everything of a lane is in another one from now on, in the order in which it came. Neither leads elsewhere."""
+    if lane == into:
+        return
+    moved = sum(
+        write.run(LANE_HAND_OVER, destination=destination, state=state.value, key_lane=lane, lane=into)
+        for state in (OutboxState.WAITING, OutboxState.PARKED)
+    )
+    if moved:
+        set_head(write, destination, into)
+    if write.row(HEAD_OF_LANE, destination=destination, lane=into) is not None:
+        write.run(LANE_INSERT, destination=destination, lane=lane, leads_to=into)
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -35,6 +35,9 @@ from gateway.workflow.ports import (
     StoredPerformed,
 )
 
+OVERDUE_COUNTED_MAX = 10_000
+"""Overdue steps are counted as far as this with every look at the metrics: who has more knows that there are many."""
+
 _given = bindparam
 _listed: ColumnElement[int] = literal_column("1")
 _nothing: ColumnElement[str] = literal_column("''")
@@ -132,6 +135,19 @@ OVERDUE = Prepared(
     )
     .order_by(steps.c.start_local, steps.c.id)
     .limit(_given("limit"))
+)
+OVERDUE_COUNT = Prepared(
+    select(func.count()).select_from(
+        select(steps.c.id)
+        .where(
+            steps.c.listed == _listed,
+            steps.c.start_local >= literal_column("'0'"),  # whatever has a start
+            steps.c.start_local < _given("before"),
+            ~_linked,
+        )
+        .limit(_given("most"))
+        .subquery()
+    )
 )
 START_OF_STEP = Prepared(select(steps.c.start_local).where(steps.c.id == _given("id")))
 STATIONS_OF_STEP = Prepared(
@@ -241,6 +257,10 @@ class ReconciliationReader(PerformedReader):
             )
             for step_id, order_id, patient_id, study_instance_uid, sps_id, status, start_local, modality in rows
         ]
+
+    def overdue_count(self, before_start_local: str, most: int = OVERDUE_COUNTED_MAX) -> int:
+        """How many `overdue_steps` there are; `most` where there are more."""
+        return int(self._connection.rows(OVERDUE_COUNT, before=before_start_local, most=most)[0][0])
 
     def performance_reports(
         self, start_from: str, start_to: str, since: datetime, until: datetime

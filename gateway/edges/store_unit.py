@@ -21,6 +21,7 @@ from gateway.edges.database import Connection, Row, StoreError
 from gateway.edges.store_identities import IdentityWriter
 from gateway.edges.store_outbox import OutboxWriter
 from gateway.edges.store_performed import PerformedWriter
+from gateway.edges.store_queue_log import QueueLogWriter
 from gateway.edges.store_reader import StoreReader
 from gateway.edges.stored_values import bare, json_text, minted_flags, storable, utc_text
 from gateway.workflow.ports import QueryRecord
@@ -37,7 +38,7 @@ _NOTES_KEPT_MAX = 16
 _NOTE_CHARACTERS_MAX = 300
 
 
-class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter, PerformedWriter):
+class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter, QueueLogWriter, PerformedWriter):
     """One job's view of the transaction it runs in. Of use only until the job returns.
 
     Methods raise StoreConflict where a key that is unique is held already, StoreError where what is to be changed

@@ -14,8 +14,8 @@ from typing import Self
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import build_context
-from pynetdicom.dimse_messages import C_FIND_RQ, N_CREATE_RQ, N_SET_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_FIND, N_CREATE, N_SET
+from pynetdicom.dimse_messages import C_FIND_RQ, N_CREATE_RQ, N_GET_RQ, N_SET_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_FIND, N_CREATE, N_GET, N_SET
 from pynetdicom.dsutils import encode
 from pynetdicom.pdu import A_ASSOCIATE_RQ, A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import (
@@ -26,10 +26,11 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import from a table
     ModalityPerformedProcedureStep,
+    ModalityPerformedProcedureStepRetrieve,
     ModalityWorklistInformationFind,
 )
 
-FIND_CONTEXT_ID, MPPS_CONTEXT_ID = 1, 3
+FIND_CONTEXT_ID, MPPS_CONTEXT_ID, RETRIEVE_CONTEXT_ID = 1, 3, 5
 PDU_LENGTH_MAX = 131_072  # what we are ready to receive: answers come in few, large pieces
 IMPLEMENTATION_UID = "2.25.205384176528834110276117405139764712133"
 
@@ -42,8 +43,11 @@ _STATUS = re.compile(rb"\x00\x00\x00\x08\x02\x00\x00\x00(?:..)\x00\x00\x00\x09\x
 _STATUS_BYTES = 20
 
 
-def encode_association(calling_ae_title: str, called_ae_title: str = "GATEWAY") -> bytes:
-    """An A-ASSOCIATE-RQ for the worklist (context 1) and MPPS (context 3), Implicit VR Little Endian."""
+def encode_association(calling_ae_title: str, called_ae_title: str = "GATEWAY", *, retrieves: bool = False) -> bytes:
+    """An A-ASSOCIATE-RQ for the worklist (context 1) and MPPS (context 3), Implicit VR Little Endian.
+
+    With `retrieves` it is also for MPPS Retrieve (context 5).
+    """
     worklist = build_context(ModalityWorklistInformationFind, ImplicitVRLittleEndian)
     worklist.context_id = FIND_CONTEXT_ID
     mpps = build_context(ModalityPerformedProcedureStep, ImplicitVRLittleEndian)
@@ -57,6 +61,10 @@ def encode_association(calling_ae_title: str, called_ae_title: str = "GATEWAY") 
     request.calling_ae_title = calling_ae_title
     request.called_ae_title = called_ae_title
     request.presentation_context_definition_list = [worklist, mpps]
+    if retrieves:
+        retrieve = build_context(ModalityPerformedProcedureStepRetrieve, ImplicitVRLittleEndian)
+        retrieve.context_id = RETRIEVE_CONTEXT_ID
+        request.presentation_context_definition_list = [worklist, mpps, retrieve]
     request.user_information = [length, implementation]
     return _pdu(A_ASSOCIATE_RQ(), request)
 
@@ -91,6 +99,15 @@ def encode_set(uid: str, dataset: Dataset) -> bytes:
     return _message(N_SET_RQ(), request, MPPS_CONTEXT_ID)
 
 
+def encode_get(uid: str) -> bytes:
+    """An N-GET-RQ for all attributes of a performed step."""
+    request = N_GET()
+    request.MessageID = 1
+    request.RequestedSOPClassUID = ModalityPerformedProcedureStepRetrieve
+    request.RequestedSOPInstanceUID = uid
+    return _message(N_GET_RQ(), request, RETRIEVE_CONTEXT_ID)
+
+
 def exchanged(request: bytes, values: Mapping[str, str]) -> bytes:
     """The request with each of these ASCII texts exchanged for another. Raises ValueError if the lengths differ."""
     for held, wanted in values.items():
@@ -104,7 +121,7 @@ def _dataset(dataset: Dataset) -> BytesIO:
     return BytesIO(encode(dataset, True, True) or b"")
 
 
-def _message(message: DIMSEMessage, primitive: C_FIND | N_CREATE | N_SET, context_id: int) -> bytes:
+def _message(message: DIMSEMessage, primitive: C_FIND | N_CREATE | N_GET | N_SET, context_id: int) -> bytes:
     message.primitive_to_message(primitive)
     # 16 KiB is the least that every peer is known to receive; these requests are far shorter.
     return b"".join(_pdu(P_DATA_TF(), part) for part in message.encode_msg(context_id, 16_382))
@@ -161,7 +178,7 @@ class LoadAssociation:
         return matches
 
     async def report(self, request: bytes) -> int:
-        """Send an N-CREATE or N-SET request; its status."""
+        """Send an N-CREATE, N-SET or N-GET request; its status."""
         return (await self._answers(request))[1]
 
     async def exchange(self, request: bytes) -> bytes:

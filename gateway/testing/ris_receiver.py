@@ -71,12 +71,14 @@ class SimulatedRISReceiver:
 
     def stop(self) -> None:
         """Close every connection and listen no more."""
-        server, self._server = self._server, None
+        with self._happened:
+            server, self._server = self._server, None
+            connected = tuple(self._connections)
         if server is not None:
             with contextlib.suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in accept
             server.close()
-        for connection in tuple(self._connections):
+        for connection in connected:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
@@ -105,18 +107,33 @@ class SimulatedRISReceiver:
                 connection, _ = server.accept()
             except OSError:  # it was stopped
                 return
+            with self._happened:
+                if self._server is not server:  # while this one came
+                    connection.close()
+                    return
+                self._connections.add(connection)
             Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-    def _serve(self, plain: socket.socket) -> None:
+    def _serve(self, connection: socket.socket) -> None:
         try:
-            with self._tls.wrap_socket(plain, server_side=True) if self._tls else plain as connection:
-                self._connections.add(connection)
-                try:
-                    self._answer(connection)
-                finally:
-                    self._connections.discard(connection)
+            if self._tls is not None:
+                connection = secured = self._under_tls(connection, self._tls)
+                secured.do_handshake()
+            self._answer(connection)
         except OSError:  # the gateway is gone, or does not trust us
-            plain.close()
+            pass
+        finally:
+            with self._happened:
+                self._connections.discard(connection)
+            connection.close()
+
+    def _under_tls(self, plain: socket.socket, tls: ssl.SSLContext) -> ssl.SSLSocket:
+        """The connection under TLS, known as that before anything is waited for, so that `stop` can end it."""
+        with self._happened:
+            connection = tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            self._connections.discard(plain)
+            self._connections.add(connection)
+        return connection
 
     def _answer(self, connection: socket.socket) -> None:
         framer = Framer()

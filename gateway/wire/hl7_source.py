@@ -72,7 +72,8 @@ HANDLED: Mapping[tuple[str, str], Handled] = {
 }
 """(MSH-9.1, MSH-9.2) -> what the message is about, and what it does here."""
 
-_RESPONSES = frozenset({"ORR", "ORG", "ORI"})
+RESPONSES = frozenset({"ORR", "ORG", "ORI"})
+"""MSH-9.1 of what answers an order message."""
 _PERSON_EVENTS = frozenset({"A28", "A31"})  # about the person, not about a visit (ITI-30)
 _CODES = {code for code, _ in HANDLED}
 _ONLY_EVENT = {
@@ -118,7 +119,7 @@ def document(message: Message) -> HL7Document:
     handled = _handled(code, event)
     match handled.kind:
         case Kind.ORDER:
-            entries = _orders(message, code in _RESPONSES, notes)
+            entries = _orders(message, code in RESPONSES, notes)
         case Kind.APPOINTMENT:
             assert handled.control is not None  # noqa: S101  (the table's rows of appointments have one)
             entries = _services(message, handled.control, event, notes)

@@ -127,6 +127,22 @@ def write_step(
     return write_attributes(said, transfer_syntax, UNICODE)
 
 
+def in_character_set_of(
+    created: Mapping[str, Element], said: Mapping[str, Element], transfer_syntax: str
+) -> bytes | None:
+    """The dataset of an N-SET in the character set of its N-CREATE (PS3.4 F.7.2.2.1), of which `created` is held.
+
+    None where it is in that one already, or names none, or that one does not hold every letter.
+    """
+    if CHARACTER_SET not in said or _terms(said) == _terms(created):
+        return None
+    attributes = {tag: held for tag, held in said.items() if tag != CHARACTER_SET}
+    try:
+        return write_attributes(attributes, transfer_syntax, _terms(created))
+    except (UnicodeEncodeError, LookupError):
+        return None
+
+
 def _terms(attributes: Mapping[str, Element]) -> Terms:
     values = (attributes.get(CHARACTER_SET) or {}).get("Value") or ()
     return declarable(decode_key_terms([str(term or "") for term in values])[0])

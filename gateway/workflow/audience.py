@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from gateway.domain.progress import STATUS_TOLD, Progress
 from gateway.domain.report import Header, Report
@@ -36,17 +36,35 @@ class Writing:
         return self.mapping.message(report, replace(self.header, control_id=control_id, at=at))
 
 
+class MessageSource(NamedTuple):
+    """Whose a received message is: the listener that it came by, and MSH-3."""
+
+    listener: str = ""
+    application: str = ""
+
+
+NO_MESSAGE = MessageSource()
+
+
 @dataclass(frozen=True, slots=True)
 class StatusTarget:
     """A destination that is told how orders get on (RAD-3). `tells` are ORC-1 and ORC-5; what is not there is not told.
 
-    `sites` are the sites whose orders it is told of; none means every site's.
+    `sites` are the sites whose orders it is told of; none means every site's. `listeners` are those by which it speaks
+    itself (None: all of them), `application` is its MSH-3: what its own messages say of orders is not told back to it.
     """
 
     destination: str
     writing: Writing = field(repr=False)
     tells: Mapping[Progress, tuple[str, str]] = field(default_factory=lambda: STATUS_TOLD)
     sites: frozenset[str] = frozenset()
+    listeners: frozenset[str] | None = None
+    application: str = ""
+
+    def said_itself(self, source: MessageSource) -> bool:
+        """Whether a message of this source is its own."""
+        spoke = self.listeners is None or source.listener in self.listeners
+        return spoke or (bool(self.application) and source.application == self.application)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from datetime import UTC, tzinfo
 
 from gateway.domain.facts import UNSTAMPED, Stamp
 from gateway.domain.identifiers import Issuers, Mint
-from gateway.workflow.audience import NOBODY, Audience
+from gateway.workflow.audience import NO_MESSAGE, NOBODY, Audience, MessageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Circumstances:
     `discontinue_started`: a cancel after the start discontinues the step instead of being refused.
     `cancel_unsaid`: a change that leaves out a step which was ordered before cancels it.
     `merge_linked`: a link of two patients (A24) merges them.
-    `audience` is told what a performed step does to an order that comes after it, by the wall clock of `zone`.
+    `audience` is told what a performed step does to an order that comes after it, by the wall clock of `zone`, and
+    what the input changes, but for whose input it is (`said_by`).
     """
 
     cause: str
@@ -30,3 +31,4 @@ class Circumstances:
     merge_linked: bool = False
     audience: Audience = NOBODY
     zone: tzinfo = UTC
+    said_by: MessageSource = NO_MESSAGE

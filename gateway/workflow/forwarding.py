@@ -12,7 +12,7 @@ from gateway.domain.attributes import Attributes, Element
 from gateway.domain.performed import SCHEDULED_STEP_ATTRIBUTES, MPPSState, Operation, PerformedStep, text_of
 from gateway.domain.performed_table import BY_TAG, REQUIREMENTS
 from gateway.domain.worklist import WorklistItem
-from gateway.wire.mpps_dataset import write_step
+from gateway.wire.mpps_dataset import in_character_set_of, write_step
 from gateway.workflow.audience import Audience, PerformedTarget
 from gateway.workflow.performed_request import ReadRequest
 from gateway.workflow.ports import DeliveryKind, NewDelivery, Unit
@@ -64,11 +64,29 @@ def delivery_to(
     if target.sends == "events":
         told = f"N-EVENT-REPORT {EVENT_TYPES[operation, state]}"
         return NewDelivery(target.destination, uid, uid, b"", archive_id, DeliveryKind.NOTIFICATION, told)
-    payload = _coerced(unit, operation, request, performed) if target.sends == "coerced" else received.raw
+    if operation is Operation.SET:
+        payload = _n_set(request, performed, coerced=target.sends == "coerced")
+    else:
+        payload = _coerced(unit, request, performed) if target.sends == "coerced" else received.raw
     return NewDelivery(
         target.destination, uid, uid, payload, archive_id, DeliveryKind.PERFORMED, operation.value,
         received.transfer_syntax,
     )  # fmt: skip
+
+
+def _n_set(request: ReadRequest, performed: PerformedStep, *, coerced: bool) -> bytes:
+    """The N-SET as it came, where it keeps to what N-SET may say (`coerced`) and to the character set of its N-CREATE.
+
+    Modalities need not keep to that, we have to (PS3.4 F.7.2.2.1). Letters that it does not hold are better sent in
+    another one than lost.
+    """
+    said = request.said.attributes
+    if coerced:
+        said = {tag: spoken for tag, spoken in said.items() if tag not in BY_TAG or BY_TAG[tag].settable}
+    written = in_character_set_of(performed.attributes, said, request.request.transfer_syntax)
+    if written is not None:
+        return written
+    return request.request.raw if len(said) == len(request.said.attributes) else _written(said, request)
 
 
 # --- coerced ----------------------------------------------------------------------------------------------------
@@ -88,16 +106,12 @@ _PATIENT = (
 """What N-CREATE says of patient and visit."""
 
 
-def _coerced(unit: Unit, operation: Operation, request: ReadRequest, performed: PerformedStep) -> bytes:
-    """The request with patient and order as the worklist has them.
+def _coerced(unit: Unit, request: ReadRequest, performed: PerformedStep) -> bytes:
+    """The N-CREATE with patient and order as the worklist has them.
 
-    As it came where nothing is held for it or nobody believes it, and N-SET where it keeps to what N-SET may say.
+    As it came where nothing is held for it or nobody believes it.
     """
-    said = request.said.attributes
-    if operation is Operation.SET:
-        settable = {tag: spoken for tag, spoken in said.items() if tag not in BY_TAG or BY_TAG[tag].settable}
-        return request.request.raw if len(settable) == len(said) else _written(settable, request)
-    attributes = coerced(said, performed, unit.items)
+    attributes = coerced(request.said.attributes, performed, unit.items)
     return request.request.raw if attributes is None else _written(attributes, request)
 
 

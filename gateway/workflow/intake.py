@@ -25,7 +25,7 @@ from gateway.wire import er7, hl7_source
 from gateway.wire.ack_modes import Answers, answers
 from gateway.wire.hl7_stamps import made_at
 from gateway.workflow import outbox
-from gateway.workflow.audience import NOBODY, Audience
+from gateway.workflow.audience import NOBODY, Audience, MessageSource
 from gateway.workflow.circumstances import Circumstances
 from gateway.workflow.orders import apply_events
 from gateway.workflow.ports import ORDER_LINK, PATIENT_LINK, MessageRecord, MessageSearch, Outcome, StoredMessage, Unit
@@ -74,6 +74,8 @@ class Feed:
     strict: bool = False
     answer: Literal["ack", "order"] = "ack"
     acknowledge_to: str = ""
+    answers_nobody: bool = False
+    """For what is itself an answer."""
     audience: Audience = field(default=NOBODY, repr=False)
     others: abc.Mapping[str, "Feed"] = field(default_factory=dict, repr=False, compare=False)
     """The site's feeds by name: a message that came early by another listener is read as that one reads."""
@@ -100,8 +102,8 @@ class Feed:
         said = message.msh.text(7) if self.sort_late else ""
         return Stamp(made_at(said, self.zone, arrived), f"{self.name} {message.sender}")
 
-    def circumstances(self, cause: str, stamp: Stamp) -> Circumstances:
-        """How the events of one message are applied."""
+    def circumstances(self, cause: str, stamp: Stamp, application: str = "") -> Circumstances:
+        """How the events of one message are applied. `application` is its MSH-3."""
         return Circumstances(
             cause,
             self.mint,
@@ -115,6 +117,7 @@ class Feed:
             self.merge_linked,
             self.audience,
             self.department or UTC,
+            MessageSource(self.name, application),
         )
 
     def answers(
@@ -129,6 +132,8 @@ class Feed:
         storable: bool = True,
     ) -> Answers:
         """What the sender is told; with `storable` also by a message of its own, where this listener sends such."""
+        if self.answers_nobody:
+            return Answers(b"")
         return answers(
             message,
             refusals,
@@ -211,7 +216,8 @@ def receive(
     if withdrawn:
         return _conclude(unit, feed, message, record, "accepted", [*notes, withdrawn], now, keys=_keys(result))
     before = unit.changes
-    outcome = apply_events(unit, result.events, feed.circumstances(f"{feed.name} {message.control_id}", stamp), now)
+    under = feed.circumstances(f"{feed.name} {message.control_id}", stamp, message.msh.text(3))
+    outcome = apply_events(unit, result.events, under, now)
     notes += outcome.notes
     if unit.changes == before and not notes:
         notes.append("nothing changed")

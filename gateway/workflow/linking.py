@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.domain.attributes import Attributes, text, values
 from gateway.domain.identifiers import Identifier, Issuers
+from gateway.domain.order import Order
 from gateway.domain.patient import Patient
 from gateway.domain.performed import Attention, PerformedStep, StepReference, references
 from gateway.workflow.ports import StepRef, Unit
@@ -16,7 +17,10 @@ from gateway.workflow.ports import StepRef, Unit
 
 @dataclass(frozen=True, slots=True)
 class PatientIssuers:
-    """Who issued the patient ID of an MPPS: the registry, and the authority meant where the MPPS names none."""
+    """Who issued the patient ID of an MPPS: the registry, and the authority meant where the MPPS names none.
+
+    The registry also tells who issued its accession numbers.
+    """
 
     registry: Issuers = field(default_factory=Issuers)
     default: str = ""
@@ -40,7 +44,7 @@ def link(unit: Unit, performed: PerformedStep, issuers: PatientIssuers) -> Linke
     notes: list[str] = []
     steps = {ref.step_id: ref for ref in unit.steps(performed.steps)}
     for reference in references(performed.attributes):
-        found = _find(unit, reference)
+        found = _find(unit, reference, issuers.registry)
         if len(found) == 1:
             steps[found[0].step_id] = found[0]
         else:
@@ -64,20 +68,42 @@ def link(unit: Unit, performed: PerformedStep, issuers: PatientIssuers) -> Linke
     return Linked(held, tuple(steps.values()), tuple(dict.fromkeys(notes)))
 
 
-def _find(unit: Unit, reference: StepReference) -> Sequence[StepRef]:
+def _find(unit: Unit, reference: StepReference, registry: Issuers) -> Sequence[StepRef]:
     """What the most telling of the keys finds; several only if no key tells them apart.
 
     In this order: study and step ID; study; accession and requested procedure. Where study or procedure have several
     steps the remaining keys narrow them down; a guess among them would take work off the list that nobody did. A group
     may have one study for all its items (PS3.17 J), so where everything but the study names a step it is that one.
+    Without the study it has to be an accession number of the same issuer, as far as both say whose it is.
     """
     ambiguous: Sequence[StepRef] = ()
     for lookup in dict.fromkeys(_lookups(reference)):
         found = unit.find_steps(*lookup)
+        if not lookup[0]:
+            found = _of_issuer(unit, found, reference, registry)
         if len(found) == 1:
             return found
         ambiguous = ambiguous or found
     return ambiguous
+
+
+def _of_issuer(
+    unit: Unit, found: Sequence[StepRef], reference: StepReference, registry: Issuers
+) -> Sequence[StepRef]:  # fmt: skip
+    """Those with an accession number of the issuer that is named; where there are none, those that name no issuer."""
+    said = registry.resolve(*reference.accession_issuer)
+    if not said or not found:
+        return found
+    issuers = {step.step_id: accession_issuer(unit.order(step.order_id), step.step_id) for step in found}
+    exactly = [step for step in found if issuers[step.step_id] == said]
+    return exactly or [step for step in found if not issuers[step.step_id]]
+
+
+def accession_issuer(order: Order | None, step_id: int) -> str:
+    """Who issued the accession number of a scheduled step; '' where nobody says."""
+    procedures = order.procedures if order is not None else ()
+    its = (each for each in procedures if any(step.id == step_id for step in each.steps))
+    return next((each.accession.issuer for each in its if each.accession is not None), "")
 
 
 def _lookups(reference: StepReference) -> Iterator[tuple[str, str, str, str]]:

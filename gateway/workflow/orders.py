@@ -32,7 +32,7 @@ from gateway.workflow.linking import PatientIssuers
 from gateway.workflow.patients import apply_patient_event, upsert_patient, upsert_visit
 from gateway.workflow.perform import link_waiting
 from gateway.workflow.ports import KeyTaken, Outcome, Unit
-from gateway.workflow.telling import tell_left_out
+from gateway.workflow.telling import tell_left_out, tell_others
 
 
 def apply_events(
@@ -158,6 +158,10 @@ class _Doing:
         if applied.order == held:
             return applied.order
         saved = unit.save_order(applied.order, self._cause(event), self.at)
+        if held is not None:
+            self.notes += tell_others(
+                unit, under.audience, held, self.at, self._cause(event), under.said_by, under.zone
+            )  # fmt: skip
         linked = link_waiting(
             unit,
             [procedure.study_instance_uid for procedure in saved.procedures if procedure.study_instance_uid],

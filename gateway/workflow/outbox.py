@@ -6,7 +6,7 @@ Delivery is at least once: a repeat carries the same MSH-10 or SOP Instance UID,
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -93,13 +93,17 @@ COURSES: Mapping[Attempt, Course] = {
     Attempt.UNSUPPORTED: Course.ASK,
     # A defect of ours in one message must not keep the others for ever.
     Attempt.FAILED_HERE: Course.RETRY_A_FEW_TIMES,
-    # A repeat does no harm, because it has the same MSH-10 or UID; a destination may be away for days.
+    # A repeat does no harm, because it has the same MSH-10 or UID; a destination may be away for days. One that answers
+    # others in between is not away (`after`).
     Attempt.UNANSWERED: Course.RETRY,
     Attempt.UNREACHABLE: Course.RETRY,
 }
 
 DESTINATION_AWAY = frozenset({Attempt.UNANSWERED, Attempt.UNREACHABLE})
 """Attempts after which the destination as a whole is left in peace for a while."""
+
+ANSWERS = frozenset(Attempt) - DESTINATION_AWAY - {Attempt.UNUSABLE, Attempt.FAILED_HERE}
+"""Attempts that a destination answered as one does that works; late answers to other messages are none."""
 
 MAY_HAVE_ARRIVED = frozenset({Attempt.UNANSWERED, Attempt.UNUSABLE})
 """Attempts of which nobody here can tell whether they were one."""
@@ -141,7 +145,8 @@ class Patience:
     most_s: float = 60.0
     """A destination that is away is asked no more often, and no less: it is back within a minute of being back."""
     errors_max: int = 8
-    """Negative answers to one message, over two minutes; later messages about the patient wait meanwhile."""
+    """Negative answers to one message, over two minutes; later messages about the patient wait meanwhile. As such
+    counts silence about a message while others are answered."""
     repeat_unanswered: bool = True
     """Whether what may have arrived is sent again; not to a system that does not know repeats by their control ID."""
 
@@ -183,6 +188,19 @@ class Backlog:
     last_error: str = field(default="", repr=False)
     last_error_at: datetime | None = None
     last_sent_at: datetime | None = None
+
+    def age_s(self, now: datetime) -> float:
+        """Seconds for which the oldest has waited, 0 where nothing waits.
+
+        Where it is from a time that is still to come, a clock was wrong: by how much, for that is no age of 0.
+        """
+        return abs((now - self.oldest).total_seconds()) if self.oldest else 0.0
+
+
+def left_behind(queues: Iterable[Backlog], configured: Iterable[str]) -> Sequence[Backlog]:
+    """The queues in which something is, of destinations that are not among the configured ones."""
+    names = frozenset(configured)
+    return [queue for queue in queues if queue.destination not in names and (queue.waiting or queue.parked)]
 
 
 class OutboxUnit(Protocol):
@@ -258,11 +276,24 @@ def dimse_attempt_of(operation: str, status: int, error_id: int | None = None) -
 
 
 def after(
-    delivery: Delivery, attempt: Attempt, reason: str, at: datetime, patience: Patience, *, in_doubt: bool = False
+    delivery: Delivery,
+    attempt: Attempt,
+    reason: str,
+    at: datetime,
+    patience: Patience,
+    *,
+    in_doubt: bool = False,
+    others_answered: bool = False,
 ) -> Delivery:
-    """The delivery after this attempt. `in_doubt`: it may have been sent before without our noting it."""
+    """The delivery after this attempt. `in_doubt`: it may have been sent before without our noting it.
+
+    `others_answered`: the destination answered another message since this one was tried the last time.
+    """
     attempts = delivery.attempts + (attempt is not Attempt.UNREACHABLE)
     course = COURSES[attempt]
+    if attempt is Attempt.UNANSWERED and others_answered:
+        course = Course.RETRY_A_FEW_TIMES
+        reason = "; ".join(filter(None, [reason, "others are answered"]))
     if attempt in MAY_HAVE_ARRIVED and not patience.repeat_unanswered:
         course = Course.ASK
     if course is Course.DONE_IF_REPEATED:
@@ -275,7 +306,8 @@ def after(
     if course is Course.ASK or errors >= patience.errors_max:
         return replace(_moved(delivery, Move.GIVEN_UP), attempts=attempts, errors=errors, reason=said)
     # What cannot be reached is no matter of this message: it is due as soon as the destination is back.
-    waits_s = 0.0 if attempt is Attempt.UNREACHABLE else patience.back_off(errors or attempts)
+    failures = attempts if attempt is Attempt.UNANSWERED else errors or attempts
+    waits_s = 0.0 if attempt is Attempt.UNREACHABLE else patience.back_off(failures)
     due_at = at + timedelta(seconds=waits_s) if waits_s else delivery.due_at
     return replace(
         _moved(delivery, Move.FAILED), attempts=attempts, errors=errors, reason=said, due_at=due_at
@@ -296,12 +328,12 @@ def can_be_sent(delivery: Delivery) -> bool:
     return delivery.kind is not DeliveryKind.HL7 or bool(delivery.payload)
 
 
-def park(unit: OutboxUnit, delivery_id: int) -> bool:
+def park(unit: OutboxUnit, delivery_id: int, reason: str = "set aside by hand") -> bool:
     """A person sets a message aside, so that those behind it go on; False where there is none."""
     delivery = unit.delivery(delivery_id)
     if delivery is None:
         return False
-    unit.save_delivery(replace(_moved(delivery, Move.SET_ASIDE), reason="set aside by hand"), b"")
+    unit.save_delivery(replace(_moved(delivery, Move.SET_ASIDE), reason=reason), b"")
     return True
 
 

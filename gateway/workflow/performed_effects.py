@@ -12,7 +12,7 @@ from gateway.domain.performed_effect import step_events
 from gateway.domain.worklist import TRANSITIONS, SPSStatus, StepEvent
 from gateway.workflow.audience import NOBODY, Audience
 from gateway.workflow.ports import StepRef, Unit
-from gateway.workflow.telling import statuses, tell_progress
+from gateway.workflow.telling import has_ended, statuses, tell_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +47,30 @@ def take_effect(
 
     To be called after `performed` was saved. `steps` are those that are newly linked, or all of them where its state
     is new; `withdrawn` says that they are not linked to it any more, or that it is not believed any more. `remark`
-    goes into their history, for instance who decided it.
+    goes into their history, for instance who decided it. One that ended is told though no status changes: another one
+    may run, and what it did is told with no other.
     """
     planned = []
+    ended = set()
     for step in steps:
         after = _after(unit, performed, step, withdrawn)
         if after is not step.status:
             planned.append((step, after))
-    if not planned:
+        if not withdrawn and has_ended(performed):
+            ended.add(step.order_id)
+    if not planned and not (ended and audience.status):
         return Effect()
     # A status whose cause begins with MPPS is one that modalities made (`Unit.status_before_performance`).
     cause = f"MPPS {'taken back' if withdrawn else performed.state} {performed.sop_instance_uid}"
     if remark:
         cause = f"{cause}, {remark}"
-    told = {step.order_id for step, _ in planned} if audience.status else set()
+    told = ended | {step.order_id for step, _ in planned} if audience.status else set()
     before = {order_id: statuses(unit, order_id) for order_id in sorted(told)}
     for step, after in planned:
         unit.set_step_status(step.step_id, after, cause, at)
     notes: list[str] = []
     for order_id, held in before.items():
-        notes += tell_progress(unit, audience, order_id, held, at, cause, performed, zone)
+        notes += tell_progress(unit, audience, order_id, held, at, cause, performed, zone, withdrawn=withdrawn)
     changes = (StepChange(step.step_id, step.status, after) for step, after in planned)
     return Effect(tuple(changes), tuple(dict.fromkeys(notes)))
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from gateway.domain.attributes import TAG, text, values
-from gateway.domain.identifiers import Issuers
+from gateway.domain.identifiers import Identifier, Issuers
 from gateway.domain.order import Order, Step
 from gateway.domain.patient import Belongings, Patient
 from gateway.domain.performed import PerformedStep, references, text_of
@@ -22,6 +22,8 @@ from gateway.workflow.reconcile import held_step
 
 NEAR = timedelta(days=1)
 """Between the planned start and the performed one: what was done for an order is done within a day of its date."""
+
+NOBODY_KNOWN = Issuers()
 
 PROPOSALS_MAX = 20
 ORDERS_MAX = 500
@@ -67,17 +69,18 @@ class Holdings(PerformedLookup, Protocol):
     def patients_of_value(self, value: str) -> Sequence[Patient]: ...
 
 
-def proposals(unit: Holdings, uid: str) -> tuple[Proposal, ...]:
+def proposals(unit: Holdings, uid: str, registry: Issuers = NOBODY_KNOWN) -> tuple[Proposal, ...]:
     """What a person may want to link it to, the most likely first. Raises Refused where there is no such one.
 
-    A step that it is linked to already is none, nor is one that was never done and is not to be done any more.
+    A step that it is linked to already is none, nor is one that was never done and is not to be done any more. The
+    `registry` tells which issuers of accession numbers are one.
     """
     performed = held_step(unit, uid)
     linked = () if performed.quarantined else performed.steps
     patients = patients_meant(unit, performed)
     found = {}
     for order in _orders(unit, performed, patients):
-        for step, proposal in _of_order(unit, performed, order, patients):
+        for step, proposal in _of_order(unit, performed, order, patients, registry):
             if proposal.step.step_id not in linked and _fits(proposal, step):
                 found[proposal.step.step_id] = proposal
     far = timedelta.max
@@ -112,7 +115,7 @@ def _orders(unit: Holdings, performed: PerformedStep, patients: Sequence[int]) -
 
 
 def _of_order(
-    unit: Holdings, performed: PerformedStep, order: Order, patients: Sequence[int]
+    unit: Holdings, performed: PerformedStep, order: Order, patients: Sequence[int], registry: Issuers
 ) -> Iterator[tuple[Step, Proposal]]:
     said = references(performed.attributes)
     stations = {text_of(performed.attributes, _STATION), performed.calling_ae_title} - {""}
@@ -120,13 +123,18 @@ def _of_order(
     patient = unit.patient(order.patient_id)
     began = _moment("".join(text_of(performed.attributes, tag) for tag in _BEGAN))
     for procedure in order.procedures:
-        accession = procedure.accession.value if procedure.accession else ""
+        accession = procedure.accession or Identifier("", "")
         for step in procedure.steps:
             if step.id is None:
                 continue
             planned = _moment(start_of(step.attributes))
             fits = {
-                ACCESSION: any(accession and each.accession_number == accession for each in said),
+                ACCESSION: any(
+                    accession.value
+                    and each.accession_number == accession.value
+                    and len({accession.issuer, registry.resolve(*each.accession_issuer)} - {""}) < 2
+                    for each in said
+                ),
                 STUDY: any(
                     procedure.study_instance_uid and each.study_instance_uid == procedure.study_instance_uid
                     for each in said

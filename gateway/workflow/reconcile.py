@@ -12,7 +12,9 @@ from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import Any
 
+from gateway.domain.discontinuation import chosen
 from gateway.domain.performed import SCHEDULED_STEP_ATTRIBUTES, Attention, MPPSState, PerformedStep
+from gateway.domain.performed_faults import place
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.workflow import linking, perform
 from gateway.workflow.audience import NOBODY, Audience
@@ -168,13 +170,30 @@ def bring_back(unit: Unit, uid: str, by: By) -> Reconciled:
     return Reconciled(after)
 
 
+_SERIES = "00400340"
+_NO_SERIES = "Performed Series Sequence {}: the modality named no series"
+
+
 def close(unit: Unit, uid: str, state: MPPSState, by: By, reason: str = "") -> Reconciled:
-    """End one whose modality never will. Raises Refused. `reason` is a DCM code of CID 9300, for DISCONTINUED."""
+    """End one whose modality never will. Raises Refused. `reason` is one of `discontinuation.CHOICES`."""
     held = held_step(unit, uid)
+    if held.state is not MPPSState.IN_PROGRESS:
+        raise Refused(Refusal(
+            RefusalKind.STEP_CLOSED, "", f"it has ended already, {held.state}, and may no longer be changed",
+            "see `gateway performed show`; what follows from it is changed by linking and unlinking",
+        ))  # fmt: skip
+    if reason and state is not MPPSState.DISCONTINUED:
+        raise Refused(Refusal(
+            RefusalKind.BAD_VALUE, "reason", f"a performed step that is {state} has no reason for discontinuing it",
+            "leave it out, or end the step DISCONTINUED",
+        ))  # fmt: skip
+    reason = chosen(reason) if reason else ""
     answer = perform.close_step(unit, uid, state, by.actor, by.at, by.audience, by.zone, reason)
     if answer.performed is None:
         raise Refused(*answer.refusals)
-    effect = Effect(answer.changes, answer.notes)
+    series = place(_SERIES)
+    notes = [_NO_SERIES.format(series) if each.startswith(f"{series} ") else each for each in answer.notes]
+    effect = Effect(answer.changes, tuple(notes))
     by.log(unit, held, Action.CLOSED, effect, state=str(state), reason=reason)
     return Reconciled(answer.performed, effect.changes, effect.notes)
 

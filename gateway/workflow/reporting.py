@@ -3,18 +3,88 @@
 Numbers are written with the authority as its sender called it, where that is held, else with our name for it.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import tzinfo
 
-from gateway.domain.attributes import SPS_SEQUENCE, TAG, Attributes, element, text, values
+from gateway.domain.attributes import BY_KEYWORD, SPS_SEQUENCE, TAG, Attributes, element, text, values
+from gateway.domain.converters import Setting, address, location, phone
 from gateway.domain.identifiers import Identifier
 from gateway.domain.order import Order, Procedure
-from gateway.domain.outbound_converters import issuer_of
+from gateway.domain.outbound_converters import Setting as OutboundSetting
+from gateway.domain.outbound_converters import issuer_of, ts
 from gateway.domain.patient import Patient, Visit
-from gateway.domain.performed import PerformedStep, references
-from gateway.domain.report import Report, composed
+from gateway.domain.performed import MPPSState, PerformedStep, references
+from gateway.domain.performed_effect import Happening, happening
+from gateway.domain.report import Report, composed, of_procedure
 from gateway.domain.source import Repetition
 from gateway.wire.er7 import NULL, Message
 from gateway.workflow.ports import Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """What was performed of an order, in the order it began: every performed step that counts for it.
+
+    Those of wrong entries, those that are not believed and those that are not linked to it any more do not. `cause` is
+    the one that a message is about; the last one stands for it where that does not count.
+    """
+
+    counted: tuple[PerformedStep, ...] = field(default=(), repr=False)
+    cause: PerformedStep | None = None
+
+    @property
+    def told(self) -> PerformedStep | None:
+        """The performed step whose attributes are told."""
+        return self.cause or (self.counted[-1] if self.counted else None)
+
+    def began(self, steps: Collection[int], zone: tzinfo | None) -> str:
+        """When the first one of these scheduled steps began, as HL7 TS."""
+        return min(filter(None, (_time(each, _START, zone) for each in self._of(steps))), default="")
+
+    def ended(self, steps: Collection[int], zone: tzinfo | None) -> str:
+        """When the last one of these scheduled steps ended, likewise; nothing where the message says that one runs."""
+        if self.told is None or self.told.state is MPPSState.IN_PROGRESS:
+            return ""
+        return max((_time(each, _END, zone) for each in self._of(steps)), default="")
+
+    def _of(self, steps: Collection[int]) -> Iterator[PerformedStep]:
+        return (each for each in self.counted if not set(steps).isdisjoint(each.steps))
+
+
+NOT_PERFORMED = Performance()
+
+_START = "00400244", "00400245"
+_END = "00400250", "00400251"
+"""Date and time."""
+
+
+def performance_of(
+    unit: Unit, order: Order, cause: PerformedStep | None = None, withdrawn: bool = False
+) -> Performance:
+    """What was performed of an order that is held. `cause` is one as it is now held, where a performed step changed it.
+
+    `withdrawn` says that `cause` went away from some of its scheduled steps: then what it did was told.
+    """
+    if order.id is None:
+        return NOT_PERFORMED
+    steps = {step.id for procedure in order.procedures for step in procedure.steps}
+    known = cause.sop_instance_uid if cause is not None else ""
+    held = [unit.performed_step(uid) for uid in dict.fromkeys(unit.performed_of_order(order.id)) if uid != known]
+    counted = [each for each in (*held, cause) if each is not None and _counts(each, steps)]
+    counted.sort(key=lambda each: (_time(each, _START, None), each.sop_instance_uid))
+    counts = cause in counted and not withdrawn
+    return Performance(tuple(counted), cause if counts else None)
+
+
+def _counts(performed: PerformedStep, steps: Collection[int | None]) -> bool:
+    linked = not performed.quarantined and not set(steps).isdisjoint(performed.steps)
+    return linked and happening(performed) is not Happening.WITHDRAWN
+
+
+def _time(performed: PerformedStep, tags: tuple[str, str], zone: tzinfo | None) -> str:
+    date, clock = (next(iter((performed.attributes.get(tag) or {}).get("Value") or ()), None) for tag in tags)
+    return next((made[0][0] for made in ts(date, clock, OutboundSetting(zone=zone))), "")
 
 
 def about_order(
@@ -22,7 +92,8 @@ def about_order(
     order: Order,
     facts: Mapping[str, str],
     concerned: Collection[int] = (),
-    performed: PerformedStep | None = None,
+    performance: Performance = NOT_PERFORMED,
+    zone: tzinfo | None = None,
 ) -> Report:
     """The report of an order: of the procedures with a step among `concerned`, of all of them where none has one."""
     patient = unit.patient(order.patient_id)
@@ -31,7 +102,7 @@ def about_order(
         each for each in order.procedures if any(step.id in concerned for step in each.steps)
     ] or order.procedures  # fmt: skip
     accessions = {
-        "Accession" if number == 1 else f"Accession {number}": _ei(
+        of_procedure("Accession", number): _ei(
             each.accession, values(each.attributes, "IssuerOfAccessionNumberSequence"),
             text(each.attributes, "AccessionNumber"),
         )
@@ -44,12 +115,25 @@ def about_order(
             "Filler": _ei(order.filler, values(order.attributes, "OrderFillerIdentifierSequence"))
             or ("" if order.placer else accessions.get("Accession", "")),
             **accessions,
+            **_times(procedures, performance, zone),
             **_person_facts(patient, visit),
         },
         _person(patient, visit),
         tuple(_tree(order, each) for each in procedures),
-        _done(performed) if performed is not None else {},
+        _done(performance.told) if performance.told is not None else {},
     )
+
+
+def _times(procedures: Iterable[Procedure], performance: Performance, zone: tzinfo | None) -> Mapping[str, str]:
+    """When each requested procedure began and ended."""
+    if not performance.counted:
+        return {}
+    found: dict[str, str] = {}
+    for number, procedure in enumerate(procedures, 1):
+        steps = [step.id for step in procedure.steps if step.id is not None]
+        found[of_procedure("Began", number)] = performance.began(steps, zone)
+        found[of_procedure("Ended", number)] = performance.ended(steps, zone)
+    return {name: value for name, value in found.items() if value}
 
 
 # What was done, as codes: of a group nobody can tell which of them belongs to which procedure.
@@ -70,6 +154,33 @@ def about_patient(unit: Unit, patient: Patient, facts: Mapping[str, str], messag
     return Report(
         {**facts, "PriorPatientIDs": prior, **_person_facts(patient, visit)}, _person(patient, visit)
     )  # fmt: skip
+
+
+_SAID: tuple[tuple[str, str, int, str, Callable[[Repetition, Setting], object]], ...] = (
+    ("Location", "PV1", 3, "CurrentPatientLocation", location),
+    ("Address", "PID", 11, "PatientAddress", address),
+    ("Telephones", "PID", 13, "PatientTelephoneNumbers", phone),
+)
+"""Facts, where a received message says them, and the attribute that is held of it without its components."""
+
+
+def with_components(report: Report, message: Message) -> Report:
+    """The report with what a received message says in components and what is held as text alone.
+
+    Only where both say the same: the message may be older than what is held, or be read by a mapping of its own.
+    """
+    said = {
+        fact: composed(field)
+        for fact, name, number, keyword, convert in _SAID
+        if (field := _field(message, name, number))
+        and [convert(each, Setting(vr=BY_KEYWORD[keyword].vr)) for each in field] == values(report.person, keyword)
+    }
+    return replace(report, facts={**report.facts, **said}) if said else report
+
+
+def _field(message: Message, name: str, number: int) -> Sequence[Repetition]:
+    segment = message.first(name)
+    return segment.field(number) if segment is not None else ()
 
 
 def _tree(order: Order, procedure: Procedure) -> Attributes:

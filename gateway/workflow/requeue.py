@@ -10,11 +10,13 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from gateway.domain.performed import MPPSState, Operation, RequestedStatus, requested_status
+from gateway.wire.hl7_source import RESPONSES
 from gateway.workflow.audience import PerformedTarget
 from gateway.workflow.forwarding import delivery_to
-from gateway.workflow.outbox import DROPPED, OutboxState
+from gateway.workflow.outbox import DROPPED, Delivery, OutboxState
 from gateway.workflow.performed_request import PerformRequest, read_request
 from gateway.workflow.ports import (
+    ORDER_LINK,
     PATIENT_LINK,
     ArchivedPerformed,
     DeliveryKind,
@@ -29,6 +31,10 @@ AGAIN = "sent again by hand"
 SENT = frozenset({OutboxState.SENT.value, DROPPED})
 """Dispositions of messages of ours that are not in the outbox any more."""
 
+NEWEST_MAX = 20
+"""Of what was told of one order last so much is looked at for news; most of it is."""
+
+_ANSWERS = RESPONSES | {"ACK"}
 _WARNINGS = frozenset({0x0001, 0x0107, 0x0116})
 _PASSED_ON = frozenset(Operation)
 """The archive of requests holds what image managers announce as well."""
@@ -36,11 +42,15 @@ _PASSED_ON = frozenset(Operation)
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """How many of those looked at are to be sent again, and the number of the last one; `more` may follow it."""
+    """How many of those looked at are to be sent again, and the number of the last one; `more` may follow it.
+
+    `archived` are those that are to be sent again, by their numbers in the archive.
+    """
 
     count: int
     last: int
     more: bool
+    archived: tuple[tuple[DeliveryKind, int], ...] = ()
 
 
 Sends = Literal["received", "coerced", "events"]
@@ -73,8 +83,8 @@ def requeue_messages(
     """Send the next `limit` HL7 messages again that left for a destination in this time, from behind number `after`."""
     search = MessageSearch(listener=destination, direction="out", dispositions=SENT, since=since, until=until)
     found = unit.messages_in_order(search, limit, after)
-    count = sum(requeue_message(unit, message, at) for message in found)
-    return Requeued(count, found[-1].id if found else after, len(found) == limit)
+    again = tuple((DeliveryKind.HL7, message.id) for message in found if requeue_message(unit, message, at))
+    return Requeued(len(again), found[-1].id if found else after, len(found) == limit, again)
 
 
 def requeue_message(unit: Unit, message: StoredMessage, at: datetime) -> bool:
@@ -88,6 +98,39 @@ def requeue_message(unit: Unit, message: StoredMessage, at: datetime) -> bool:
         at,
     )
     return True
+
+
+def overtaken(archive: "Archive", delivery: Delivery) -> StoredMessage | None:
+    """The newest message about the same order that the destination has accepted since this one was written.
+
+    Sent now, this one would take it back. None where there is no such message, or this one is not about an order.
+    """
+    stored = archive.message(delivery.archive_id) if delivery.kind is DeliveryKind.HL7 else None
+    if stored is None or not _is_news(stored):
+        return None
+    accepted = frozenset({OutboxState.SENT.value})
+    for order in (value for kind, value in stored.record.keys if kind == ORDER_LINK):
+        search = MessageSearch(
+            order, ORDER_LINK, listener=delivery.destination, direction="out", dispositions=accepted
+        )  # fmt: skip
+        newer = (each for each in archive.find_messages(search, NEWEST_MAX) if each.id > stored.id and _is_news(each))
+        newest = next(newer, None)
+        if newest is not None:
+            return newest
+    return None
+
+
+def _is_news(stored: StoredMessage) -> bool:
+    """Whether it says how an order is, and does not only answer somebody."""
+    code, _, _ = stored.record.message_type.partition("^")
+    return code not in _ANSWERS
+
+
+class Archive(Protocol):
+    """What looks into the archive: a transaction, or a reader."""
+
+    def message(self, message_id: int) -> StoredMessage | None: ...
+    def find_messages(self, search: MessageSearch, limit: int) -> Sequence[StoredMessage]: ...
 
 
 def requeue_performed(
@@ -112,19 +155,19 @@ def requeue_performed(
     for delivery in deliveries:
         if delivery is not None:
             unit.add_delivery(replace(delivery, attempts=1), at)
-    count = len(deliveries) - deliveries.count(None)
-    return Requeued(count, found[-1].id if found else after, len(found) == limit)
+    again = tuple((each.kind, each.archive_id) for each in deliveries if each is not None)
+    return Requeued(len(again), found[-1].id if found else after, len(found) == limit, again)
 
 
 def _again(unit: Unit, target: PerformedTarget, archived: ArchivedPerformed) -> NewDelivery | None:
     """What this destination gets of an archived request; None where its performed step is not held."""
     uid, operation = archived.sop_instance_uid, Operation(archived.operation)
-    if target.sends == "received":
+    performed = unit.performed_step(uid)
+    if target.sends == "received" and (operation is Operation.CREATE or performed is None):
         return NewDelivery(
             target.destination, uid, uid, archived.raw, archived.id, DeliveryKind.PERFORMED, operation.value,
             archived.transfer_syntax,
         )  # fmt: skip
-    performed = unit.performed_step(uid)
     if performed is None:
         return None
     request = read_request(operation, PerformRequest(uid, "", archived.transfer_syntax, archived.raw))

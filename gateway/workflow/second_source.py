@@ -10,12 +10,14 @@ from datetime import UTC, datetime, tzinfo
 
 from gateway.domain.worklist import TRANSITIONS, StepEvent
 from gateway.workflow.audience import NOBODY, Audience
+from gateway.workflow.linking import accession_issuer
 from gateway.workflow.performed_effects import StepChange
 from gateway.workflow.ports import StepRef, Unit
 from gateway.workflow.telling import statuses, tell_progress
 
 NOT_HELD = "no scheduled step of this study is held"
 SEVERAL_PATIENTS = "several patients have this accession number; nothing was completed"
+SEVERAL_ISSUERS = "several issuers gave this accession number; nothing was completed"
 REPORTED = "a modality reports on it; left to that"
 
 
@@ -38,14 +40,22 @@ def complete_study(
 ) -> Completed:
     """The images of this study are there, so what was to be done for it is done.
 
-    By the Study Instance UID; where none is held under it, by the accession number, if one patient has it.
+    By the Study Instance UID; where none is held under it, by the accession number, if one patient has it and one
+    issuer gave it.
     """
     steps = unit.find_steps(study_instance_uid, "", "", "") or unit.find_steps("", "", accession, "")
     if not steps:
         return Completed(notes=(NOT_HELD,))
     if len({step.patient_id for step in steps}) > 1:
         return Completed(notes=(SEVERAL_PATIENTS,))
+    if steps[0].study_instance_uid != study_instance_uid and len(_issuers(unit, steps)) > 1:
+        return Completed(notes=(SEVERAL_ISSUERS,))
     return assume_completed(unit, steps, at, cause, audience, zone)
+
+
+def _issuers(unit: Unit, steps: Iterable[StepRef]) -> set[str]:
+    """Who issued the accession numbers of these steps."""
+    return {accession_issuer(unit.order(step.order_id), step.step_id) for step in steps}
 
 
 def assume_completed(

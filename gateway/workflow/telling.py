@@ -17,12 +17,12 @@ from gateway.domain.order import Order
 from gateway.domain.outbound_converters import Setting, code, stamp
 from gateway.domain.performed import MPPSState, PerformedStep
 from gateway.domain.performed_effect import Happening, happening
-from gateway.domain.progress import Progress, left_out, progress, standing, status_of
+from gateway.domain.progress import Progress, left_out, performed_beside, progress, standing, status_of
 from gateway.domain.refusal import Refused
-from gateway.domain.report import RESULT_STATUS, Report, composed
+from gateway.domain.report import OF_PROCEDURE, RESULT_STATUS, Report, composed, of_procedure
 from gateway.domain.worklist import SPSStatus
 from gateway.wire.er7 import NULL, Message, parse
-from gateway.workflow.audience import Audience, PassOnTarget, StatusTarget, Writing
+from gateway.workflow.audience import Audience, MessageSource, PassOnTarget, StatusTarget, Writing
 from gateway.workflow.kept_reports import kept
 from gateway.workflow.outbox import OutboxState, OutboxUnit, can_be_sent, enqueue
 from gateway.workflow.ports import (
@@ -34,7 +34,7 @@ from gateway.workflow.ports import (
     Outcome,
     Unit,
 )
-from gateway.workflow.reporting import about_order, about_patient
+from gateway.workflow.reporting import Performance, about_order, about_patient, performance_of, with_components
 
 _Keys = tuple[tuple[str, str], ...]
 
@@ -45,12 +45,28 @@ def statuses(unit: Unit, order_id: int) -> dict[int, SPSStatus]:
     return _statuses(order) if order else {}
 
 
+def tell_others(
+    unit: Unit, audience: Audience, held: Order, at: datetime, cause: str, said_by: MessageSource, zone: tzinfo = UTC
+) -> list[str]:
+    """Tell what a message made of an order which was `held` so before, but for who said it; notes.
+
+    To be called before anything else that changes the order. That it is complete now everybody is told
+    (`tell_left_out`).
+    """
+    if not audience.status or held.id is None:
+        return []
+    before, after = _statuses(held), statuses(unit, held.id)
+    if before == after or left_out(before, after):
+        return []
+    return tell_progress(unit, audience, held.id, before, at, cause, zone=zone, said_by=said_by)
+
+
 def tell_left_out(
     unit: Unit, audience: Audience, held: Order, at: datetime, cause: str, zone: tzinfo = UTC
 ) -> list[str]:
     """Tell that an order is complete which was `held` so until its sender took away what was left of it; notes.
 
-    Of what else a sender says of its own order it is not told.
+    Its sender is told as well: it may not know that the rest was done.
     """
     if not audience.status or held.id is None:
         return []
@@ -77,54 +93,80 @@ def tell_progress(
     cause: str,
     performed: PerformedStep | None = None,
     zone: tzinfo = UTC,
+    *,
+    withdrawn: bool = False,
+    said_by: MessageSource | None = None,
 ) -> list[str]:
     """Tell every status target what became of an order since its steps had the statuses `before`; notes.
 
-    An order that had no steps before was made for what was performed. To be called when all changes are saved.
+    An order that had no steps before was made for what was performed. What `performed` did is told also where it
+    changed no status, unless it was `withdrawn` from scheduled steps. Who said it itself in the message `said_by` is
+    not told. To be called when all changes are saved.
     """
     order = unit.order(order_id) if audience.status else None
     if order is None:
         return []
     after = _statuses(order)
     what = Progress.ADDED if not before and performed is not None and order.placer is None else progress(before, after)
-    if what is None:
+    if what is None and (withdrawn or not has_ended(_linked(performed, order))):
         return []
-    changed = {step for step, status in after.items() if before.get(step) is not status}
+    what = what or performed_beside(after.values())
+    targets = [
+        target
+        for target in audience.status
+        if what in target.tells and (not target.sites or order.site in target.sites)
+        and not (said_by is not None and target.said_itself(said_by))
+    ]  # fmt: skip
+    if not targets:
+        return []
+    concerned = {step for step, status in after.items() if before.get(step) is not status}
+    if performed is not None and not concerned:
+        concerned = set(performed.steps)
+    performance = performance_of(unit, order, performed, withdrawn)
+    reason = "" if withdrawn else _reason(_linked(performed, order))
     about = ((PERFORMED_KEY, performed.sop_instance_uid),) if performed is not None else ()
     return [
         note
-        for target in audience.status
-        if what in target.tells and (not target.sites or order.site in target.sites)
+        for target in targets
         for note in _tell(
             _Telling(unit, target.destination, at.astimezone(zone), cause, about, ((_TOLD, what.value),)),
-            target.writing, order, what, target.tells[what], changed, performed,
+            target.writing, order, what, target.tells[what], concerned, performance, reason,
         )
     ]  # fmt: skip
 
 
+def has_ended(performed: PerformedStep | None) -> bool:
+    """Whether it did something that counts, and does no more."""
+    if performed is None or performed.quarantined:
+        return False
+    return happening(performed) not in (Happening.IN_PROGRESS, Happening.WITHDRAWN)
+
+
+_BROKEN_OFF = frozenset({Progress.RETURNED, Progress.DISCONTINUED, Progress.CANCELED})
+"""What a reason is told with: of an order that goes on or is done, a performed step that broke off is no news."""
+
+
 def _tell(
     telling: "_Telling", writing: Writing, order: Order, what: Progress, words: tuple[str, str],
-    changed: Collection[int], performed: PerformedStep | None,
+    concerned: Collection[int], performance: Performance, reason: str,
 ) -> list[str]:  # fmt: skip
     """`words` are ORC-1 and ORC-5."""
     control, status = words
-    linked = _linked(performed, order)
     facts = {
         "OrderControl": control,
         "OrderStatus": status,
         "Progress": what.value,
         "ResultStatus": RESULT_STATUS.get(status, ""),
         "At": stamp(telling.at),
-        "DiscontinuationReason": _reason(linked),
+        "DiscontinuationReason": reason if what in _BROKEN_OFF else "",
     }
-    # Begun with the wrong entry, its times and its dose are those of somebody else's examination.
-    done = linked if linked is not None and happening(linked) is not Happening.WITHDRAWN else None
     # Of a group over several orders the dose is told with one of them, and with the end of what began without an order.
-    first = done is None or min(done.steps) in _statuses(order)
+    done = performance.cause
+    first = done is not None and min(done.steps) in _statuses(order)
     if what is Progress.ADDED and done is not None and done.state is not MPPSState.IN_PROGRESS:
         first = False
-    report = replace(about_order(telling.unit, order, facts, changed, done), first=first)
-    return telling.write(writing, report, order, what.value)
+    report = about_order(telling.unit, order, facts, concerned, performance, telling.at.tzinfo)
+    return telling.write(writing, replace(report, first=first), order, what.value)
 
 
 def _linked(performed: PerformedStep | None, order: Order) -> PerformedStep | None:
@@ -180,7 +222,7 @@ def _pass_on_mapped(
     if writing.mapping.about == "patient":
         people = (unit.patient(patient_id) for patient_id in outcome.patients)
         for person in {person.id: person for person in people if person is not None}.values():
-            report = about_patient(unit, person, facts, message)
+            report = with_components(about_patient(unit, person, facts, message), message)
             telling.write(writing, report, None, str(person.id), person.id)
         return
     for order_id in outcome.orders:
@@ -193,7 +235,7 @@ def _pass_on_mapped(
             "OrderStatus": status,
             "ResultStatus": RESULT_STATUS.get(status, ""),
         }
-        report = about_order(unit, order, facts | more, _steps_of(order, studies))
+        report = with_components(about_order(unit, order, facts | more, _steps_of(order, studies)), message)
         telling.write(writing, report, order, f"order {order_id}")
 
 
@@ -305,7 +347,10 @@ def _tell_standing(telling: "_Telling", target: StatusTarget, kept: _Kept) -> No
         words = target.tells.get(Progress.ADDED, words)[0], words[1]  # it is not known there yet
     uid = kept.performed[0][1] if kept.performed else ""
     performed = telling.unit.performed_step(uid) if uid else None
-    _tell(telling, target.writing, order, what, words, _steps_of(order, kept.studies), performed)
+    _tell(
+        telling, target.writing, order, what, words, _steps_of(order, kept.studies),
+        performance_of(telling.unit, order, performed), _reason(_linked(performed, order)),
+    )  # fmt: skip
 
 
 def _received(unit: Unit, said: str) -> Message:
@@ -423,15 +468,11 @@ def _parts(report: Report, about: str) -> Iterable[Report]:
         replace(
             report,
             items=(item,),
-            facts={**facts, "Accession": facts.get(_accession(number), "")},
+            facts={**facts, **{name: facts.get(of_procedure(name, number), "") for name in OF_PROCEDURE}},
             first=report.first and number == 1,
         )
         for number, item in enumerate(report.items, 1)
     ]
-
-
-def _accession(number: int) -> str:
-    return "Accession" if number == 1 else f"Accession {number}"
 
 
 def _keys(unit: Unit, order: Order | None, patient_id: int | None, items: Sequence[Attributes] | None = None) -> _Keys:

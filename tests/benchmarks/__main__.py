@@ -2,13 +2,15 @@
 
 Prints the table and writes its part of docs/benchmarks.md; `--archive` measures only the archive, at a million
 messages, and writes that part; `--quick` only shows within a minute or two that everything still runs, and writes
-nothing. None of this is a timed test: machines differ, ratios on one machine do much less.
+nothing; nor does `--only`, which runs some scenarios alone. None of this is a timed test: machines differ, ratios on
+one machine do much less.
 """
 
 import argparse
 import asyncio
 import tempfile
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +28,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small and short: shows that it runs, not how fast")
     parser.add_argument("--archive", action="store_true", help="only the archive, at a million messages")
+    names = [scenario.__name__ for scenario in SCENARIOS]
+    parser.add_argument("--only", choices=names, nargs="+", default=names, help="these scenarios, and no page")
     asked = parser.parse_args()
     began = time.monotonic()
 
@@ -37,7 +41,7 @@ def main() -> None:
         syncs = fsyncs_per_second(folder)
         with peers.echo() as port:
             trips = asyncio.run(round_trips_per_second(port))
-        found = _measured(folder, asked.archive, asked.quick, progress)
+        found = _measured(folder, asked.archive, asked.quick, asked.only, progress)
     rows = [each for each in found if isinstance(each, Row)]
     sections = [each for each in found if isinstance(each, Section)]
     facts = [
@@ -47,7 +51,9 @@ def main() -> None:
         ("Loopback", f"{trips:,.0f} round trips a second of one byte between two processes, one after the other"),
     ]
     print_table(rows, sections, facts)
-    if asked.quick:
+    if len(asked.only) < len(names):
+        print("Some scenarios only: the page stays as it is.")
+    elif asked.quick:
         print("Everything runs. This was too short to judge a budget by.")
     else:
         held = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
@@ -57,10 +63,11 @@ def main() -> None:
         print(f"Written to {PAGE.relative_to(PAGE.parents[1])}")
 
 
-def _measured(folder: Path, only_archive: bool, quick: bool, progress: Progress) -> list[Found]:
+def _measured(folder: Path, only_archive: bool, quick: bool, names: Collection[str], progress: Progress) -> list[Found]:
     if only_archive:
         return archive.measured(folder, archive.QUICK if quick else archive.MILLION, progress)
-    return [each for scenario in SCENARIOS for each in scenario(folder, QUICK if quick else FULL, progress)]
+    scale = QUICK if quick else FULL
+    return [each for scenario in SCENARIOS if scenario.__name__ in names for each in scenario(folder, scale, progress)]
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """How fast the outbox empties to a receiver that answers at once: HL7 over MLLP, and performed steps by DIMSE.
 
 Beside it the same requests from a bare client on the same connection, nothing stored: what the receiver and the
-protocol allow. `python -m tests.benchmarks.outbox_drain` prints both; as a program with a protocol and a port it is the
-receiver.
+protocol allow. As a program with a protocol and a port it is the receiver.
 """
 
 import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,12 +33,16 @@ from gateway.wire.dicom_json import EXPLICIT_VR_LITTLE_ENDIAN
 from gateway.wire.mllp import Frame, Framer, wrap
 from gateway.workflow.outbox import enqueue
 from gateway.workflow.ports import DeliveryKind, NewDelivery
+from tests.benchmarks.report import Row
 from tests.listening_process import listening
 
 HOST, NAME = "127.0.0.1", "receiver"
 LANES = 500
 AT = datetime(2026, 7, 6, 9, tzinfo=UTC)
 _UID = "2.25.8000000000"
+
+
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,14 @@ class Drain:
     bare_per_s: float
 
 
-def drains(messages: int) -> list[Drain]:
+def drain_rows(messages: int, progress: Progress) -> list[Row]:
     """So many messages of each protocol, waiting when delivery starts."""
-    return [_drain("HL7 over MLLP", "mllp", messages), _drain("MPPS by DIMSE", "dimse", messages)]
+    rows = []
+    for protocol, name in (("mllp", "HL7 over MLLP"), ("dimse", "performed steps by DIMSE")):
+        progress(f"outbox: {name}")
+        drain = _drain(name, protocol, messages)
+        rows.append(Row(f"outbox: {name}", drain.per_s, "/s", "bare client, nothing kept", drain.bare_per_s))
+    return rows
 
 
 def _drain(name: str, protocol: str, messages: int) -> Drain:
@@ -152,7 +160,7 @@ async def _bare_performed(port: int, messages: int) -> float:
 @contextmanager
 def _receiver(protocol: str) -> Iterator[int]:
     port = free_port()
-    with listening([sys.executable, "-m", __spec__.name if __spec__ else __name__, protocol, str(port)], port):
+    with listening([sys.executable, "-m", "tests.benchmarks.outbox_drain", protocol, str(port)], port):
         yield port
 
 
@@ -202,9 +210,4 @@ async def _listen(protocol: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        uvloop.run(_listen(sys.argv[1], int(sys.argv[2])))
-    else:
-        sys.setswitchinterval(0.0005)  # as the service does
-        for drain in drains(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000):
-            print(f"{drain.protocol}: {drain.per_s:,.0f} messages/s, bare client {drain.bare_per_s:,.0f}/s")
+    uvloop.run(_listen(sys.argv[1], int(sys.argv[2])))

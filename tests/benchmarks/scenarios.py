@@ -6,27 +6,26 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import uvloop
 
 from gateway.testing import ServiceProcess
-from gateway.testing.load import LoadAssociation, encode_create, encode_set, exchanged
-from gateway.testing.modality import final_state, performed_step
 from tests.benchmarks import archive, orders, peers, population
 from tests.benchmarks.crowd import crowd
 from tests.benchmarks.department import DEVICES, department
-from tests.benchmarks.measure import Operation, Rate, rate_of, rates, resident_megabytes
+from tests.benchmarks.measure import Rate, rate_of, rates, resident_megabytes
 from tests.benchmarks.memory import kept
 from tests.benchmarks.order_profile import where_an_orders_time_goes
+from tests.benchmarks.outbox_backlog import backlogged
+from tests.benchmarks.outbox_drain import drain_rows
+from tests.benchmarks.performed import performed_rows
 from tests.benchmarks.profiled import where_the_time_goes
-from tests.benchmarks.questions import ASSOCIATE, HOST, asking_once, group_request, query_rates
+from tests.benchmarks.questions import asking_once, group_request, query_rates
 from tests.benchmarks.report import Row, Section, number
 
-CLIENTS, MODALITIES = 4, 8
+CLIENTS = 4
 START_S_MAX = 60.0
-SUCCESS = 0x0000
 
 ALL_CLIENTS = (1, 4, 16)
 ALL_MATCHES = (0, population.GROUP, population.BUSY_ORDERS)
@@ -45,7 +44,8 @@ class Scale:
     `sizes` of the worklist that peers bear as well; the `largest`, which is held against the rate at the size
     `compared`; `seconds` for each figure that stands beside a peer, `cell_seconds` for each of the matrix;
     `crowd_seconds` of `devices` that ask every two seconds, once for each number of `workers`; `messages` of each kind
-    of HL7; the `archive`.
+    of HL7; the `archive`; messages `drained` from the outbox by each protocol; the `backlogs` that are compared, of
+    which the first is small, and rounds of what is done with each.
     """
 
     sizes: tuple[int, ...]
@@ -58,10 +58,16 @@ class Scale:
     workers: tuple[int, ...]
     messages: int
     archive: archive.Scale
+    drained: int
+    backlogs: tuple[int, ...]
+    backlog_rounds: int
 
 
-FULL = Scale((100, 1_000, 10_000), 100_000, 1_000, 3.0, 1.0, 20.0, DEVICES, (0, 2), 1_500, archive.SAMPLE)
-QUICK = Scale((50,), 1_100, 50, 0.2, 0.05, 1.0, 20, (0,), 40, archive.QUICK)
+FULL = Scale(
+    (100, 1_000, 10_000), 100_000, 1_000, 3.0, 1.0, 20.0, DEVICES, (0, 2), 1_500, archive.SAMPLE, 2_000,
+    (10_000, 1_000_000), 2_000,
+)  # fmt: skip
+QUICK = Scale((50,), 1_100, 50, 0.2, 0.05, 1.0, 20, (0,), 40, archive.QUICK, 100, (200, 2_000), 50)
 
 
 def worklists(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
@@ -179,7 +185,7 @@ def _largest_worklist(
         progress(f"matrix, {size:,} items")
         matrix.measure(service.dicom_port, size)
         progress("performed steps")
-        (pairs,) = uvloop.run(rates([_performing(service.dicom_port, size)], scale.seconds))
+        performed = performed_rows(service.dicom_port, population.others(size), scale.seconds)
     progress("memory of what is kept")
     return [
         _against(what, ours, f"gateway, {scale.compared:,} items", own, LARGEST_BUDGET),
@@ -188,7 +194,7 @@ def _largest_worklist(
         Row(f"memory, {size:,} items served", memory, "MB", at_most=400),
         *kept(config),
         Row(f"start to first answer, {size:,} items", start_s, "s", at_most=2),
-        Row(f"performed steps, {MODALITIES} modalities", pairs.per_s, "/s", at_least=300, times=pairs.times),
+        *performed,
     ]
 
 
@@ -233,6 +239,14 @@ def hl7(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
     ]
 
 
+def outgoing(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
+    """How fast what waits is sent, and what it costs that much waits."""
+    return [
+        *drain_rows(scale.drained, progress),
+        *backlogged(folder, scale.backlogs, scale.backlog_rounds, progress),
+    ]
+
+
 def archived(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
     """The archive, as far as there is time for it here: `make bench-archive` does the same with a million messages."""
     return archive.measured(folder, scale.archive, progress)
@@ -271,30 +285,6 @@ async def _ask_for_everything(port: int, size: int) -> Rate:
     return await rate_of([ask] * CLIENTS, groups)
 
 
-def _performing(port: int, size: int) -> list[Operation]:
-    """An association, N-CREATE for the next item, N-SET to COMPLETED, release."""
-    held = population.TEMPLATE
-    uid = "2.25.9999999999"
-    create = encode_create(uid, performed_step(population.item(held), "BENCHMARK", population.FIRST_DAY))
-    final = encode_set(uid, final_state("COMPLETED", population.FIRST_DAY))
-    numbers = count()
-
-    async def perform() -> None:
-        number = next(numbers)
-        order = population.order(number % population.others(size))
-        new_uid = {uid: f"2.25.9{number:09}"}
-        texts = new_uid | {
-            held.study_instance_uid: order.study_instance_uid,
-            held.accession: order.accession,
-            held.requested_procedure_id: order.requested_procedure_id,
-            held.sps_id: order.sps_id,
-            held.person.patient_id: order.person.patient_id,
-        }
-        async with LoadAssociation(HOST, port, ASSOCIATE) as association:
-            assert await association.report(exchanged(create, texts)) == SUCCESS
-            assert await association.report(exchanged(final, new_uid)) == SUCCESS
-
-    return [perform] * MODALITIES
-
-
-SCENARIOS: Sequence[Callable[[Path, Scale, Progress], list[Found]]] = (hl7, crowds, profile, worklists, archived)
+SCENARIOS: Sequence[Callable[[Path, Scale, Progress], list[Found]]] = (
+    hl7, crowds, profile, worklists, outgoing, archived,
+)  # fmt: skip

@@ -17,7 +17,7 @@ from gateway.processing import feeds_of
 from gateway.testing import omi
 from gateway.wire import hl7_batch
 from gateway.workflow import intake
-from tests.benchmarks import archive_population, population
+from tests.benchmarks import archive_population, outbox_backlog, population
 from tests.benchmarks.archive_search import searched
 from tests.benchmarks.department import department
 from tests.benchmarks.hl7_traffic import BATCH, LISTENERS, MIX, Supply, kinds
@@ -131,3 +131,31 @@ def test_a_command_is_run_to_its_end_and_gives_its_words() -> None:
 def test_a_command_that_fails_ends_the_run_with_its_words() -> None:
     with pytest.raises(RuntimeError, match="no such thing"):
         watched([sys.executable, "-c", "raise SystemExit('no such thing')"])
+
+
+def test_a_backlog_is_as_the_store_would_have_made_it(tmp_path: Path) -> None:
+    path = tmp_path / "backlog.db"
+    outbox_backlog.fill(path, 20)
+    with Store(f"sqlite:///{path}") as store:
+        (queue,) = store.reader.queues()
+        assert (queue.destination, queue.waiting, queue.oldest) == (
+            outbox_backlog.AWAY, 20, outbox_backlog.FIRST + outbox_backlog.INTERVAL
+        )  # fmt: skip
+        later = outbox_backlog.FIRST + 100 * outbox_backlog.INTERVAL
+        heads = store.reader.next_deliveries(outbox_backlog.AWAY, later, 100)
+        assert [each.id for each in heads] == list(range(1, 20, outbox_backlog.PER_LANE))
+
+
+def test_what_is_done_with_a_backlog_is_done_and_then_nothing_is_due(tmp_path: Path) -> None:
+    path = tmp_path / "backlog.db"
+    outbox_backlog.fill(path, 20)
+    outbox_backlog.measure(path, 20, 4)
+    with Store(f"sqlite:///{path}") as store:
+        assert {each.destination: each.waiting for each in store.reader.queues()} == {
+            outbox_backlog.AWAY: 16, outbox_backlog.THERE: 4
+        }  # fmt: skip
+        later = outbox_backlog.FIRST + 100 * outbox_backlog.INTERVAL
+        assert set(store.reader.due_destinations(later)) == {outbox_backlog.AWAY, outbox_backlog.THERE}
+    outbox_backlog.measure_delayed(path, 20, 4)
+    with Store(f"sqlite:///{path}") as store:
+        assert store.reader.due_destinations(later) == []

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from swf.model import cases as workflows
 from worklist.model import cases
 
 from tests.cases.hl7_corpus.model import cases as messages
@@ -16,7 +17,7 @@ ROWS = [
     for line in PAGE.read_text(encoding="utf-8").splitlines()
     if re.match(r"\| \d+ \|", line)
 ]
-NUMBERS = [*range(1, 47), *range(56, 86), *range(114, 121)]
+NUMBERS = [*range(1, 86), *range(114, 121)]
 LINK = re.compile(r"\[(`?)(.+?)\1\]\(([^)#]+)(?:#([^)]+))?\)")
 
 
@@ -51,8 +52,9 @@ NOT_ABOUT_WHAT_A_MESSAGE_SAYS = {
 
 @cache
 def case_names() -> frozenset[str]:
-    """What stands between the brackets of a test that runs cases: of the worklist suite and the corpus of messages."""
-    return frozenset(case.name for case in cases()) | {f"{case.name}-whole" for case in messages()}
+    """What stands between the brackets of a test that runs cases: worklists, scheduled workflow, messages."""
+    named = frozenset(case.name for case in cases()) | {case.name for case in workflows()}
+    return named | {f"{case.name}-whole" for case in messages()}
 
 
 def wrong(text: str, link: str, anchor: str) -> str:

@@ -75,9 +75,10 @@ def test_case(case: Case, desk: Desk) -> None:
             statuses = {name: statuses.get(name, "SCHEDULED") for name in desk.names()}
         statuses |= {str(name): status for name, status in event.expected.get("steps", {}).items()}
         assert desk.statuses() == statuses, where
-        forwards, told = desk.sent()
+        forwards, told, done = desk.sent()
         assert forwards == event.expected.get("forwards", []), where
         assert told == event.expected.get("told", []), where
+        assert done == event.expected.get("done", done), where
     assert desk.listed() == [str(name) for name in case.end["listed"]]
     orders = {str(number): status for number, status in case.end["orders"].items()}
     assert {number: desk.order_status(number) for number in orders} == orders

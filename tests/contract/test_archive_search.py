@@ -286,6 +286,9 @@ def test_search_walks_its_index_in_order(archive, name, newest):
         ("MESSAGE_KEY_DELETE", "PRIMARY KEY (value=? AND message_id=? AND kind=?)"),
         ("LISTED_STEP_OF_ORDER", "steps USING INDEX sqlite_autoindex_steps_1 (procedure_id=?)"),
         ("MAPPING_VERSION", "(version=?)"),
+        ("REQUEST_FROM", "INTEGER PRIMARY KEY (rowid>?)"),
+        ("OLDEST_REQUESTS", "performed_requests USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        ("REQUEST_DELETE", "INTEGER PRIMARY KEY (rowid=?)"),
     ],
 )
 def test_lookup_uses_its_index(archive, name, expected):
@@ -293,6 +296,13 @@ def test_lookup_uses_its_index(archive, name, expected):
     plan = _plan(store, getattr(archive_statements, name))
     assert expected in plan[0]
     assert not [line for line in plan if "SCAN" in line or "TEMP B-TREE" in line]
+
+
+def test_whether_a_performed_step_is_still_to_be_told_is_a_look_for_each_destination(archive):
+    store, _ = archive
+    plan = _plan(store, archive_statements.WAITING_IN_LANE)
+    assert [line[:11] for line in plan if "SCAN" in line] == ["SCAN queues"]  # as many as there are destinations
+    assert [line for line in plan if "outbox_by_lane (destination=? AND state=? AND lane=?)" in line], plan
 
 
 @pytest.mark.parametrize("place", range(4))

@@ -25,12 +25,16 @@ from gateway.edges.store_outbox import (
     DELIVERIES,
     DELIVERIES_OF,
     DELIVERY,
+    DUE_DESTINATIONS,
+    FAR_AHEAD,
     FIRST_OF_LANE,
     HEAD_OF_LANE,
     LANE_HAND_OVER,
+    LANE_LEADS_TO,
     NEXT_DELIVERY,
     QUEUES,
     hand_over_lane,
+    share_lane,
 )
 from gateway.retention import Pruned, prune
 from gateway.workflow.outbox import Attempt, Backlog, Delivery, OutboxState, Patience, after, enqueue, park, retry
@@ -362,6 +366,11 @@ class AnyHistory(RuleBasedStateMachine):
         surviving = next(each for each in self.LANES[1:] if each != prior)
         self.write(lambda unit: hand_over_lane(unit._write, prior, surviving))
 
+    @rule(source=st.sampled_from(LANES[1:]))
+    def move(self, source: str) -> None:
+        target = next(each for each in self.LANES[1:] if each != source)
+        self.write(lambda unit: share_lane(unit._write, source, target))
+
     @invariant()
     def all_is_in_step(self) -> None:
         assert self.store.reader.queues() == counted(self.store)
@@ -374,6 +383,100 @@ class AnyHistory(RuleBasedStateMachine):
 
 AnyHistory.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 TestAnyHistory = AnyHistory.TestCase
+
+
+class OrdersMove(RuleBasedStateMachine):
+    """Whoever an order belongs to meanwhile: what is told of it arrives in the order in which it was told."""
+
+    PATIENTS = ("1", "2", "3")
+    orders = st.integers(0, 3)
+    patients = st.sampled_from(PATIENTS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        (Path(self.folder.name) / "gateway.db").write_bytes(_empty())
+        self.store = Store(f"sqlite:///{self.folder.name}/gateway.db")
+        self.whose = dict(enumerate(("1", "1", "2", "3")))
+        self.told: list[str] = []
+        self.came: list[str] = []
+        self.minutes = 0
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.folder.cleanup()
+
+    def write(self, job: Callable[[StoreUnit], object]) -> None:
+        self.store.write(job).result(timeout=10)
+
+    @rule(order=orders)
+    def tell(self, order: int) -> None:
+        what = f"{order} {len(self.told)}"
+        self.told.append(what)
+        self.write(lambda unit: unit.add_delivery(NewDelivery("ris", self.whose[order], what, b""), AT))
+
+    @rule(accepted=st.booleans())
+    def send(self, accepted: bool) -> None:
+        self.minutes += 1
+        at = AT + timedelta(minutes=self.minutes)
+        delivery = self.store.reader.next_delivery("ris", at)
+        if delivery is not None:
+            if accepted:
+                self.came.append(delivery.control_id)
+            attempt = Attempt.ACCEPTED if accepted else Attempt.UNANSWERED  # which waits while others go
+            settled = after(delivery, attempt, "", at, Patience(first_s=300, most_s=300))
+            self.write(lambda unit: unit.save_delivery(settled, b"", at))
+
+    @rule(order=orders, to=patients)
+    def move(self, order: int, to: str) -> None:
+        source, self.whose[order] = self.whose[order], to
+        self.write(lambda unit: share_lane(unit._write, source, to))
+
+    @rule(prior=patients, surviving=patients)
+    def merge(self, prior: str, surviving: str) -> None:
+        self.whose = {order: surviving if whose == prior else whose for order, whose in self.whose.items()}
+        self.write(lambda unit: hand_over_lane(unit._write, prior, surviving))
+
+    @invariant()
+    def no_message_of_an_order_overtook_another(self) -> None:
+        for order in self.whose:
+            mine = [what for what in self.told if what.startswith(f"{order} ")]
+            came = [what for what in self.came if what.startswith(f"{order} ")]
+            assert came == mine[: len(came)]
+
+
+OrdersMove.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestOrdersMove = OrdersMove.TestCase
+
+
+def test_lanes_part_again_when_nothing_waits_that_could_be_overtaken(
+    store: Store, write: Write, patients: tuple[int, int]
+) -> None:
+    one, other = map(str, patients)
+    write(lambda unit: share_lane(unit._write, one, other))  # nothing waits: nothing is shared
+    put(write, "M1", patients[0])
+    put(write, "M2", patients[1])
+    assert {lane for _, lane, _ in heads(store)} == {one, other}
+    write(lambda unit: share_lane(unit._write, one, other))
+    put(write, "M3", patients[1])
+    assert {lane for _, lane, _ in heads(store)} == {one}
+    for _ in range(3):
+        settle(store, write, Attempt.ACCEPTED)
+    put(write, "M4", patients[1])
+    put(write, "M5", patients[0])
+    assert {lane for _, lane, _ in heads(store)} == {one, other}
+
+
+def test_of_each_destination_only_lanes_with_something_in_them_are_shared(
+    store: Store, write: Write, patients: tuple[int, int]
+) -> None:
+    one, other = map(str, patients)
+    put(write, "M1", patients[0])
+    put(write, "M2", patients[1], "pacs")
+    write(lambda unit: share_lane(unit._write, one, other))
+    put(write, "M3", patients[1])
+    put(write, "M4", patients[1], "pacs")
+    assert {(name, lane) for name, lane, _ in heads(store)} == {("ris", one), ("pacs", other)}
 
 
 def test_backlogs_are_counted_and_exposed(store: Store, write: Write) -> None:
@@ -399,10 +502,13 @@ def test_backlogs_are_counted_and_exposed(store: Store, write: Write) -> None:
 
 
 _PLANS = {
+    DUE_DESTINATIONS: {"outbox_next"},
     NEXT_DELIVERY: {"outbox_next", "sqlite_autoindex_queues_1"},
+    FAR_AHEAD: {"outbox_next", "sqlite_autoindex_queues_1"},
     FIRST_OF_LANE: {"outbox_by_lane"},
     HEAD_OF_LANE: {"outbox_heads"},
     LANE_HAND_OVER: {"outbox_by_lane"},
+    LANE_LEADS_TO: {"PRIMARY KEY"},
     DELIVERIES_OF: {"outbox_in_order"},
     DELIVERIES: {"INTEGER PRIMARY KEY"},
     DELIVERY: {"INTEGER PRIMARY KEY"},
@@ -412,7 +518,17 @@ _PLANS = {
 
 def plan_of(store: Store, prepared: Prepared) -> list[str]:
     """What SQLite does for the statement, step by step."""
-    values = {"destination": "ris", "now": "", "id": 1, "after": 0, "limit": 1, "state": "", "lane": "", "key_lane": ""}
+    values = {
+        "destination": "ris",
+        "now": "",
+        "later": "",
+        "id": 1,
+        "after": 0,
+        "limit": 1,
+        "state": "",
+        "lane": "",
+        "key_lane": "",
+    }
     sql, bind = prepared.on(store._engine.dialect)
     connection = store._engine.raw_connection()
     try:

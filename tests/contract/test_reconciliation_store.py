@@ -13,6 +13,7 @@ from gateway.edges.database import Prepared
 from gateway.edges.store import Store, StoreUnit
 from gateway.edges.store_outbox import DELIVERIES_IN_LANE
 from gateway.edges.store_performed import PERFORMED_STEPS_OF_STEP, REQUEST_FROM, REQUESTS_IN_ORDER, WAITING
+from gateway.edges.store_queue_log import LAST_KEPT, QUEUE_DECISIONS, QUEUE_DECISIONS_OF_MESSAGE
 from gateway.edges.store_reconciliation import (
     ATTENTION_COUNTS,
     DECISIONS,
@@ -20,6 +21,7 @@ from gateway.edges.store_reconciliation import (
     LAST_RECEIVED_FROM,
     NEXT_STATION,
     OVERDUE,
+    OVERDUE_COUNT,
     PERFORMED_AT_STATION,
     RECEIVED_FROM,
     SCHEDULED_AT_STATION,
@@ -147,6 +149,9 @@ def test_steps_that_nobody_began_are_overdue(store: Store, write: Write, people:
     assert found[0].stations
     assert found[0].step == store.reader.steps([found[0].step.step_id])[0]
     assert store.reader.overdue_steps(starts[0], 50) == []
+    assert store.reader.overdue_count("99991231000000") == len(found)
+    assert store.reader.overdue_count("99991231000000", most=1) == 1
+    assert store.reader.overdue_count(starts[0]) == 0
     paged = []
     last = 0
     while page := store.reader.overdue_steps("99991231000000", 1, last):
@@ -242,7 +247,8 @@ def plan_of(store: Store, prepared: Prepared) -> list[str]:
     sql, bind = prepared.on(store._engine.dialect)
     given = dict.fromkeys(
         ("patient_id", "attention", "calling_ae_title", "state", "since", "before_at", "before_uid", "uid_from",
-         "uid_to", "limit", "before", "from_start", "after", "last", "ae_title", "listed", "start_from", "start_to",
+         "uid_to", "limit", "most", "action", "archive_id",
+         "before", "from_start", "after", "last", "ae_title", "listed", "start_from", "start_to",
          "until", "uid", "id", "kind", "value", "step_id", "but", "destination",
          "lane"),
         1,
@@ -263,12 +269,15 @@ def test_every_search_is_a_walk_along_one_index_in_order(store: Store, shape: Pe
 
 _PLANS = {
     OVERDUE: {"steps_by_start", "performed_step_links_by_step"},
+    QUEUE_DECISIONS: {"queue_log_by_destination"},
+    LAST_KEPT: {"queue_log_by_destination"},
     NEXT_STATION: {"step_stations_by_station"},
     SCHEDULED_AT_STATION: {"step_stations_by_station"},
     PERFORMED_AT_STATION: {"step_stations_by_station", "performed_step_links_by_step"},
     RECEIVED_FROM: {"performed_steps_by_caller"},
     LAST_RECEIVED_FROM: {"performed_steps_by_caller"},
     DECISIONS_OF: {"performed_log_by_instance"},
+    QUEUE_DECISIONS_OF_MESSAGE: {"PRIMARY KEY (kind=? AND archive_id=?)", "INTEGER PRIMARY KEY"},
     UNFINISHED: {"performed_steps_by_state"},
     DELIVERIES_IN_LANE: {"outbox_by_lane"},
     REQUEST_FROM: {"INTEGER PRIMARY KEY"},
@@ -304,6 +313,14 @@ def test_counting_attentions_walks_along_those_that_have_one_alone(store: Store)
     assert plan_of(store, ATTENTION_COUNTS) == [
         "SCAN performed_steps USING COVERING INDEX performed_steps_for_people"
     ]  # fmt: skip
+
+
+def test_overdue_steps_are_counted_along_two_indexes_alone(store: Store) -> None:
+    plan = plan_of(store, OVERDUE_COUNT)
+    scans = [step for step in plan if step.startswith("SCAN") and not step.startswith("SCAN CONSTANT")]
+    assert scans == ["SCAN anon_1"], plan  # what was found, which is no more than is to be counted
+    for index in ("steps_by_start", "performed_step_links_by_step"):
+        assert any(step.startswith("SEARCH") and f"INDEX {index} " in step for step in plan), plan
 
 
 def test_the_log_as_a_whole_is_read_from_its_end(store: Store) -> None:

@@ -9,10 +9,12 @@ import pytest
 from sample_department import NOW, message, order, patient
 
 from gateway.config import ArchiveSettings
+from gateway.domain.performed import Attention, MPPSState, PerformedStep
 from gateway.domain.worklist import SPSStatus
 from gateway.edges.database import database_path
 from gateway.retention import BATCH, Pruned, due, prune, would_prune
-from gateway.workflow.ports import MessageSearch
+from gateway.workflow.outbox import park
+from gateway.workflow.ports import DeliveryKind, MessageSearch, NewDelivery
 
 YEAR = timedelta(days=365)
 KEEP = ArchiveSettings(days=365)
@@ -160,6 +162,82 @@ def test_what_was_begun_and_stopped_is_finished_by_the_next_run(store, write):
     write(lambda unit: unit.prune_messages(last, 2))  # and then the power failed
     assert _kept(store) == [*numbers[2:], last]
     assert prune(store, KEEP, NOW) == Pruned(3, 0)
+
+
+def _request(write, uid, age_days=0, status=0):
+    at = NOW - timedelta(days=age_days)
+    return write(lambda unit: unit.archive_performed(uid, "N-CREATE", "CT1", b"x" * 20_000, status, "", at))
+
+
+def _performed(write, uid, state=MPPSState.COMPLETED, attention=Attention.NONE):
+    step = PerformedStep(uid, state, {}, "CT1", attention=attention)
+    write(lambda unit: unit.save_performed_step(step, NOW))
+
+
+def _requests(store):
+    return [each.id for each in store.reader.performed_requests_in_order(NOW - YEAR * 99, 10_000)]
+
+
+def test_requests_of_performed_steps_that_are_over_go_after_their_days_and_the_steps_stay(store, write):
+    for uid, attention in (("1.1", Attention.NONE), ("1.2", Attention.SET_ASIDE)):
+        _performed(write, uid, attention=attention)
+        _request(write, uid, age_days=400)
+    _request(write, "1.3", age_days=400, status=0x0112)  # refused, and of no step
+    young = _request(write, "1.1", age_days=364)
+    assert would_prune(store.reader, KEEP, NOW) == Pruned(requests=3)
+    assert prune(store, KEEP, NOW) == Pruned(requests=3)
+    assert _requests(store) == [young]
+    assert store.reader.performed_step("1.2") is not None
+
+
+@pytest.mark.parametrize(
+    ("state", "attention"),
+    [
+        (MPPSState.IN_PROGRESS, Attention.NONE),
+        *((MPPSState.COMPLETED, each) for each in Attention if each not in (Attention.NONE, Attention.SET_ASIDE)),
+    ],
+)
+def test_requests_of_what_has_not_ended_or_is_to_be_decided_stay(store, write, state, attention):
+    _performed(write, "1.1", state, attention)
+    number = _request(write, "1.1", age_days=4000)
+    _request(write, "1.2")
+    assert prune(store, KEEP, NOW) == Pruned(requests_kept=1)
+    assert number in _requests(store)
+
+
+@pytest.mark.parametrize("parked", [False, True])
+def test_requests_stay_until_everybody_was_told(store, write, parked):
+    _performed(write, "1.1")
+    number = _request(write, "1.1", age_days=4000)
+    _request(write, "1.2")
+    new = NewDelivery("pacs", "1.1", "1.1", b"x", number, DeliveryKind.PERFORMED, "N-CREATE")
+    waiting = write(lambda unit: unit.add_delivery(new, NOW))
+    if parked:
+        write(lambda unit: park(unit, waiting))
+    assert prune(store, KEEP, NOW) == Pruned(requests_kept=1)
+    write(lambda unit: unit.drop_delivery(waiting))
+    assert prune(store, KEEP, NOW) == Pruned(requests=1)
+
+
+def test_the_newest_request_stays_and_without_days_all_do(store, write):
+    numbers = [_request(write, "1.1", age_days=4000) for _ in range(3)]
+    assert prune(store, ArchiveSettings(messages_max=1), NOW) == Pruned()
+    assert prune(store, KEEP, NOW) == Pruned(requests=2)
+    assert _requests(store) == numbers[-1:]
+    assert _request(write, "1.1") > numbers[-1]
+
+
+def test_the_space_of_requests_is_given_back(store, write, url):
+    for _ in range(2 * BATCH + 1):
+        _request(write, "1.1", age_days=400)
+    checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)"
+    path = database_path(url)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(checkpoint)
+        before = path.stat().st_size
+        assert prune(store, KEEP, NOW) == Pruned(requests=2 * BATCH)
+        connection.execute(checkpoint)
+    assert path.stat().st_size < before - BATCH * 20_000
 
 
 def test_a_number_that_is_no_message_is_deleted_without_harm(store, write):

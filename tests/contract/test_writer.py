@@ -43,13 +43,24 @@ def _outcomes(futures: list[Future]) -> list[object]:
 # --- groups
 
 
-def test_jobs_that_wait_are_committed_together(store):
-    blocked = _Blocked(store)
-    futures = [store.write(lambda unit, one=number: unit.add_message(message(one))) for number in range(10)]
-    assert store.waiting == 10
-    blocked.release()
-    assert len(set(_outcomes(futures))) == 10
-    assert (store.counts.batches, store.counts.committed) == (2, 11)
+@pytest.mark.parametrize(("gathers", "batches"), [(True, 1), (False, 2)], ids=["gathers", "does not"])
+def test_jobs_that_wait_are_committed_together(url, gathers, batches):
+    with Store(url, gathers=gathers) as store:
+        blocked = _Blocked(store)
+        futures = [store.write(lambda unit, one=number: unit.add_message(message(one))) for number in range(10)]
+        assert store.waiting == 10
+        blocked.release()
+        assert len(set(_outcomes(futures))) == 10
+        assert (store.counts.batches, store.counts.committed) == (batches, 11)
+
+
+def test_store_that_is_closed_while_a_batch_gathers_writes_what_was_offered_before(url):
+    with Store(url) as store:
+        blocked = _Blocked(store)
+        offered = store.write(lambda unit: unit.add_message(message(1)))
+        threading.Timer(0.05, blocked.release).start()
+    assert offered.result()
+    assert store.counts.committed == 2
 
 
 def test_batch_is_bounded(url):
@@ -58,14 +69,17 @@ def test_batch_is_bounded(url):
         futures = [store.write(lambda unit, one=number: unit.add_message(message(one))) for number in range(10)]
         blocked.release()
         _outcomes(futures)
-        assert store.counts.batches == 1 + 3
+        assert (store.counts.batches, store.counts.committed) == (3, 11)
 
 
-def test_job_that_raises_is_undone_and_the_others_of_its_group_are_not(store):
+@pytest.mark.parametrize("careful", [False, True], ids=["after good jobs", "after another that raised"])
+def test_job_that_raises_is_undone_and_the_others_of_its_group_are_not(store, careful):
     def failing(unit):
         unit.add_message(message(2))
         raise LookupError("of its own")
 
+    if careful:
+        _outcomes([store.write(failing)])
     blocked = _Blocked(store)
     futures = [
         store.write(lambda unit: unit.add_message(message(1))),
@@ -76,7 +90,39 @@ def test_job_that_raises_is_undone_and_the_others_of_its_group_are_not(store):
     _, refused, _ = _outcomes(futures)
     assert isinstance(refused, LookupError)
     assert [each.record.control_id for each in store.reader.find_messages(MessageSearch(), 10)] == ["M3", "M1"]
-    assert (store.counts.committed, store.counts.refused) == (3, 1)
+    assert (store.counts.committed, store.counts.refused) == (3, 1 + careful)
+
+
+def test_a_group_with_a_job_that_raises_is_run_anew_and_its_results_are_those_of_the_second_run(store):
+    runs: list[str] = []
+
+    def counted(unit):
+        runs.append("good")
+        return unit.add_message(message(1)), len(runs)
+
+    def failing(unit):
+        runs.append("bad")
+        raise LookupError("of its own")
+
+    blocked = _Blocked(store)
+    futures = [store.write(counted), store.write(failing)]
+    blocked.release()
+    (number, run), refused = _outcomes(futures)
+    assert isinstance(refused, LookupError)
+    assert (runs, run) == (["good", "bad"] * 2, 3)
+    assert [each.id for each in store.reader.find_messages(MessageSearch(), 10)] == [number]
+
+
+def test_after_a_job_that_raised_none_is_run_twice_for_a_while(store):
+    runs: list[int] = []
+
+    def failing(unit):
+        runs.append(1)
+        raise LookupError("of its own")
+
+    for _ in range(3):
+        _outcomes([store.write(failing)])
+    assert len(runs) == 4
 
 
 def test_conflict_undoes_its_job_only(store):

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.domain.attributes import TAG, code_item, element, issuer_item, person_name_value
 from gateway.domain.edits import SiteFunction
-from gateway.domain.outbound import EACH_MAX, WrittenSegment
+from gateway.domain.outbound import EACH_MAX, LEFT_OUT, REPETITIONS_MAX, WrittenSegment
 from gateway.domain.outbound_compiler import compile_outbound
 from gateway.domain.outbound_converters import OUTBOUND_CONVERTERS, Setting
 from gateway.domain.outbound_fields import SEGMENT_FIELDS, parse_target
@@ -16,6 +16,8 @@ from gateway.domain.problem import MappingError, Problem
 from gateway.domain.refusal import Refused
 from gateway.domain.report import FACTS, Header, Report, composed, taken_apart
 from gateway.domain.rule_checks import Library
+from gateway.wire.er7 import Bounds, parse
+from gateway.wire.er7_writer import write
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HEADER = Header(control_id="C1", at=datetime(2026, 7, 5, 10, tzinfo=BERLIN))
@@ -172,8 +174,8 @@ def test_a_segment_is_left_out_without_a_value_and_where_a_condition_fails() -> 
     assert lines(compiled(mapping(rules, segments))) == ["PID|||||Muster^Eva^^^^^L"]
 
 
-def _dose(count: int) -> Report:
-    items = [{"00180060": {"vr": "DS", "Value": [str(80 + at)]}} for at in range(count)]
+def _dose(count: int, kvp: str = "") -> Report:
+    items = [{"00180060": {"vr": "DS", "Value": [kvp or str(80 + at)]}} for at in range(count)]
     return report(performed={"0040030E": {"vr": "SQ", "Value": items}})
 
 
@@ -202,6 +204,31 @@ def test_what_one_performed_step_says_is_told_with_the_first_of_its_procedures_o
 def test_thousands_of_items_do_not_make_thousands_of_segments() -> None:
     rules = compiled(mapping({}, ["MSH", "rows"], rows=ROWS))
     assert len(lines(rules, _dose(4000))) == EACH_MAX + 1
+
+
+def test_a_number_that_is_none_is_left_out_and_the_trace_says_so() -> None:
+    rules = compiled(mapping({}, ["MSH", "rows"], rows=ROWS))
+    trace: list[Any] = []
+    written = rules.segments(_dose(2, kvp="much"), HEADER, trace)
+    assert [_line(segment) for segment in written[1:]] == ["OBX|1||||A1"]
+    notes = [(entry.target, entry.raw, entry.value) for entry in trace if entry.value.startswith(LEFT_OUT)]
+    assert notes == [("OBX of kvp-5", "much", "left out: the converter writes nothing for it")] * 2
+
+
+def test_no_field_has_more_repetitions_than_a_listener_takes() -> None:
+    rules = compiled(mapping({"OBR-34": {"from": "performed.PerformedSeriesSequence.OperatorsName", "repeat": "all"}},
+                             ["MSH", "OBR"]))  # fmt: skip
+    people = [{"00081070": name(f"Tech^N{number}")} for number in range(REPETITIONS_MAX + 2)]
+    told = report(performed={"00400340": {"vr": "SQ", "Value": people}})
+    trace: list[Any] = []
+    (_, obr) = rules.segments(told, HEADER, trace)
+    assert Bounds().repetitions_max == REPETITIONS_MAX
+    assert len(obr.fields[33]) == REPETITIONS_MAX
+    assert parse(write(rules.segments(told, HEADER))).first("OBR").text(34, REPETITIONS_MAX, 1, 3) == "N199"
+    (note,) = (entry for entry in trace if entry.value.startswith(LEFT_OUT))
+    assert (note.target, note.value) == ("OBR-34", "left out: a field has 200 repetitions")
+    assert "N200" in note.raw
+    assert "N201" in note.raw
 
 
 def test_the_header_says_who_when_and_what() -> None:
@@ -423,6 +450,15 @@ def convert(name: str, value: Any, beside: Any = None) -> str:
         ("number", " 125.50", None, "125.50"),
         ("number", "much", None, ""),
         ("number", "NaN", None, ""),
+        ("number", "1.5E-05", None, "0.000015"),
+        ("number", "1.2e2", None, "120"),
+        ("number", 1.5e-05, None, "0.000015"),
+        ("number", "+.5", None, "0.5"),
+        ("number", "1E400", None, ""),
+        ("number", "1E-999999999", None, ""),
+        ("number", "9" * 10_000, None, ""),
+        ("number", "1_0", None, ""),
+        ("number", "\u0663", None, ""),
         ("ei", "A1", issuer_item("HOSP", "1.2", "ISO"), "A1^HOSP^1.2^ISO"),
         ("ei", "A1", None, "A1"),
         ("cx", "4711", issuer_item("HOSP", "1.2", "ISO"), "4711^^^HOSP&1.2&ISO"),

@@ -148,6 +148,9 @@ def test_a_quarantine_ends_and_a_step_is_closed(
     )
     done(client.post(f"/performed-steps/{uid}/release", json={"believed": True}))
     assert status_of(service, order) == "STARTED"
+    closing = f"/performed-steps/{uid}/close"
+    assert "110513 Discontinued" in refused(client.post(closing, json={"state": "DISCONTINUED", "reason": "x"}), 422)
+    assert "has no reason" in refused(client.post(closing, json={"state": "COMPLETED", "reason": "110501"}), 422)
     done(client.post(f"/performed-steps/{uid}/close", json={"state": "COMPLETED"}))
     assert status_of(service, order) == "COMPLETED"
     assert client.post(f"/performed-steps/{uid}/close", json={"state": "COMPLETED"}).status_code == 409
@@ -214,6 +217,15 @@ def test_a_queue_is_held_and_released(service: ServiceProcess, client: httpx.Cli
     assert "did you mean placer?" in refused(client.post("/queues/plaser/hold"), 404)
 
 
+def test_who_held_a_queue_is_kept_and_shown(client: httpx.Client) -> None:
+    held = done(client.post("/queues/placer/hold", json={"note": "its disk is full"}, headers={"X-Actor": "anna"}))
+    assert (held["held_by"], held["held_why"]) == ("anna", "its disk is full")
+    assert done(client.post("/queues/placer/release"))["held_by"] == ""
+    released, before, *_ = done(client.get("/queues/placer/decisions"))
+    assert (released["action"], released["actor"]) == ("released", "ann")
+    assert (before["action"], before["actor"], before["note"]) == ("held", "anna", "its disk is full")
+
+
 def test_destinations_never_told_anything_and_what_is_to_be_decided_are_counted(
     service: ServiceProcess, client: httpx.Client, order: ImagingOrder
 ) -> None:
@@ -230,6 +242,8 @@ def test_destinations_never_told_anything_and_what_is_to_be_decided_are_counted(
     begun(service, order.person)
     assert count(unlinked) == before + 1
     assert count('gateway_store_rows{what="unfinished_performed_steps"}') == 0
+    overdue = done(client.get("/orders/overdue", params={"limit": 500}))
+    assert count('gateway_store_rows{what="overdue_steps"}') == len(overdue) > 0
 
 
 # --- who may call

@@ -22,6 +22,7 @@ from gateway.edges.store import Store
 from gateway.processing import feeds_of, now, process_message
 from gateway.testing import ImagingOrder, bare_orm, invented_person, rad4_orm, worklist_identifier
 from gateway.wire.dicom_json import attributes_from_dataset, write_attributes
+from gateway.workflow.outbox import enqueue
 from gateway.workflow.ports import QueryRecord
 
 CHECKOUT = Path(__file__).parents[2]
@@ -201,6 +202,23 @@ def test_explain_names_each_refusal_and_fails(gateway, tmp_path):
     result = gateway("explain", file)
     assert result.exit_code == 1
     assert "procedures.csv" in result.output
+
+
+def test_explain_of_a_message_of_ours_says_which_command_has_its_trace(gateway):
+    sent = b"MSH|^~\\&|GATEWAY||RIS||||ORM^O01|M1|P|2.5\r"
+    with Store(load_site(gateway.config).store_url) as store:
+        number = store.write(lambda unit: enqueue(unit, "ris", None, "M1", sent, datetime.now(UTC))).result()
+    result = gateway("explain", "--message", number)
+    assert result.exit_code == 1
+    assert f"`gateway messages show {number} --trace`" in " ".join(result.output.split())
+
+
+def test_a_destination_is_named_without_blanks(gateway):
+    with gateway.config.open("a") as file:
+        file.write('destinations: [{name: "our ris", host: h, port: 1, status: {mapping: status-orm}}]\n')
+    output = " ".join(gateway("check").output.split())
+    assert "no blanks, and begins with a letter or digit" in output
+    assert "pattern" not in output
 
 
 def test_the_list_can_be_seen_as_a_device_sees_it(gateway):

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from gateway.domain.identifiers import Identifier
 from gateway.domain.patient import Patient
-from gateway.edges.channel import Destination
+from gateway.edges.channel import Destination, Outcome
 from gateway.edges.database import StoreUnavailable
 from gateway.edges.delivery import Deliverer
 from gateway.edges.hl7_channel import HL7Channel
@@ -20,9 +20,10 @@ from gateway.edges.mllp import Release
 from gateway.edges.store import Store, StoreUnit
 from gateway.wire.er7 import parse
 from gateway.wire.mllp import Commit, Event, Frame, Framer, commit, wrap
-from gateway.workflow.outbox import Backlog, Patience, enqueue, park, retry
+from gateway.workflow.outbox import Attempt, Backlog, Delivery, Patience, enqueue, park, retry
 
-PATIENCE_S = 10
+PATIENCE_S = 60
+"""A bound against hanging, no measure."""
 AT = datetime(2026, 7, 5, 8, tzinfo=UTC)
 QUICK = Patience(first_s=0.01, most_s=0.05, errors_max=3)
 DROP, SILENT, DROP_AFTER = b"drop", b"silent", b"drop after the answer"
@@ -49,14 +50,30 @@ class Receiver:
         self.happened = asyncio.Condition()
         self.port = 0
         self.server: asyncio.Server | None = None
+        self.serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
         self.port = self.server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
+        """Listen no more, and end what is connected: a server that is closed leaves its connections open."""
         assert self.server is not None
         self.server.close()
+        for task in self.serving:
+            task.cancel()
+        await asyncio.gather(*self.serving, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.serving.add(task)
+        try:
+            await self._serve(reader, writer)
+        except asyncio.CancelledError:  # it is stopped
+            writer.transport.abort()
+        finally:
+            self.serving.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -107,7 +124,12 @@ class Delivering:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.happened = asyncio.Condition()
         channel = HL7Channel(self.destination, receiver.release)
-        self.deliverer = Deliverer(self.destination, store, self._observe, QUICK, channel=channel)
+        self.ahead = timedelta(0)
+        self.deliverer = Deliverer(self.destination, store, self._observe, QUICK, self.now, channel=channel)
+
+    def now(self) -> datetime:
+        """A clock that is set by hand."""
+        return datetime.now(UTC) + self.ahead
 
     def _observe(self, event: str, /, **fields: Any) -> None:
         self.events.append((event, fields))
@@ -117,9 +139,11 @@ class Delivering:
         async with self.happened:
             self.happened.notify_all()
 
-    async def put(self, control_id: str, patient: int | None = None, destination: str = "ris") -> int:
+    async def put(
+        self, control_id: str, patient: int | None = None, destination: str = "ris", at: datetime = AT
+    ) -> int:
         number = await asyncio.wrap_future(
-            self.store.write(lambda unit: enqueue(unit, destination, patient, control_id, message(control_id), AT))
+            self.store.write(lambda unit: enqueue(unit, destination, patient, control_id, message(control_id), at))
         )
         self.deliverer.wake()
         return number
@@ -157,17 +181,16 @@ Scenario = Callable[[Delivering, Receiver], Coroutine[Any, Any, None]]
 
 @asynccontextmanager
 async def delivering(folder: Path, release: Release = 1, **changes: Any) -> AsyncIterator[tuple[Delivering, Receiver]]:
-    receiver = Receiver(release)
-    await receiver.start()
-    with Store(f"sqlite:///{folder / 'gateway.db'}") as store:
+    async with AsyncExitStack() as ended:
+        store = ended.enter_context(Store(f"sqlite:///{folder / 'gateway.db'}"))
+        receiver = Receiver(release)
+        await receiver.start()
+        ended.push_async_callback(receiver.stop)
         await asyncio.wrap_future(store.write(_invent_patients))
         running = Delivering(store, receiver, **changes)
         running.deliverer.start()
-        try:
-            yield running, receiver
-        finally:
-            await running.deliverer.stop(1.0)
-            await receiver.stop()
+        ended.push_async_callback(running.deliverer.stop, 1.0)
+        yield running, receiver
 
 
 @pytest.fixture
@@ -336,6 +359,110 @@ def test_a_receiver_that_is_silent_is_asked_for_ever(run: Callable[..., None]) -
         assert (await running.outcome("M1", "sent"))["attempts"] == 2 * QUICK.errors_max + 1
 
     run(scenario, answer_timeout_s=0.05)
+
+
+def test_a_message_that_makes_a_receiver_hang_up_is_parked_and_keeps_its_patient_no_longer(
+    run: Callable[..., None],
+) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        receiver.script["BAD"] = [[DROP]] * 1000
+        number = await running.put("BAD", 1)
+        await running.put("M1", 1)
+        others = 0
+        while running.disposition(number) == "waiting":
+            others += 1
+            await running.put(f"O{others}", 2)
+            await running.outcome(f"O{others}", "sent")
+        assert running.disposition(number) == "parked"
+        await running.outcome("M1", "sent")
+        assert receiver.received.count("BAD") > QUICK.errors_max
+
+    run(scenario)
+
+
+# ---- a clock that is set back ----
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=10), timedelta(days=3650)])
+def test_what_was_put_there_while_the_clock_was_ahead_goes_and_holds_nothing_back(
+    run: Callable[..., None], ahead: timedelta
+) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        await running.put("M1", 1, at=running.now() + ahead)
+        await running.put("M2", 1)
+        await running.outcome("M2", "sent")
+        assert receiver.received == ["M1", "M2"]
+
+    run(scenario)
+
+
+def test_what_was_tried_while_the_clock_was_ahead_is_tried_again(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        running.ahead = timedelta(days=1)
+        receiver.script["M1"] = [[ack("M1", "AE")]]
+        observe = running.deliverer._observe
+
+        def set_back(event: str, /, **fields: Any) -> None:
+            running.ahead = timedelta(0)  # its next try is settled, and the clock is right again
+            observe(event, **fields)
+
+        running.deliverer._observe = set_back
+        await running.put("M1", 1)
+        await running.outcome("M1", "sent")
+
+    run(scenario)
+
+
+def test_what_waited_at_the_start_may_have_been_sent_whatever_the_clock_says(tmp_path: Path) -> None:
+    """A step that is final there was ended by us, in a run that could not note it any more."""
+    ended: list[str] = []
+
+    class Ended:
+        async def send(self, delivery: Delivery) -> Outcome:
+            ended.append(delivery.control_id)
+            return Outcome(Attempt.FINAL_ALREADY, "0110")
+
+        async def close(self) -> None: ...
+
+    async def scenario() -> None:
+        async with asyncio.timeout(PATIENCE_S), delivering(tmp_path) as (running, _):
+            pacs = Destination("pacs", "127.0.0.1", 1)
+            ahead = running.now() + timedelta(days=1)
+            await running.put("BEFORE", 1, "pacs", at=ahead)
+            deliverer = Deliverer(pacs, running.store, running._observe, QUICK, channel=Ended())
+            deliverer.start()
+            await running.outcome("BEFORE", "sent")
+            await running.put("SINCE", 1, "pacs", at=AT)
+            deliverer.wake()
+            await running.outcome("SINCE", "parked")
+            await deliverer.stop(1.0)
+            assert ended == ["BEFORE", "SINCE"]
+
+    asyncio.run(scenario())
+
+
+# ---- a destination that is away ----
+
+
+def test_each_round_to_a_destination_that_is_away_is_noted_in_its_queue(run: Callable[..., None]) -> None:
+    async def scenario(running: Delivering, receiver: Receiver) -> None:
+        await receiver.stop()
+        number = await running.put("M1", 1)
+        await running.outcome("M1", "waiting")
+        tried = set()
+        while len(tried) < 3:
+            (queue,) = running.store.reader.queues()
+            tried.add(queue.last_error_at)
+            await asyncio.sleep(0)
+        stored = running.store.reader.message(number)
+        assert stored is not None
+        said, _, again = queue.last_error.partition("; ")
+        assert said == stored.record.reasons
+        assert again in ("tried again after 0.04 s", "tried again after 0.05 s")
+        await receiver.start()
+        await running.outcome("M1", "sent")
+
+    run(scenario)
 
 
 def test_a_receiver_that_does_not_read_delays_only_itself_and_no_stopping(run: Callable[..., None]) -> None:

@@ -1,6 +1,9 @@
 """Delivery of performed steps to a real pynetdicom receiver that is away, hangs, aborts, refuses or talks nonsense."""
 
 import asyncio
+import errno
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -18,7 +21,7 @@ from pynetdicom.events import Event
 from gateway.domain.attributes import SPS_SEQUENCE
 from gateway.domain.performed import Attention, MPPSState, PerformedStep
 from gateway.domain.worklist import SPSStatus, WorklistItem
-from gateway.edges.channel import Destination
+from gateway.edges.channel import Destination, why
 from gateway.edges.performed_channel import Restate, restating
 from gateway.testing.performed_receiver import (
     PerformedReceiver,
@@ -83,6 +86,27 @@ def test_steps_are_reported_in_order_with_their_bytes_on_one_association(run: Ca
         assert receiver.associations == 1
         (queue,) = running.store.reader.queues()
         assert (queue.waiting, queue.parked) == (0, 0)
+
+    run(scenario)
+
+
+def test_what_a_destination_got_last_is_kept_and_logged_with_its_answer(run: Callable[..., None]) -> None:
+    async def scenario(running: Telling, receiver: PerformedReceiver) -> None:
+        def trace() -> list[tuple[str, str, str]]:
+            return [
+                (each.destination, each.operation, each.answer) for each in running.store.reader.performed_sent(UID)
+            ]
+
+        await running.put("N-CREATE", CREATE)
+        await running.outcomes(1)
+        assert trace() == [("pacs", "N-CREATE", "0000")]
+        receiver.script.append(0x0107)
+        await running.put("N-SET", COMPLETE)
+        await running.outcomes(2)
+        assert trace() == [("pacs", "N-SET", "0107")]
+        logged = [(each["control_id"], each["operation"], each["outcome"]) for each in running.events]
+        assert logged == [(UID, "N-CREATE", "ACCEPTED"), (UID, "N-SET", "ACCEPTED")]
+        assert running.store.reader.performed_sent(OTHER) == []
 
     run(scenario)
 
@@ -311,12 +335,40 @@ def test_a_receiver_that_is_away_gets_everything_when_it_is_back(run: Callable[.
         await running.put("N-CREATE", CREATE)
         await running.put("N-SET", COMPLETE)
         assert await running.outcomes(1, "waiting") == ["UNREACHABLE"]
-        assert running.store.reader.deliveries(1)[0].attempts == 0
+        (waiting,) = running.store.reader.deliveries(1)
+        assert (waiting.attempts, waiting.reason) == (0, "not reachable: connection refused")
         receiver.start()
         await running.outcomes(2)
         assert what(receiver) == [("N-CREATE", UID), ("N-SET", UID)]
 
     run(scenario)
+
+
+def test_a_receiver_that_only_takes_the_connection_is_told_from_one_that_is_away(tmp_path: Path) -> None:
+    async def scenario(port: int) -> None:
+        async with telling(tmp_path, Destination("pacs", "127.0.0.1", port, 0.2)) as running:
+            await running.put("N-CREATE", CREATE)
+            assert await running.outcomes(1, "waiting") == ["UNREACHABLE"]
+            (waiting,) = running.store.reader.deliveries(1)
+            assert waiting.reason == "not reachable: connected, but the association request is not answered"
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asyncio.run(scenario(silent.getsockname()[1]))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed"), "connection refused"),
+        (OSError(errno.EHOSTUNREACH, "x"), "no route to host"),
+        (socket.gaierror(socket.EAI_NONAME, "x"), "the name of its host is not known"),
+        (TimeoutError(), "no answer to the attempt to connect"),
+        (OSError("Multiple exceptions: x"), "no address of its host takes a connection"),
+        (ssl.SSLError("x"), "SSLError"),
+    ],
+)
+def test_why_there_is_no_connection_is_said_in_words(error: Exception, words: str) -> None:
+    assert why(error) == words
 
 
 def test_a_rejected_association_is_told_and_tried_again(run: Callable[..., None]) -> None:

@@ -447,7 +447,8 @@ def test_a_service_that_raises_fails_that_request_only_and_tells_nothing(serve: 
         assert MARK not in status.ErrorComment
         running.service.error = None
         assert list(association.send_c_find(keys(), MODALITY_WORKLIST))[-1][0].Status == 0
-    assert running.seen("request_done", operation="N-CREATE")["error"] == "ValueError"
+    done = running.seen("request_done", operation="N-CREATE")
+    assert (done["error"], done["sop_instance_uid"]) == ("ValueError", "1.2.3.4")
     assert MARK not in repr(running.events)
 
 

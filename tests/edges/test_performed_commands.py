@@ -12,11 +12,14 @@ from ruamel.yaml import YAML
 from gateway.config import load_site
 from gateway.console import out
 from gateway.desks import assume_overdue_completed
+from gateway.domain.discontinuation import CHOICES
 from gateway.domain.performed import Attention
 from gateway.domain.worklist import SPSStatus
 from gateway.edges.store import Store
 from gateway.outgoing import audience_of
+from gateway.reconciliation_commands import REASON_CODES
 from gateway.testing import ImagingOrder, invented_person
+from gateway.workflow.outbox import Attempt, Patience, after
 from tests.edges.performed_site import OTHER, UID, PerformedSite, began, ended
 
 ANN = ("--actor", "ann")
@@ -236,7 +239,55 @@ def test_one_that_its_modality_never_ends_is_closed_by_a_person(gateway: Perform
     performed(gateway, "close", UID, "--as", "discontinued", "--reason", "110500")
     view = held(gateway)
     assert (view["state"], statuses(gateway, order)) == ("DISCONTINUED", ["DISCONTINUED"])
-    assert "may no longer be" in refused(gateway, "close", UID, "--as", "COMPLETED")
+    assert "has ended already, DISCONTINUED" in refused(gateway, "close", UID, "--as", "COMPLETED")
+
+
+def test_a_reason_is_one_of_those_that_the_help_names(gateway: PerformedSite) -> None:
+    gateway.begin(began(invented_person(1)))
+    told = refused(gateway, "close", UID, "--as", "DISCONTINUED", "--reason", "?")
+    assert "110500 Doctor canceled procedure; 110501 Equipment failure;" in told
+    assert "110541" not in told
+    assert "has no reason" in refused(gateway, "close", UID, "--as", "COMPLETED", "--reason", "110501")
+    named = {
+        str(code)
+        for part in REASON_CODES.split(", ")
+        for first, _, last in [part.partition(" to ")]
+        for code in range(int(first), int(last or first) + 1)
+    }
+    assert named == {reason.code for reason in CHOICES}
+    assert held(gateway)["state"] == "IN PROGRESS"
+
+
+def test_a_quarantined_one_is_shown_beside_whose_the_order_is(gateway: PerformedSite) -> None:
+    order = gateway.order(1)
+    gateway.begin(began(invented_person(2), order))
+    shown = gateway("performed", "show", UID).stdout
+    _, _, behind = shown.partition("of another patient; it counts for none of them")
+    assert order.person.patient_id in behind.partition("It says")[0]
+    assert "It is linked to" not in shown
+    assert gateway("performed", "release", UID, "--believed", *ANN).exit_code == 0
+    shown = gateway("performed", "show", UID).stdout
+    _, _, behind = shown.partition("It is linked to")
+    assert order.person.patient_id in behind.partition("It says")[0]
+
+
+def test_who_was_told_of_one_is_shown_after_it_was_sent(gateway: PerformedSite) -> None:
+    pacs = {"name": "pacs", "host": "127.0.0.1", "port": 11_113, "performed": {"ae_title": "PACS"}}
+    set_up(gateway, destinations=[pacs])
+    gateway.begin(began(invented_person(1)))
+    assert held(gateway)["passed_on"] == []
+    site = load_site(gateway.config)
+    at = datetime(2026, 7, 5, 10, tzinfo=UTC)
+    with Store(site.store_url) as store:
+        (waiting,) = store.reader.deliveries(9)
+        answered = after(waiting, Attempt.HELD_ALREADY, "0111", at, Patience())
+        store.write(lambda unit: unit.save_delivery(answered, b"", at)).result()
+    view = held(gateway)
+    assert view["passed_on"] == [
+        {"destination": "pacs", "operation": "N-CREATE", "answer": "held there already: 0111", "at": at.isoformat()}
+    ]
+    assert view["forwards"] == []
+    assert "held there already: 0111" in gateway("performed", "show", UID).stdout
 
 
 # --- work nobody reported

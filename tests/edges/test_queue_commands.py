@@ -18,7 +18,7 @@ from gateway.console import out
 from gateway.edges.store import Store, StoreUnit
 from gateway.testing import ServiceProcess, invented_person, site
 from gateway.workflow.outbox import OutboxState, enqueue
-from gateway.workflow.ports import DeliveryKind, NewDelivery
+from gateway.workflow.ports import ORDER_LINK, DeliveryKind, NewDelivery, PerformedSearch
 from tests.edges.hl7_service import Peered
 from tests.edges.performed_site import began, create, ended, set_
 
@@ -28,8 +28,8 @@ RIS = {"name": "oie", "host": "127.0.0.1", "port": 2576}
 NEVER = {"name": "never", "host": "127.0.0.1", "port": 2577, "status": {"mapping": "status-orm"}}
 
 
-def message(control_id: str) -> bytes:
-    return f"MSH|^~\\&|GATEWAY||RIS||||ACK|{control_id}|P|2.5\r".encode()
+def message(control_id: str, kind: str = "ACK") -> bytes:
+    return f"MSH|^~\\&|GATEWAY||RIS||||{kind}|{control_id}|P|2.5\r".encode()
 
 
 def put(store: Store, control_id: str, destination: str, patient: int | None = None) -> None:
@@ -109,7 +109,7 @@ def test_what_waits_and_what_is_parked_is_shown_with_its_reason(config: Path) ->
     assert held(config, "oie", "--parked") == []
     done(config, "park", 2)
     assert held(config, "oie", "--parked") == [(2, "parked")]
-    assert "set aside by hand" in done(config, "show", "oie")
+    assert "parked by" in done(config, "show", "oie")
     assert held(config, "never") == []
 
 
@@ -126,7 +126,7 @@ def test_a_destination_that_is_not_there_is_said_with_the_likely_one(config: Pat
 def test_messages_are_parked_and_sent_again_one_by_one_or_all_of_a_destination(config: Path) -> None:
     done(config, "park", 2, 3)
     assert held(config, "gone", "--parked") == [(3, "parked")]
-    done(config, "replay", 3)
+    done(config, "replay", 2)
     done(config, "park", "--destination", "oie")
     assert {name: (each["waiting"], each["parked"]) for name, each in queues(config).items()}["oie"] == (0, 2)
     assert "2 message(s) would be" in done(config, "replay", "--destination", "oie", "--dry-run")
@@ -153,6 +153,69 @@ def test_what_was_never_written_is_not_sent_again(config: Path, tmp_path: Path) 
     assert result.exit_code == 1
     assert "4: never written" in result.output
     assert held(config, "oie", "--parked") == [(4, "parked")]
+
+
+def about_order(
+    store: Store, control_id: str, order: int = 7, destination: str = "oie", kind: str = "ORM^O01"
+) -> None:  # fmt: skip
+    keys = ((ORDER_LINK, str(order)),)
+    raw = message(control_id, kind)
+    store.write(lambda unit: enqueue(unit, destination, None, control_id, raw, AT, keys)).result()
+
+
+def test_what_newer_news_about_its_order_has_overtaken_is_not_sent_again_unasked(config: Path, tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        for control_id, order in (("IP", 7), ("OTHER", 8), ("CM", 7)):
+            about_order(store, control_id, order)
+    done(config, "park", 4, 5)
+    with opened(tmp_path) as store:
+        sent(store, 6)
+    assert "1 message(s) would be" in done(config, "replay", 4, 5, "--dry-run")
+    result = run(config, "replay", "--destination", "oie")
+    assert result.exit_code == 1
+    assert "1 message(s) to be sent again" in result.output
+    assert "4: oie has accepted newer news about the same order since" in " ".join(result.output.split())
+    assert held(config, "oie", "--parked") == [(4, "parked")]
+    assert "1 message(s) would be" in done(config, "replay", 4, "--as-it-was", "--dry-run")
+    done(config, "replay", 4, "--as-it-was")
+    assert held(config, "oie", "--parked") == []
+
+
+def test_what_was_parked_last_or_told_to_others_is_not_overtaken(config: Path, tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        about_order(store, "IP")
+        about_order(store, "CM")
+        about_order(store, "CM", destination="never")
+        about_order(store, "XO", destination="never")
+        about_order(store, "ANSWER", kind="ACK")
+    done(config, "park", 5)
+    with opened(tmp_path) as store:
+        sent(store, 4, 6, 7, 8)
+    done(config, "replay", 5)
+    assert (5, "waiting") in held(config, "oie")
+
+
+def test_what_waits_for_an_unconfigured_destination_is_held_but_not_sent_again(config: Path) -> None:
+    assert "is not in" in done(config, "hold", "gone")
+    assert "is not in" not in done(config, "hold", "oie")
+    done(config, "park", 3)
+    for words in (["3"], ["--destination", "gone"]):
+        result = run(config, "replay", *words)
+        assert result.exit_code == 1
+        assert "3: gone is not in" in result.output
+    assert held(config, "gone") == [(3, "parked")]
+
+
+def test_only_what_waits_has_a_next_try(config: Path, tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        later = datetime.now(UTC) + timedelta(hours=1)
+        store.write(
+            lambda unit: enqueue(unit, "oie", None, "M4", message("M4"), later)
+        ).result()  # fmt: skip
+    done(config, "park", 2)
+    shown = [line for line in run(config, "show", "oie").stdout.splitlines() if "hl7" in line]
+    assert ["in its turn" in line for line in shown] == [True, False, False]
+    assert f"{later:%Y-%m-%d}" in shown[2]
 
 
 # --- holding and dropping
@@ -187,6 +250,13 @@ def test_nothing_is_dropped_without_a_yes(config: Path) -> None:
     assert held(config, "oie") == [(2, "waiting")]
 
 
+def test_nobody_is_asked_about_what_is_not_there(config: Path) -> None:
+    result = run(config, "drop", 999, given="n\n")
+    assert (result.exit_code, "will never be sent" in result.output) == (1, False)
+    assert "999: not in the outbox" in result.output
+    assert "1 message(s) will never be sent" in run(config, "drop", 1, 999, given="n\n").output
+
+
 def test_dropped_messages_are_said_so_in_the_archive(config: Path, tmp_path: Path) -> None:
     assert "2 message(s) dropped" in done(config, "drop", 1, 3, "--yes")
     with opened(tmp_path) as store:
@@ -214,6 +284,83 @@ def test_more_messages_than_a_page_are_changed(config: Path, tmp_path: Path) -> 
     assert (queues(config)["oie"]["waiting"], queues(config)["oie"]["parked"]) == (0, 252)
     done(config, "drop", "--destination", "oie", "--yes")
     assert (queues(config)["oie"]["waiting"], queues(config)["oie"]["parked"]) == (0, 0)
+
+
+# --- who decided
+
+
+def decided(config: Path, destination: str) -> list[tuple[str, int | None, str, str]]:
+    found = json.loads(run(config, "show", destination, "--json").stdout)["decisions"]
+    return [(each["action"], each["messages"], each["actor"], each["note"]) for each in found]
+
+
+def test_holding_is_logged_with_who_and_why_and_shown_while_it_lasts(config: Path) -> None:
+    done(config, "hold", "oie", "--actor", "anna", "--note", "its disk is full")
+    done(config, "hold", "oie", "--actor", "bert")  # changes nothing, so anna is still who held it
+    assert "held by anna since 2" in done(config)
+    assert "its disk is full" in done(config)
+    assert queues(config)["oie"]["held_by"] == "anna"
+    done(config, "release", "oie", "--actor", "bert")
+    assert queues(config)["oie"]["held_by"] == ""
+    assert decided(config, "oie") == [("released", None, "bert", ""), ("held", None, "anna", "its disk is full")]
+    assert decided(config, "pacs") == []
+
+
+def test_dropping_parking_and_sending_again_are_logged_where_the_message_was_to_go(config: Path) -> None:
+    done(config, "park", 2, 3, "--actor", "anna")
+    done(config, "replay", 2, "--actor", "bert", "--note", "it is back")
+    run(config, "drop", 1, 3, 77, "--yes", "--actor", "carl")  # 77 is none, and leaves no line
+    assert decided(config, "oie") == [
+        ("dropped", 1, "carl", ""), ("sent again", 1, "bert", "it is back"), ("parked", 1, "anna", ""),
+    ]  # fmt: skip
+    assert decided(config, "gone") == [("dropped", 1, "carl", ""), ("parked", 1, "anna", "")]
+    run(config, "drop", 1, "--yes")
+    assert len(decided(config, "oie")) == 3
+
+
+def test_who_decides_is_the_account_unless_somebody_is_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "dora")
+    done(config, "hold", "oie")
+    assert [who for _, _, who, _ in decided(config, "oie")] == ["dora"]
+
+
+def test_a_message_says_what_was_decided_about_it(config: Path) -> None:
+    def shown(number: int) -> dict[str, Any]:
+        result = CliRunner().invoke(cli, ["messages", "show", str(number), "--json", "--config", str(config)])
+        found: dict[str, Any] = json.loads(result.stdout)
+        return found
+
+    done(config, "park", 1, "--actor", "anna")
+    done(config, "drop", 1, "--yes", "--actor", "bert", "--note", "told by telephone")
+    assert shown(1)["why"] == ["dropped by bert: told by telephone"]
+    assert [line.partition(" ")[2].partition(" ")[2] for line in shown(1)["decisions"]] == [
+        "dropped by bert: told by telephone", "parked by anna",
+    ]  # fmt: skip
+    assert "decisions" not in shown(2)
+
+
+def test_what_was_sent_before_and_is_sent_again_is_logged(config: Path, tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        sent(store, 1, 2)
+    words = ("replay", "--destination", "oie", "--since", "4h", "--actor", "anna")
+    done(config, *words, "--dry-run")
+    assert decided(config, "oie") == []
+    done(config, *words)
+    done(config, *words)  # they wait already: nothing is done
+    assert decided(config, "oie") == [("sent again", 2, "anna", "")]
+
+
+def test_a_performed_step_says_what_was_decided_about_passing_it_on(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        assert create(store, began(invented_person(1))).status == 0
+        uid = store.reader.performed_steps(PerformedSearch(), 1)[0].performed.sop_instance_uid
+    config = site(tmp_path, destinations=[PACS])
+    done(config, "replay", "--destination", "pacs", "--since", "2020-01-01", "--actor", "anna")
+    done(config, "drop", "--destination", "pacs", "--yes", "--actor", "bert", "--note", "sent by disk")
+    result = CliRunner().invoke(cli, ["performed", "show", uid, "--config", str(config)])
+    shown = " ".join(result.stdout.split())
+    assert "dropped pacs bert sent by disk" in shown
+    assert "sent again pacs anna" in shown
 
 
 # --- what was sent before

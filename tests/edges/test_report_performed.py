@@ -1,6 +1,7 @@
 """What a device is answered when it reports a performed step, from the request's bytes to the store and back."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
+from gateway import processing
 from gateway.config import Site, load_site
 from gateway.domain.devices import PLAIN, Device, MPPSAnswers
 from gateway.domain.performed import MPPSState, Operation
@@ -19,7 +21,7 @@ from gateway.testing.modality import final_state, performed_step
 from gateway.wire.dicom_json import EXPLICIT_VR_LITTLE_ENDIAN, attributes_from_dataset, write_attributes
 from gateway.wire.dimse import NAnswer
 from gateway.wire.mpps_dataset import read_step
-from gateway.workflow.performed_request import PerformRequest
+from gateway.workflow.performed_request import PerformRequest, ReadRequest, read_request
 
 UID = "2.25.1"
 AT = datetime(2026, 7, 5, 9, 30)
@@ -104,6 +106,37 @@ def test_a_large_dataset_is_read_outside_the_loop_and_stored(place: tuple[Site, 
     held = place[1].reader.performed_step(UID)
     assert held is not None
     assert (held.state, len(held.attributes["00400340"]["Value"])) == (MPPSState.COMPLETED, 200)
+
+
+def test_a_usual_dataset_is_read_by_the_writer_so_that_no_query_waits_for_it(
+    place: tuple[Site, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: list[str] = []
+
+    def noted(operation: Operation, asked: PerformRequest) -> ReadRequest:
+        readers.append(threading.current_thread().name)
+        return read_request(operation, asked)
+
+    monkeypatch.setattr(processing, "read_request", noted)
+    assert report(place, Operation.CREATE, request(created())).status == 0x0000
+    assert report(place, Operation.SET, request(final_state("COMPLETED", AT))).status == 0x0000
+    assert readers == ["store-writer", "store-writer"]
+
+
+def test_a_request_that_we_fail_to_read_is_kept_and_harms_no_other(
+    place: tuple[Site, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(operation: Operation, asked: PerformRequest) -> ReadRequest:
+        raise RuntimeError("a defect of ours")
+
+    asked = request(created())
+    with monkeypatch.context() as defective:
+        defective.setattr(processing, "read_request", fail)
+        assert report(place, Operation.CREATE, asked).status == 0x0110
+    assert place[1].reader.performed_step(UID) is None
+    (kept,) = place[1].reader.performed_requests(UID)
+    assert (kept.raw, kept.status) == (asked.raw, 0x0110)
+    assert report(place, Operation.CREATE, asked).status == 0x0000
 
 
 def test_a_modality_that_left_before_its_answer_goes_on_where_it_was(place: tuple[Site, Store]) -> None:

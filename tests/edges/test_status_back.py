@@ -23,6 +23,7 @@ from gateway.config import ConfigError, load_site
 from gateway.edges.store import read_only
 from gateway.examples import folder
 from gateway.testing import (
+    Draft,
     ImagingOrder,
     ServiceProcess,
     SimulatedModality,
@@ -208,6 +209,38 @@ def test_a_second_gateway_gets_orders_and_performed_steps_of_the_first(tmp_path:
             until(lambda: not first.queue("pacs")["waiting"])
 
 
+class NumberingRIS(SimulatedRISReceiver):
+    """Gives every order that has no number of its own one, in its answer; then it answers with what nobody can read."""
+
+    def _acknowledgement(self, code: str, control_id: str, number: int) -> bytes:
+        plain = super()._acknowledgement(code, control_id, number)
+        if number > 1:
+            return plain + b"ORC|NA|\x0b\xff\r"
+        filler = self.received[-1].text("ORC-3")
+        return plain.replace(b"||ACK|", b"||ORR^O02|") + f"ORC|NA|PL88^OE|{filler}^RIS\r".encode()
+
+
+def test_a_number_that_the_ris_gives_in_its_answer_is_kept_and_told_from_then_on(tmp_path: Path) -> None:
+    unnumbered = Draft("ORM^O01", "2.5.1", (
+        "PID|||77^^^HOSPA||Weide^Wanda||19550505|F", "ORC|SN||F88^RIS||||1^^^20260705093000",
+        "OBR|1||F88^RIS|CTHEAD^CT head^99PROC",
+    ))  # fmt: skip
+    with NumberingRIS() as ris, department(tmp_path, told("ris", ris.port, status={})) as running:
+        assert running.ris.send(unnumbered).code == "AA"
+        (item,) = running.ct.worklist(PatientID="77")
+        scan = running.ct.start(item)
+        (message,) = ris.got(1)
+        assert (message.text("ORC-2"), message.text("ORC-3")) == ("", "F88")
+        until(lambda: running.queue("ris")["last_sent_at"] is not None)
+        (order,) = running.command("orders", "show", "PL88")
+        assert order["filler"] == "F88"
+        running.ct.complete(scan)
+        _, message = ris.got(2)
+        assert (message.text("ORC-2"), message.text("ORC-5")) == ("PL88", "CM")
+        until(lambda: not running.queue("ris")["waiting"])
+        assert running.queue("ris")["parked"] == 0
+
+
 # ---- a reload --------------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +266,7 @@ def test_a_reload_changes_what_is_told_and_not_where_to(tmp_path: Path) -> None:
             lines = running.service.output.read_text().splitlines()
             (warning,) = [json.loads(line) for line in lines if "reload_needs_restart" in line]
             assert warning["settings"] == ["destinations"]
+            assert not [line for line in lines if "destination_not_configured" in line]  # nothing waits for it
             running.ct.complete(scan)
             _, message = ris.got(2)
             assert (message.message_type, message.text("MSH-5"), message.text("ORC-5")) == ("OMG^O19", "NEW", "A")
@@ -244,6 +278,32 @@ def test_a_reload_changes_what_is_told_and_not_where_to(tmp_path: Path) -> None:
             running.start(running.order(3))
             assert {each.message_type for each in nobody.got(2)} == {"OMG^O19", "ORM^O01"}
             assert len(ris.received) == 3
+
+
+def test_what_waits_for_a_destination_that_is_not_in_the_file_any_more_is_said(tmp_path: Path) -> None:
+    def said(running: Department) -> list[dict[str, Any]]:
+        lines = running.service.output.read_text().splitlines()
+        return [json.loads(line) for line in lines if "destination_not_configured" in line]
+
+    with SimulatedRISReceiver() as ris:
+        ris.stop()
+        with department(tmp_path, told("ris", ris.port, status={})) as running:
+            running.start(running.order(1))
+            until(lambda: running.queue("ris")["waiting"] == 1)
+            settings = YAML(typ="safe").load(running.service.config.read_text())
+            renamed = [told("ris2", ris.port, status={})]
+            with running.service.config.open("w") as file:
+                YAML().dump(settings | {"destinations": renamed}, file)
+            assert said(running) == []
+            os.kill(running.service.pid, signal.SIGHUP)
+            until(lambda: '"reloaded"' in running.service.output.read_text())
+            (warning,) = said(running)
+            assert (warning["level"], warning["destination"], warning["waiting"]) == ("warning", "ris", 1)
+            checked = CliRunner().invoke(cli, ["check", "--config", str(running.service.config)])
+            assert checked.exit_code == 1
+            assert "1 message(s) wait and 0 are parked for ris, which is no destination" in checked.output
+            running.restart()
+            assert [each["destination"] for each in said(running)][-1] == "ris"
 
 
 # ---- what `gateway check` finds --------------------------------------------------------------------------------------

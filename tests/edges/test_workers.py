@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import pickle
 import select
 import signal
 import socket
@@ -23,7 +24,11 @@ from ruamel.yaml import YAML
 from sqlalchemy import delete
 
 from gateway.config import DICOMSettings, load_site
+from gateway.domain.identifiers import Identifier, Mint
+from gateway.domain.mapping import MappingResult
+from gateway.domain.patient import PatientInput, PatientUpdate
 from gateway.domain.performed import Operation
+from gateway.domain.refusal import Refusal, RefusalKind
 from gateway.edges import schema
 from gateway.edges.database import Prepared, StoreError
 from gateway.edges.logs import Unhurried
@@ -41,22 +46,28 @@ from gateway.testing import (
 )
 from gateway.testing.load import LoadAssociation, encode_association, encode_find
 from gateway.testing.modality import worklist_identifier
+from gateway.wire.er7 import parse
 from gateway.workers.channel import Channel
 from gateway.workers.messages import (
     FRAME_BYTES_MAX,
+    LENGTH_BYTES,
     ChannelViolation,
     Frames,
     Listens,
+    Processed,
+    Received,
     Reported,
     Serve,
     Stop,
     Told,
+    decode_from_main,
     decode_from_worker,
     encode_from_main,
     encode_from_worker,
 )
 from gateway.workers.process import Worker
 from gateway.workers.supervisor import Workers
+from gateway.workflow.intake import Receipt, Understood
 from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import QueryRecord
 
@@ -84,6 +95,29 @@ def test_a_message_arrives_as_it_was_sent_however_the_bytes_are_cut(message, cut
         bodies += frames.feed(stream[:cut])
         stream = stream[cut:]
     assert [decode_from_worker(body) for body in bodies] == [message, message]
+
+
+def test_a_message_that_was_read_arrives_as_it_was_read_and_so_does_what_became_of_it():
+    patient = PatientInput((Identifier("4711", "RIS"),), {"00100020": {"vr": "LO", "Value": ["4711"]}})
+    understood = Understood(
+        parse(b"MSH|^~\\&|RIS|KH|GW|KH|20261120||ADT^A08|7|P|2.5\rPID|1||4711"),
+        MappingResult(events=(PatientUpdate(patient),), refusals=(Refusal(RefusalKind.LOCKED, "PID-3", "no", "wait"),)),
+    )
+    received = Received(3, "ris", "127.0.0.1:1", b"MSH|", 2, understood)
+    arrived = decode_from_worker(encode_from_worker(received)[LENGTH_BYTES:])
+    assert arrived.understood.meaning == understood.meaning
+    assert [each.fields for each in arrived.understood.message.segments] == [
+        each.fields for each in understood.message.segments
+    ]
+    assert replace(arrived, understood=None) == replace(received, understood=None)
+    processed = Processed(3, Receipt(b"MSH|", "accepted", "7", "ADT^A08", ("a kind",)), failing=False)
+    assert decode_from_main(encode_from_main(processed)[LENGTH_BYTES:]) == processed
+
+
+@pytest.mark.parametrize("named", [os.getpid, subprocess.run, Mint.study_instance_uid, subprocess.Popen])
+def test_what_names_anything_but_a_value_is_refused(named):
+    with pytest.raises(ChannelViolation):
+        decode_from_worker(pickle.dumps(named, pickle.HIGHEST_PROTOCOL))
 
 
 def test_a_frame_that_is_longer_than_any_message_is_refused_before_it_has_come():

@@ -164,6 +164,37 @@ def test_a_coerced_n_set_loses_only_what_it_may_not_say(unit):
     assert received == [renamed.raw, done.raw]
 
 
+LATIN, CYRILLIC, UNICODE = ("ISO_IR 100",), ("ISO_IR 144",), ("ISO_IR 192",)
+
+
+def spoken(attributes: dict[str, Any], terms: tuple[str, ...]) -> PerformRequest:
+    raw = write_attributes(attributes, EXPLICIT_VR_LITTLE_ENDIAN, terms)
+    return PerformRequest(UID, "CT1", EXPLICIT_VR_LITTLE_ENDIAN, raw)
+
+
+@pytest.mark.parametrize("destination", ["pacs", "archive"])
+@pytest.mark.parametrize(
+    ("created", "set_in", "said", "sent_in"),
+    [
+        (LATIN, UNICODE, "Sch\xe4del", LATIN),
+        (UNICODE, LATIN, "Sch\xe4del", UNICODE),
+        ((), UNICODE, "Head", ()),
+        ((), UNICODE, "Sch\xe4del", UNICODE),  # a letter is better sent than lost
+        (CYRILLIC, LATIN, "Sch\xe4del", LATIN),
+        (LATIN, LATIN, "Sch\xe4del", LATIN),
+        (LATIN, (), "Head", ()),
+    ],
+)
+def test_an_n_set_is_sent_in_the_character_set_of_its_n_create(unit, destination, created, set_in, said, sent_in):
+    do_create(unit, spoken(step(), created))
+    asked = {"00400254": valued("LO", said)}
+    received = spoken(asked, set_in)
+    do_set(unit, received)
+    copy = next(each for each in unit.outbox if (each.destination, each.operation) == (destination, "N-SET"))
+    assert copy.payload == spoken(asked, sent_in).raw
+    assert (copy.payload == received.raw) is (sent_in == set_in)
+
+
 def test_what_a_person_closed_is_passed_on_as_the_modality_would_have(unit):
     do_create(unit, request(step()))
     close_step(unit, UID, MPPSState.COMPLETED, "a.person", AT, EVERYBODY)  # type: ignore[arg-type]

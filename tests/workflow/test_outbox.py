@@ -11,6 +11,7 @@ from gateway.workflow.outbox import (
     COURSES,
     TRANSITIONS,
     Attempt,
+    Backlog,
     Course,
     Delivery,
     Move,
@@ -19,6 +20,7 @@ from gateway.workflow.outbox import (
     after,
     attempt_of,
     dimse_attempt_of,
+    left_behind,
     retry,
 )
 from gateway.workflow.ports import DeliveryKind
@@ -125,6 +127,38 @@ def test_silence_is_never_parked(attempt: Attempt) -> None:
     assert delivery.state is OutboxState.WAITING
     assert delivery.due_at <= NOW + timedelta(seconds=60)
     assert after(delivery, Attempt.ERROR, "", NOW, PATIENCE).state is OutboxState.WAITING
+
+
+def test_silence_about_one_message_while_others_are_answered_is_an_error_of_that_one() -> None:
+    delivery = WAITING
+    for answered, state in (
+        (False, "waiting"),
+        (True, "waiting"),
+        (True, "waiting"),
+        (False, "waiting"),
+        (True, "parked"),
+    ):
+        delivery = after(delivery, Attempt.UNANSWERED, "hung up", NOW, PATIENCE, others_answered=answered)
+        assert delivery.state == state
+    assert (delivery.attempts, delivery.errors) == (5, 3)
+    assert delivery.reason == "not answered: hung up; others are answered"
+    assert after(WAITING, Attempt.UNREACHABLE, "", NOW, PATIENCE, others_answered=True).errors == 0
+
+
+def test_what_waits_since_a_time_that_is_still_to_come_has_an_age() -> None:
+    assert Backlog("ris", 1, 0, NOW).age_s(NOW + timedelta(hours=1)) == 3600
+    assert Backlog("ris", 1, 0, NOW).age_s(NOW - timedelta(hours=1)) == 3600
+    assert Backlog("ris", 0, 0, None).age_s(NOW) == 0
+
+
+def test_queues_are_left_behind_where_something_is_in_them_and_nobody_sends_it() -> None:
+    queues = [
+        Backlog("ris", 1, 0, NOW),
+        Backlog("old", 2, 0, NOW),
+        Backlog("older", 0, 1, None),
+        Backlog("done", 0, 0, None),
+    ]
+    assert [each.destination for each in left_behind(queues, ["ris"])] == ["old", "older"]
 
 
 def test_what_may_have_arrived_is_parked_where_repeats_do_harm() -> None:

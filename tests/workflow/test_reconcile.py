@@ -408,6 +408,50 @@ def test_one_that_its_modality_never_ends_is_closed(store: Store) -> None:
     tried(store, job)
 
 
+@pytest.mark.parametrize(
+    ("state", "reason", "kind"),
+    [
+        (MPPSState.DISCONTINUED, "xyz", RefusalKind.UNKNOWN_CODE),
+        (MPPSState.DISCONTINUED, "110531", RefusalKind.UNKNOWN_CODE),
+        (MPPSState.COMPLETED, "110501", RefusalKind.BAD_VALUE),
+    ],
+)
+def test_a_reason_that_is_none_closes_nothing(store: Store, state: MPPSState, reason: str, kind: RefusalKind) -> None:
+    def job(unit: StoreUnit) -> None:
+        begun(unit, UID, named("2.25.1"))
+        with pytest.raises(Refused) as refused:
+            close(unit, UID, state, ANNA, reason)
+        assert kinds(refused) == [(kind, "reason")]
+        held = unit.performed_step(UID)
+        assert held is not None
+        assert held.state is MPPSState.IN_PROGRESS
+        assert actions(unit) == []
+
+    tried(store, job)
+
+
+@pytest.mark.parametrize("given", ["110514", "110541", " 110514 "])
+def test_the_misprinted_code_of_the_wrong_entry_is_written_as_it_should_be(store: Store, given: str) -> None:
+    def job(unit: StoreUnit) -> None:
+        begun(unit, UID, named("2.25.1"))
+        said = close(unit, UID, MPPSState.DISCONTINUED, ANNA, given).performed.attributes["00400281"]
+        (item,) = said["Value"]
+        assert item["00080100"]["Value"] == ["110514"]
+        assert item["00080104"]["Value"] == ["Incorrect worklist entry selected"]
+
+    tried(store, job)
+
+
+def test_what_closing_notes_is_said_in_words(store: Store) -> None:
+    def job(unit: StoreUnit) -> None:
+        begun(unit, UID, named("2.25.1"))
+        notes = close(unit, UID, MPPSState.COMPLETED, ANNA).notes
+        assert "Performed Series Sequence (0040,0340): the modality named no series" in notes
+        assert not [note for note in notes if "in a final state" in note and "0040,0340" in note]
+
+    tried(store, job)
+
+
 # --- an order of one that nobody ordered
 
 

@@ -5,7 +5,9 @@ from datetime import timedelta
 from people import AT, key, tried
 
 from gateway.domain.patient import Patient
+from gateway.domain.performed import MPPSState, PerformedStep
 from gateway.edges.store import Store, StoreUnit
+from gateway.wire.dicom_json import EXPLICIT_VR_LITTLE_ENDIAN, write_attributes
 from gateway.workflow.outbox import Attempt, Patience, after, enqueue
 from gateway.workflow.ports import PATIENT_LINK, DeliveryKind
 from gateway.workflow.requeue import AGAIN, Requeued, requeue_messages, requeue_performed
@@ -93,5 +95,22 @@ def test_accepted_performed_steps_are_sent_again_as_they_came(store: Store) -> N
         ]
         assert {each.transfer_syntax for each in found} == {"1.2.840.10008.1.2"}
         assert requeue_performed(unit, "pacs", LATER, LATER).count == 0
+
+    tried(store, job)
+
+
+def test_an_n_set_is_sent_again_in_the_character_set_of_its_n_create(store: Store) -> None:
+    latin, unicode = ("ISO_IR 100",), ("ISO_IR 192",)
+
+    def written(terms: tuple[str, ...]) -> bytes:
+        said = {"00400254": {"vr": "LO", "Value": ["Sch\xe4del"]}}
+        return write_attributes(said, EXPLICIT_VR_LITTLE_ENDIAN, terms)
+
+    def job(unit: StoreUnit) -> None:
+        created = {"00080005": {"vr": "CS", "Value": list(latin)}}
+        unit.save_performed_step(PerformedStep("1.2.1", MPPSState.IN_PROGRESS, created, "CT1"), AT)
+        unit.archive_performed("1.2.1", "N-SET", "CT1", written(unicode), 0, "", AT, EXPLICIT_VR_LITTLE_ENDIAN)
+        assert requeue_performed(unit, "pacs", AT, LATER).count == 1
+        assert [each.payload for each in unit.deliveries(5, destination="pacs")] == [written(latin)]
 
     tried(store, job)

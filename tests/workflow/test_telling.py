@@ -9,11 +9,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from people import attributes, key, order, person, stay, told
 
+from gateway.domain.attributes import TAG
 from gateway.domain.identifiers import Issuers
 from gateway.domain.order import Order, Step
 from gateway.domain.outbound_compiler import compile_outbound
 from gateway.domain.patient import PatientMerge, PatientUpdate
-from gateway.domain.performed import MPPSState, PerformedStep
+from gateway.domain.performed import Attention, MPPSState, PerformedStep
 from gateway.domain.problem import Problem
 from gateway.domain.progress import STATUS_TOLD, Progress
 from gateway.domain.report import Header
@@ -262,6 +263,77 @@ def test_the_reason_of_a_discontinuation_is_told(tried) -> None:
     assert fields(found).first("ORC").raw(16) == "110501^Equipment failure^DCM"
 
 
+def done(uid: str, steps: tuple[int, ...], start: str, end: str = "", **more: object) -> PerformedStep:
+    """A performed step of these scheduled ones on the fifth of July, with fluoroscopy of 412 seconds."""
+    said = {"00400244": ("DA", "20260705"), "00400245": ("TM", start), "00400300": ("US", 412)}
+    said |= {"00400250": ("DA", "20260705"), "00400251": ("TM", end)} if end else {}
+    held = {tag: {"vr": vr, "Value": [value]} for tag, (vr, value) in said.items()}
+    state = MPPSState.COMPLETED if end else MPPSState.IN_PROGRESS
+    return PerformedStep(uid, state, held, steps=steps, **more)
+
+
+def times(message: er7.Message) -> list[tuple[str, str]]:
+    """OBR-7 and OBR-8, the times of day."""
+    return [(obr.text(7)[8:12], obr.text(8)[8:12]) for obr in message.all("OBR")]
+
+
+def doses(message: er7.Message) -> list[str]:
+    return [obx.text(5) for obx in message.all("OBX") if obx.text(3) == "113730"]
+
+
+def test_an_order_that_nobody_performs_any_more_is_told_with_the_times_of_what_was_done(tried) -> None:
+    def job(unit):
+        ours = held(unit, 2)
+        first, _ = steps_of(ours)
+        unit.save_performed_step(done("2.25.1", (first,), "093000", "094500"), AT)
+        unit.save_performed_step(done("2.25.2", (first,), "094000", "095000"), AT)
+        not_believed = done("2.25.3", (first,), "080000", "110000", attention=Attention.ANOTHER_PATIENT)
+        unit.save_performed_step(not_believed, AT)
+        moved(unit, ours, _S.COMPLETED)
+        tell_progress(unit, targets("ris"), ours.id, moved(unit, ours, None, _S.CANCELED), AT, "expired")
+        return waiting(unit)
+
+    (found,) = map(fields, tried(job))
+    assert found.first("ORC").text(5) == "CM"
+    assert times(found) == [("0930", "0950")]
+    assert doses(found) == []
+
+
+@pytest.mark.parametrize("mapping", ["status-orm", "status-omi"])
+def test_each_requested_procedure_has_the_times_of_its_own(tried, mapping: str) -> None:
+    def job(unit):
+        ours = held(unit)
+        more = order(ours.patient_id, 8).procedures[0]
+        ours = unit.save_order(replace(ours, procedures=(*ours.procedures, more)), "test", AT)
+        first, second = steps_of(ours)
+        unit.save_performed_step(done("2.25.1", (first,), "093000", "094500"), AT)
+        both = done("2.25.2", (first, second), "100000", "101500")
+        unit.save_performed_step(both, AT)
+        audience = Audience((StatusTarget("ris", writing(mapping)),))
+        tell_progress(unit, audience, ours.id, moved(unit, ours, _S.COMPLETED, _S.COMPLETED), AT, "MPPS", both, ZONE)
+        return waiting(unit)
+
+    found = [fields(each) for each in tried(job)]
+    assert [each for message in found for each in times(message)] == [("0930", "1015"), ("1000", "1015")]
+    assert [dose for message in found for dose in doses(message)] == ["412"]
+
+
+def test_what_is_taken_away_from_one_step_of_several_is_not_told_with_its_dose_again(tried) -> None:
+    def job(unit):
+        ours = held(unit, 2)
+        first, _ = steps_of(ours)
+        moved(unit, ours, _S.COMPLETED, _S.COMPLETED)
+        left = done("2.25.1", (first,), "093000", "094500")
+        unit.save_performed_step(left, AT)
+        before = moved(unit, ours, None, _S.SCHEDULED)
+        tell_progress(unit, targets("ris"), ours.id, before, AT, "unlinked", left, withdrawn=True)
+        return waiting(unit)
+
+    (found,) = map(fields, tried(job))
+    assert found.first("ORC").text(5) == "IP"
+    assert doses(found) == []
+
+
 def test_messages_of_ours_are_found_in_the_archive_by_every_number(tried) -> None:
     def job(unit):
         ours = held(unit)
@@ -445,6 +517,42 @@ def test_a_patient_update_is_passed_on_as_held_with_the_visit_it_names(tried) ->
     assert (message.message_code, message.trigger_event) == ("ADT", "A08")
     assert message.first("PID").raw(3).startswith("4711^^^")
     assert message.first("PV1").text(19) == "V5"
+    assert strict.problems(message) == []
+
+
+SAYS_MORE = (
+    b"MSH|^~\\&|ADT|HOSP|GW|RAD|20260705||ADT^A08|IN2|P|2.5.1\r"
+    b"PID|||4711||||||||1 Elm St&Elm^^Ulm^^89073^DE^H||555-1~555-2^PRN^CP\r"
+    b"PV1||I|W7^2^A^HOSP&1.2.3&ISO||||||||||||||||V5\r"
+)
+HELD_OF_IT = {"PatientAddress": "1 Elm St, Ulm, 89073, DE", "PatientTelephoneNumbers": ("555-1", "555-2")}
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [("W7 2 A", "W7^2^A^HOSP&1.2.3&ISO"), ("W9 1 C", "W9 1 C")],
+    ids=["the same", "moved on since"],
+)
+@pytest.mark.parametrize("name", ["adt", "order-omi"])
+def test_what_is_passed_on_keeps_its_components_where_they_are_known(
+    tried, name: str, location: str, shown: str
+) -> None:
+    def job(unit):
+        said = attributes(PatientAddress=HELD_OF_IT["PatientAddress"])
+        said[TAG["PatientTelephoneNumbers"]] = {"vr": "SH", "Value": list(HELD_OF_IT["PatientTelephoneNumbers"])}
+        known = person("4711", PatientName="Muster^Eva")
+        known = replace(known, attributes={**known.attributes, **said})
+        (patient_id,) = told(unit, PatientUpdate(known, stay("V5", CurrentPatientLocation=location)))
+        visit = unit.visit(unit.patient(patient_id).id, key("V5"))
+        ours = unit.save_order(order(patient_id, 7, visit.id), "test", AT)
+        outcome = Outcome(orders=(ours.id,), patients=(patient_id,))
+        return pass_on(unit, PassOnTarget("pacs", writing(name)), outcome, SAYS_MORE)
+
+    (found,) = tried(job)
+    message = fields(found)
+    assert message.first("PV1").raw(3) == shown
+    assert message.first("PID").raw(11) == "1 Elm St&Elm^^Ulm^^89073^DE^H"
+    assert message.first("PID").raw(13) == "555-1~555-2^PRN^CP"
     assert strict.problems(message) == []
 
 

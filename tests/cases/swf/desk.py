@@ -16,6 +16,7 @@ from gateway.edges.store import Store
 from gateway.edges.store_unit import StoreUnit
 from gateway.processing import feeds_of, now
 from gateway.testing import Draft, ImagingOrder, cancel, invented_person, merge_patients, omi
+from gateway.wire import er7
 from gateway.wire.dicom_json import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, write_attributes
 from gateway.workflow import intake, reconcile
 from gateway.workflow.audience import Audience, Outbound, PerformedTarget, StatusTarget, Writing
@@ -161,15 +162,20 @@ class Desk:
         assert performed is not None
         return performed
 
-    def sent(self) -> tuple[list[str], list[str]]:
-        """What was put into the outbox since the last time: performed steps passed on, and status told."""
+    def sent(self) -> tuple[list[str], list[str], list[str]]:
+        """What was put into the outbox since the last time: performed steps passed on, and status told.
+
+        Last what the status messages say of what was done.
+        """
         new = self.store.reader.deliveries(10_000, self._seen)
         self._seen = max((delivery.id for delivery in new), default=self._seen)
         forwards = [each for each in new if each.destination == PACS]
         watched = [each for each in new if each.destination == WATCHER]
         self._check_copies(forwards, watched)
-        told = (line for each in new if each.destination == PLACER for line in _told(each))
-        return [f"{each.operation} {each.lane.removeprefix('2.25.55500')}" for each in forwards], list(told)
+        status = [each for each in new if each.destination == PLACER]
+        told = [line for each in status for line in _told(each)]
+        passed_on = [f"{each.operation} {each.lane.removeprefix('2.25.55500')}" for each in forwards]
+        return passed_on, told, [_done(each) for each in status]
 
     def _check_copies(self, forwards: Sequence[Delivery], watched: Sequence[Delivery]) -> None:
         """Copies are as received and under the same UID; subscribers are told of the same, without content."""
@@ -245,3 +251,14 @@ def _told(delivery: Delivery) -> list[str]:
         if fields[0] == "ORC":
             found.append(" ".join((fields[1], fields[5], fields[2].split("^")[0], fields[3].split("^")[0])))
     return list(dict.fromkeys(found))
+
+
+def _done(delivery: Delivery) -> str:
+    """When it began and ended (OBR-7, OBR-8, the time of day), why it was broken off (ORC-16) and fluoroscopy times."""
+    message = er7.parse(delivery.payload)
+    orc, obr = message.first("ORC"), message.first("OBR")
+    assert orc is not None
+    assert obr is not None
+    began, ended = (obr.text(number)[8:14] or "-" for number in (7, 8))
+    doses = [obx.text(5) for obx in message.all("OBX") if obx.text(3) == "113730"]
+    return " ".join((began, ended, orc.text(16) or "-", *doses))

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 FOLDER = Path(__file__).parent
 ACTIONS = frozenset({"order", "cancel", "merge", "create", "set", "get", "close", "link", "unlink", "release"})
 _CASE_KEYS = {"name", "shows", "events", "end"}
-_EXPECTED_KEYS = {"answer", "error_id", "tags", "dataset", "notes", "steps", "forwards", "told"}
+_EXPECTED_KEYS = {"answer", "error_id", "tags", "dataset", "notes", "steps", "forwards", "told", "done"}
 _END_KEYS = {"listed", "orders", "attention"}
 
 
