@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -99,10 +100,16 @@ def get(
     return status, found
 
 
+@cache
+def listed(service: ServiceProcess, number: int) -> Dataset:
+    """The item of one of the orders, as it was listed before anything was performed for it."""
+    (item,) = modality(service).worklist(AccessionNumber=f"A{number:09}")
+    return item
+
+
 def begun(service: ServiceProcess, number: int = NORTH, caller: str = "CT1") -> tuple[str, Dataset]:
     """A performed step for one of the orders, and what was sent of it."""
-    (item,) = modality(service).worklist(AccessionNumber=f"A{number:09}")
-    sent = performed_step(item, caller, START)
+    sent = performed_step(listed(service, number), caller, START)
     uid = str(generate_uid())
     assert modality(service, caller).create(uid, sent) == 0
     return uid, sent
@@ -132,7 +139,7 @@ def test_what_is_set_is_had_at_once_from_whichever_process_answers(service: Serv
 
 
 def test_only_what_is_asked_for_comes_in_a_character_set_that_holds_it(service: ServiceProcess) -> None:
-    (item,) = modality(service).worklist(AccessionNumber=f"A{NORTH:09}")
+    item = listed(service, NORTH)
     sent = performed_step(item, "CT1", START)
     sent.SpecificCharacterSet = "ISO_IR 100"
     sent.PerformedProcedureStepDescription = "Schädel nativ"
@@ -201,7 +208,7 @@ def test_a_device_of_one_site_gets_what_it_reported_itself_and_nothing_that_is_o
 
 def test_a_step_of_two_sites_is_seen_by_those_who_see_both(service: ServiceProcess) -> None:
     _, sent = begun(service, NORTH)
-    (item,) = modality(service).worklist(AccessionNumber=f"A{SOUTH:09}")
+    item = listed(service, SOUTH)
     sent.ScheduledStepAttributesSequence.extend(performed_step(item, "CT1", START).ScheduledStepAttributesSequence)
     sent.PatientID = ""
     uid = str(generate_uid())
