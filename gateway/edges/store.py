@@ -36,8 +36,8 @@ WAITING_MAX = 2048
 better told to come again than left to time out."""
 
 CAREFUL_BATCHES = 64
-"""Batches after one with a failed job in which each job has a savepoint from the first: a failure costs the batch
-twice, and savepoints a twentieth."""
+"""Batches after one with a failed job in which each job has a savepoint from the first: a failure costs its batch
+twice, and who sent what failed often sends more of it."""
 
 BUSY_TIMEOUT_S = 5.0
 """How long the writer waits for another process's lock, such as a command line import's. Senders wait 30 s or more

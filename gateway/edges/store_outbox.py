@@ -46,29 +46,16 @@ _DELIVERY = select(
     outbox.c.transfer_syntax,
 )
 DELIVERY = Prepared(_DELIVERY.where(outbox.c.id == _given("id")))
+_HEADS = _DELIVERY.where(  # of a destination that nobody holds
+    outbox.c.destination == _given("destination"),
+    outbox.c.head == _yes,
+    ~select(queues.c.destination).where(queues.c.destination == _given("destination"), queues.c.held == _yes).exists(),
+)
 NEXT_DELIVERY = Prepared(
-    _DELIVERY.where(
-        outbox.c.destination == _given("destination"),
-        outbox.c.head == _yes,
-        outbox.c.due_at <= _given("now"),
-        ~select(queues.c.destination)
-        .where(queues.c.destination == _given("destination"), queues.c.held == _yes)
-        .exists(),
-    )
-    .order_by(outbox.c.due_at, outbox.c.id)
-    .limit(_given("limit"))
+    _HEADS.where(outbox.c.due_at <= _given("now")).order_by(outbox.c.due_at, outbox.c.id).limit(_given("limit"))
 )
 FAR_AHEAD = Prepared(
-    _DELIVERY.where(
-        outbox.c.destination == _given("destination"),
-        outbox.c.head == _yes,
-        outbox.c.due_at > _given("later"),
-        ~select(queues.c.destination)
-        .where(queues.c.destination == _given("destination"), queues.c.held == _yes)
-        .exists(),
-    )
-    .order_by(outbox.c.due_at, outbox.c.id)
-    .limit(_given("limit"))
+    _HEADS.where(outbox.c.due_at > _given("later")).order_by(outbox.c.due_at, outbox.c.id).limit(_given("limit"))
 )
 DUE_DESTINATIONS = Prepared(
     select(queues.c.destination).where(
