@@ -22,6 +22,15 @@ from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.problem import Problem, did_you_mean, one_of
 from gateway.mapping_files import MappingRecipe, StationNamed, load_mappings
 from gateway.registry import DevicesFile, ProfilesFile, registry
+from gateway.security_settings import (
+    ClockSettings,
+    LDAPSettings,
+    LimitsSettings,
+    ListenerTLSSettings,
+    SenderAccess,
+    TLSSettings,
+    UsersSettings,
+)
 from gateway.setting_types import Charset, MessageTypes, Name, Port, Zone
 from gateway.wire.er7 import HEADER_FIELDS, HEADER_REQUIRED
 from gateway.wire.er7_writer import MessageWriter
@@ -61,9 +70,11 @@ class DICOMSettings(Strict):
     associations_max: int = Field(256, ge=1, le=10_000, description="served at once; more are told to come back")
     associations_per_address_max: int = Field(64, ge=1, le=10_000, description="from one network address")
     idle_s: float = Field(600, gt=0, le=86_400, description="an association that says nothing for so long is aborted")
+    plain: bool = Field(True, description="whether `port` is served; false once every device uses TLS")
+    tls: ListenerTLSSettings | None = Field(None, description="TLS on a port of its own, 2762 by custom")
 
 
-class HL7Settings(Strict):
+class HL7Settings(SenderAccess):
     """One MLLP listener and how its messages are read."""
 
     name: Name = Field(description="names the listener in the archive, the history of steps and the logs")
@@ -102,6 +113,8 @@ class HL7Settings(Strict):
     acknowledge_to: str = Field("", description="destination of application acknowledgements (MSH-16)")
     mllp_release: Literal[1, 2] = Field(1, description="2: a commit byte (ACK, NAK) before each answer")
     frame_bytes_max: int = Field(1_048_576, ge=1024, le=64 * 1_048_576, description="longest message taken")
+    plain: bool = Field(True, description="whether `port` is served; false once every sender uses TLS")
+    tls: ListenerTLSSettings | None = Field(None, description="TLS on a port of its own")
 
 
 class ArchiveSettings(Strict):
@@ -116,6 +129,8 @@ class HTTPSettings(Strict):
 
     host: str = Field("127.0.0.1", description="address to listen on; whoever reaches it reads health and metrics")
     port: Port = Field(8080, description="TCP port of /health/live, /health/ready, /metrics; /api on loopback only")
+    plain: bool = Field(True, description="whether `port` is served; false once everybody uses TLS")
+    tls: ListenerTLSSettings | None = Field(None, description="TLS on a port of its own")
 
 
 class DevicesSettings(Strict):
@@ -123,9 +138,12 @@ class DevicesSettings(Strict):
 
     file: str = Field("", description="the registry, such as devices.yaml; empty: there is none")
     profiles: str = Field("", description="the profiles its entries name, such as profiles.yaml; empty: there are none")
-    unknown: Literal["accept", "reject"] | None = Field(
-        None, description="default: accept on loopback if no listener names a site, else reject"
+    unknown: Literal["accept", "reject", "ask"] | None = Field(
+        None,
+        description="ask: reject, and list who knocked for `gateway devices approve`; "
+        "default: accept on loopback if no listener names a site, else reject",
     )
+    ldap: LDAPSettings | None = Field(None, description="a directory of devices, in place of `file`")
 
 
 class WorklistSettings(Strict):
@@ -195,6 +213,7 @@ class Settings(Strict):
     """`gateway.yaml`."""
 
     ae_title: AEText = Field("GATEWAY", description="our own AE title; without `worklists` any called one is answered")
+    tls: TLSSettings = TLSSettings()
     store: str = Field("sqlite:///gateway.db", description="the database")
     dicom: DICOMSettings = DICOMSettings()
     hl7: tuple[HL7Settings, ...] = ()
@@ -210,6 +229,9 @@ class Settings(Strict):
     issuers: tuple[IssuerSettings, ...] = ()
     expiry: ExpirySettings = ExpirySettings()
     performed: ReconciliationSettings = ReconciliationSettings()
+    users: UsersSettings = UsersSettings()
+    limits: LimitsSettings = LimitsSettings()
+    clock: ClockSettings = ClockSettings()
 
     @field_validator("hl7")
     @classmethod

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gateway.domain.access import OPEN, Access
+
 
 class Sees(StrEnum):
     """Which scheduled procedure steps a device is shown.
@@ -111,7 +113,8 @@ PLAIN = Profile()
 class Device:
     """A modality as registered. `mpps_strict` refuses what a lenient SCP mends (PS3.4 F.7.2).
 
-    `sites` are the sites whose orders it may see; empty: every site's.
+    `sites` are the sites whose orders it may see; empty: every site's. One that is not `installed` is known and not
+    served.
     """
 
     ae_title: str
@@ -121,6 +124,8 @@ class Device:
     mpps_strict: bool = False
     profile: Profile = PLAIN
     mpps_answers: MPPSAnswers = MPPSAnswers.STATUS
+    access: Access = OPEN
+    installed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,7 @@ class CalledWorklist:
 class Devices:
     """The registry: known devices by AE title, and whether an unknown AE title is accepted.
 
+    `ask` says that who is refused as unknown is remembered, for a person to approve.
     `worklists` are those that may be called, by AE title; where there are none, any called AE title means the whole
     list.
     """
@@ -147,6 +153,7 @@ class Devices:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     worklists: Mapping[str, CalledWorklist] = field(default_factory=dict)
     stations_by_group: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    ask: bool = False
 
     @classmethod
     def of(
@@ -156,6 +163,7 @@ class Devices:
         accept_unknown: bool,
         profiles: Iterable[Profile] = (),
         worklists: Iterable[CalledWorklist] = (),
+        ask: bool = False,
     ) -> "Devices":
         """A registry of these devices."""
         known = {device.ae_title: device for device in devices}
@@ -169,6 +177,7 @@ class Devices:
             {profile.name: profile for profile in profiles},
             {worklist.ae_title: worklist for worklist in worklists},
             {group: frozenset(titles) for group, titles in groups.items()},
+            ask,
         )
 
     def device(self, ae_title: str) -> Device | None:

@@ -1,0 +1,145 @@
+"""Who may do what: a caller by AE titles, address, certificate and user, against what the registry says of it.
+
+Pure decisions over values; what was found out about a caller is given. Each refusal has the rejection that the
+protocol has for it and words for people, which name what did not fit, never a secret.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Permission(StrEnum):
+    """What may be permitted on its own. Verification (C-ECHO) needs none but to be let in."""
+
+    WORKLIST = "worklist"
+    MPPS = "mpps"
+    MPPS_RETRIEVE = "mpps-retrieve"
+    AVAILABILITY = "availability"
+    HL7 = "hl7"
+
+
+EVERYTHING = frozenset(Permission)
+
+
+class CertificateRuleKind(StrEnum):
+    """What of a certificate a rule looks at."""
+
+    FINGERPRINT = "sha256"
+    SUBJECT = "subject"
+    """The common name."""
+    NAME = "name"
+    """A DNS name or address among the subject alternative names."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRule:
+    """What a certificate must be, written `sha256:ab12...`, `subject:CT1` or `name:ct1.hosp.example`."""
+
+    kind: CertificateRuleKind
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a peer showed and TLS verified. `fingerprint` is SHA-256 of the DER form, hex, lower case."""
+
+    fingerprint: str
+    common_name: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who a user identity proved to be. `how` is the kind of identity, as PS3.7 D.3.3.7 numbers them."""
+
+    name: str
+    how: int
+    proved: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What is known of whoever asks for an association or sends a message."""
+
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+    tls: bool = False
+    certificate: Certificate | None = None
+    user: User | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What one registered AE is bound to. Everything empty: whoever is let in may do everything."""
+
+    may: frozenset[Permission] = EVERYTHING
+    networks: tuple[Network, ...] = ()
+    certificates: tuple[CertificateRule, ...] = ()
+    called: frozenset[str] = frozenset()
+    tls_required: bool = False
+    user_required: bool = False
+
+
+OPEN = Access()
+
+
+class Denial(StrEnum):
+    """Why somebody is not let in, in words for people; `edges` know which rejection each of them is."""
+
+    CALLED_UNKNOWN = "the called AE title is none of ours"
+    CALLED_NOT_ALLOWED = "it may not call this AE title"
+    CALLING_UNKNOWN = "the calling AE title is not registered"
+    NOT_INSTALLED = "the device is registered as not installed"
+    ADDRESS = "the calling AE title came from an address that is not its own"
+    PLAIN = "it has to use TLS and came without"
+    CERTIFICATE = "its certificate is not the one of this AE title"
+    NO_USER = "it has to name a user and named none"
+    USER = "its user identity was not accepted"
+    RATE = "it asks too often"
+
+
+def denied(access: Access, caller: Caller) -> Denial | None:
+    """Why this registered caller is not let in; None lets it in. The first that does not fit, in the order below:
+    called AE title, address, TLS, certificate, user."""
+    if access.called and caller.called_ae_title not in access.called:
+        return Denial.CALLED_NOT_ALLOWED
+    if access.networks and not in_networks(caller.address, access.networks):
+        return Denial.ADDRESS
+    if (access.tls_required or access.certificates) and not caller.tls:
+        return Denial.PLAIN
+    if access.certificates and not any(fits(rule, caller.certificate) for rule in access.certificates):
+        return Denial.CERTIFICATE
+    if access.user_required and caller.user is None:
+        return Denial.NO_USER
+    if access.user_required and caller.user is not None and not caller.user.proved:
+        return Denial.USER
+    return None
+
+
+def in_networks(address: str, networks: Sequence[Network]) -> bool:
+    """Whether the address is in one of them; IPv4 addresses that came over an IPv6 socket count as IPv4."""
+    try:
+        given = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(given, ipaddress.IPv6Address) and given.ipv4_mapped is not None:
+        given = given.ipv4_mapped
+    return any(given.version == network.version and given in network for network in networks)
+
+
+def fits(rule: CertificateRule, certificate: Certificate | None) -> bool:
+    """Whether a certificate is what the rule asks for. Names are compared without case, as DNS does."""
+    if certificate is None:
+        return False
+    match rule.kind:
+        case CertificateRuleKind.FINGERPRINT:
+            return certificate.fingerprint == rule.value
+        case CertificateRuleKind.SUBJECT:
+            return certificate.common_name == rule.value
+        case CertificateRuleKind.NAME:
+            return rule.value.lower() in {name.lower() for name in certificate.names}
