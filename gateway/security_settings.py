@@ -122,6 +122,12 @@ class ClockSettings(Strict):
 class LDAPSettings(Strict):
     """A directory of devices as PS3.15 Annex H has it."""
 
+    use: bool = Field(
+        True, description="whether devices are those of the directory; false: those of `file`, the directory is only "
+        "for `gateway devices` diff, pull and push"
+    )  # fmt: skip
+    snapshot: str = Field("devices-ldap.json", description="file that keeps what was read last, for when LDAP is away")
+    device: str = Field("", description="name of our own device in the directory; empty: `ae_title`")
     servers: tuple[str, ...] = Field((), description="ldaps://host[:port] or ldap://..., asked in this order")
     discover: str = Field("", description="domain whose DNS SRV records (_ldap._tcp) name further servers")
     base: str = Field("", description="DN below which the configuration stands; empty: where the server says")
@@ -151,10 +157,24 @@ class LDAPSettings(Strict):
         return self
 
 
+class SenderSettings(Strict):
+    """One sending application, as its messages name it, and where it has to come from."""
+
+    application: str = Field(min_length=1, description="MSH-3.1 of its messages")
+    facility: str = Field("", description="MSH-4.1 of its messages; empty: any")
+    addresses: Networks = Field((), description="addresses or networks it calls from; empty: any")
+    certificates: CertificateRules = Field(
+        (), description="what its certificate must be one of: sha256:, subject: or name:; empty: any trusted"
+    )
+
+
 class SenderAccess(Strict):
     """Who may send to an HL7 listener."""
 
     addresses: Networks = Field((), description="addresses or networks that senders call from; empty: any")
     certificates: CertificateRules = Field(
         (), description="what a sender's certificate must be one of: sha256:, subject: or name:; empty: any trusted"
+    )
+    senders: tuple[SenderSettings, ...] = Field(
+        (), description="the applications whose messages are taken, each from where it has to come; empty: any"
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.domain.access import Certificate, User
 from gateway.wire.dimse import FindPart, NAnswer
 from gateway.wire.upper_layer import Rejection
 
@@ -54,7 +55,7 @@ class Association:
 
     `worklist_negotiation` holds the SOP Class Extended Negotiation that was offered for the worklist (PS3.4 K.5.1),
     b"" where none was; what it asks for with a 1 in its third byte (fuzzy names) and its fourth (time zones) was
-    promised.
+    promised. `certificate` is what the peer showed and TLS verified, `user` who its user identity proved to be.
     """
 
     number: int
@@ -64,6 +65,18 @@ class Association:
     implementation_version: str
     max_length: int
     worklist_negotiation: bytes = b""
+    tls: bool = False
+    certificate: Certificate | None = None
+    user: User | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """How somebody is let in: with presentation contexts of these SOP classes (None: all of ours), and with this answer
+    to the user identity where one was asked for."""
+
+    sop_classes: frozenset[str] | None = None
+    user_response: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
