@@ -160,8 +160,7 @@ class LDAPSettings(Strict):
 class SenderSettings(Strict):
     """One sending application, as its messages name it, and where it has to come from."""
 
-    application: str = Field(min_length=1, description="MSH-3.1 of its messages")
-    facility: str = Field("", description="MSH-4.1 of its messages; empty: any")
+    sender: str = Field(min_length=1, description="APPLICATION|FACILITY (MSH-3, MSH-4) or APPLICATION")
     addresses: Networks = Field((), description="addresses or networks it calls from; empty: any")
     certificates: CertificateRules = Field(
         (), description="what its certificate must be one of: sha256:, subject: or name:; empty: any trusted"
@@ -175,6 +174,6 @@ class SenderAccess(Strict):
     certificates: CertificateRules = Field(
         (), description="what a sender's certificate must be one of: sha256:, subject: or name:; empty: any trusted"
     )
-    senders: tuple[SenderSettings, ...] = Field(
-        (), description="the applications whose messages are taken, each from where it has to come; empty: any"
+    bound_senders: tuple[SenderSettings, ...] = Field(
+        (), description="senders whose messages are taken only from where they have to come; others as before"
     )
