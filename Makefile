@@ -52,6 +52,7 @@ bench-archive: $(READY) ## the archive at a million messages, about half an hour
 
 docs: $(READY) ## rewrite the pages that are generated from the code's tables and the test cases
 	$(BIN)/python -m gateway.schemas
+	$(BIN)/python -m gateway.edges.ldap_schema
 	$(BIN)/python -m gateway.reference docs/reference
 	$(BIN)/python -m tests.cases.worklist --docs docs/worklist-conformance-suite.md
 

@@ -6,12 +6,16 @@ the right to see it, so it may name patients; logs never do.
 
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import gateway.approve_commands  # registers its commands on `devices`
+import gateway.ldap_commands  # noqa: F401  (as above)
+from gateway.certificate_commands import certs
 from gateway.console import (
     CONFIG,
     ConfigOption,
@@ -20,15 +24,18 @@ from gateway.console import (
     fail,
     out,
     print_json,
+    print_table,
     site_of,
     store_of,
 )
+from gateway.device_commands import devices
 from gateway.mapping_commands import mappings
 from gateway.message_commands import messages
 from gateway.order_commands import orders
 from gateway.patient_commands import patients
 from gateway.queue_commands import queues
 from gateway.reconciliation_commands import performed
+from gateway.user_commands import users
 from gateway.worklist_entry_commands import worklist
 
 if TYPE_CHECKING:
@@ -48,6 +55,9 @@ cli.add_typer(mappings, name="mappings")
 cli.add_typer(messages, name="messages")
 cli.add_typer(performed, name="performed")
 cli.add_typer(queues, name="queues")
+cli.add_typer(devices, name="devices")
+cli.add_typer(certs, name="certs")
+cli.add_typer(users, name="users")
 
 
 def main() -> None:
@@ -95,10 +105,14 @@ def run(config: ConfigOption = CONFIG) -> None:
 @cli.command()
 def check(config: ConfigOption = CONFIG) -> None:
     """Name every problem in configuration, mappings, catalogue and devices, and in imported items."""
+    from gateway.certificate_expiry import doubts as certificate_doubts
+    from gateway.processing import now
+
     site = site_of(config)
-    for doubt in site.doubts:
+    doubts = (*site.doubts, *certificate_doubts(site.settings, site.file.parent, now()))
+    for doubt in doubts:
         err.print(str(doubt), markup=False, highlight=False, soft_wrap=True)
-    verdict = f"{len(site.doubts)} doubt(s)" if site.doubts else "ok"
+    verdict = f"{len(doubts)} doubt(s)" if doubts else "ok"
     out.print(
         f"{config}: {verdict}. {len(site.settings.hl7)} HL7 listener(s), "
         f"{len(site.mappings)} mapping(s), {len(site.devices.known)} device(s).",
@@ -134,7 +148,7 @@ def check(config: ConfigOption = CONFIG) -> None:
             )  # fmt: skip
         if incomplete or unreadable or behind:
             raise typer.Exit(1)
-    if site.doubts:
+    if doubts:
         raise typer.Exit(1)
 
 
@@ -156,6 +170,44 @@ def _incomplete(store: "Store") -> Iterable[tuple[str, tuple[str, ...]]]:
             continue
         if lacking:
             yield name, lacking
+
+
+@cli.command()
+def clock(
+    servers: Annotated[
+        list[str] | None, typer.Argument(help="NTP servers; default: those of the configuration.", show_default=False)
+    ] = None,
+    config: ConfigOption = CONFIG,
+    json_output: JSONOption = False,
+) -> None:
+    """Compare this machine's clock with NTP servers; refused when it is off by more than `clock.warn_s`."""
+    import asyncio
+
+    from gateway.edges.clock import asking, in_words, median_of, readings_of
+    from gateway.edges.resolving import Hosts
+
+    said = site_of(config).settings.clock
+    asked = servers or said.servers
+    if not asked:
+        fail(f"{config}: `clock.servers` names nobody to compare with.")
+    readings = asyncio.run(readings_of(asked, asking(Hosts())))
+    offset_s = median_of(readings)
+    if json_output:
+        print_json({"offset_s": offset_s, "servers": [asdict(reading) for reading in readings]})
+    else:
+        print_table(
+            ("Server", "This clock is", "Round trip", "Stratum", "Why not"),
+            (
+                (each.server, "", "", "", each.failure)
+                if each.offset_s is None
+                else (each.server, in_words(each.offset_s), f"{each.delay_s * 1000:.1f} ms", each.stratum, "")
+                for each in readings
+            ),
+        )
+    if offset_s is None:
+        fail("No server tells the time: nobody knows whether this clock is right.")
+    if abs(offset_s) > said.warn_s:
+        fail(f"This machine's clock is {in_words(offset_s)}; let the system's NTP service set it.")
 
 
 @cli.command()

@@ -5,7 +5,7 @@ and a refused start say the same. Reading files is all that happens here; nothin
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,21 +15,26 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 from tzlocal import get_localzone
 
+from gateway.described_devices import Around, Described
 from gateway.destinations import DestinationSettings, share_a_listener
 from gateway.domain.devices import CalledWorklist, Devices
+from gateway.domain.directory import Directory
+from gateway.domain.directory_checks import Known
 from gateway.domain.identifiers import Issuer, Issuers, clashes
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.problem import Problem, did_you_mean, one_of
+from gateway.identity_files import identity_problems
 from gateway.mapping_files import MappingRecipe, StationNamed, load_mappings
-from gateway.registry import DevicesFile, ProfilesFile, registry
 from gateway.security_settings import (
     ClockSettings,
+    DeviceGroupSettings,
     LDAPSettings,
     LimitsSettings,
     ListenerTLSSettings,
     SenderAccess,
     TLSSettings,
     UsersSettings,
+    tls_of,
 )
 from gateway.setting_types import Charset, MessageTypes, Name, Port, Zone
 from gateway.wire.er7 import HEADER_FIELDS, HEADER_REQUIRED
@@ -141,9 +146,16 @@ class DevicesSettings(Strict):
     unknown: Literal["accept", "reject", "ask"] | None = Field(
         None,
         description="ask: reject, and list who knocked for `gateway devices approve`; "
-        "default: accept on loopback if no listener names a site, else reject",
+        "default: accept on loopback if no listener names a site and devices are not those of LDAP, else reject",
     )
     ldap: LDAPSettings | None = Field(None, description="a directory of devices, in place of `file`")
+    own_host: str = Field(
+        "", description="host name or address by which others reach this gateway, for `gateway devices` publish and "
+        "dns; empty: that of each listener, or the machine's name where it listens on every address"
+    )  # fmt: skip
+    groups: dict[str, DeviceGroupSettings] = Field(
+        {}, description="bounds of all devices of a group, by its name; what a device says itself goes before them"
+    )
 
 
 class WorklistSettings(Strict):
@@ -270,6 +282,12 @@ class Site:
     """As `mapping_content`, for `mapping_files.outbound_of`."""
     recipe: MappingRecipe = field(default_factory=MappingRecipe, repr=False)
     """What `mappings` are made of, for other processes."""
+    directory: Directory = field(default_factory=Directory, repr=False)
+    """Every device that is described, as it was read; `devices` are those of them that call, as they are served."""
+    destinations_said: tuple[DestinationSettings, ...] = ()
+    """Destinations as the file says them; those of `settings` have their addresses from the directory."""
+    device_doubts: tuple[Problem, ...] = ()
+    """Those of `doubts` that are about the devices as they are described."""
 
     @property
     def default_issuer(self) -> str:
@@ -295,8 +313,9 @@ class Site:
         return now.astimezone(self.zone)
 
 
-def load_site(file: Path, mappings: Path | None = None) -> Site:
-    """Read and check everything `gateway.yaml` points to; with `mappings` as if that were its mappings folder.
+def load_site(file: Path, mappings: Path | None = None, *, devices: bool = True) -> Site:
+    """Read and check everything `gateway.yaml` points to; with `mappings` as if that were its mappings folder, and
+    without `devices` as if none were described, for whoever mends what describes them.
 
     Raises ConfigError with every problem.
     """
@@ -313,17 +332,91 @@ def load_site(file: Path, mappings: Path | None = None) -> Site:
     file_problems.destinations(folder.outbound_names)
     file_problems.mappings(folder.names)
     file_problems.keys()
-    devices = _devices(base, settings, problems)
+    file_problems.listeners()
+    file_problems.users()
+    described = Described(base, _around(settings), problems, directory=None if devices else Directory())
+    said = settings.destinations
+    if devices:
+        registered = described.registry()
+        settings = settings.model_copy(update={"destinations": described.addressed(file_problems.at, said)})
+    else:  # what they would contradict is the matter of whoever mends them
+        registered = Devices.of((), accept_unknown=False, profiles=described.profiles)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))  # a base's mistake is found by each mapping that extends it
     store_url = _store_url(base, settings.store)
     doubts = (
-        *_unregistered(folder.stations, devices, settings.devices.file),
+        *described.doubts,
+        *_unregistered(folder.stations, registered, "" if described.ldap else described.source),
         *_told_nobody(file, settings),
     )
     return Site(
-        file, settings, store_url, folder.mappings, devices, issuers, folder.content, doubts, folder.outbound,
-        folder.outbound_content, folder.recipe,
+        file, settings, store_url, folder.mappings, registered, issuers, folder.content, doubts, folder.outbound,
+        folder.outbound_content, folder.recipe, described.directory, said, tuple(described.doubts),
+    )  # fmt: skip
+
+
+def with_snapshot(site: Site) -> Site:
+    """The site with the devices that were read from LDAP last; all else as it is, whatever its files say by now.
+
+    `doubts` are those about the devices. A destination that the directory has lost is left where it was. Raises
+    ConfigError where the devices cannot be used with the rest of the site.
+    """
+    problems: list[Problem] = []
+    described = Described(site.file.parent, _around(site.settings), problems, tuple(site.devices.profiles.values()))
+    devices = described.registry()
+    at = _Cross(site.file, site.settings, problems).at
+    running = {each.name: each for each in site.settings.destinations}
+    places = described.addressed(at, site.destinations_said, running)
+    if problems:
+        raise ConfigError(problems)
+    doubts = tuple(described.doubts)
+    return replace(
+        site, settings=site.settings.model_copy(update={"destinations": places}), devices=devices,
+        directory=described.directory, doubts=doubts, device_doubts=doubts,
+    )  # fmt: skip
+
+
+def with_devices_of(site: Site, directory: Directory, source: str) -> tuple[Sequence[Problem], Sequence[Problem]]:
+    """What would be wrong, and what is doubtful, if this directory were the site's file of devices; `source` names it
+    in problems."""
+    problems: list[Problem] = []
+    profiles = tuple(site.devices.profiles.values())
+    described = Described(site.file.parent, _around(site.settings), problems, profiles, directory, source)
+    described.registry()
+    described.addressed(_Cross(site.file, site.settings, problems).at, site.destinations_said)
+    return problems, described.doubts
+
+
+def known_to(site: Site) -> Known:
+    """What entries of devices may name at this site."""
+    return _around(site.settings).known(site.devices.profiles.values())
+
+
+def own_name(settings: Settings) -> str:
+    """The name of our own device in a directory."""
+    ldap = settings.devices.ldap
+    return (ldap.device if ldap else "") or settings.ae_title
+
+
+def _around(settings: Settings) -> Around:
+    places = settings.devices
+    return Around(
+        own_name=own_name(settings),
+        file=places.file,
+        profiles=places.profiles,
+        unknown=places.unknown,
+        ldap=places.ldap,
+        groups=places.groups,
+        sites=frozenset(listener.site for listener in settings.hl7 if listener.site),
+        worklists=tuple(
+            CalledWorklist(
+                each.ae_title, each.description, frozenset(each.sites), frozenset(each.groups),
+                frozenset(each.modalities),
+            )
+            for each in settings.worklists
+        ),
+        on_loopback=settings.dicom.host in LOOPBACK,
+        tls=settings.tls,
     )  # fmt: skip
 
 
@@ -334,8 +427,11 @@ class _Cross:
         self.file, self.settings, self.problems = file, settings, problems
 
     def problem(self, where: Sequence[str], text: str, hint: str = "") -> None:
-        line = line_of(load_yaml(self.file, []), where)
-        self.problems.append(Problem(self.file.name, ".".join(where), text, hint, line))
+        self.problems.append(self.at(where, text, hint))
+
+    def at(self, where: Sequence[str], text: str, hint: str = "") -> Problem:
+        """A problem at this place of the file, with its line."""
+        return Problem(self.file.name, ".".join(where), text, hint, line_of(load_yaml(self.file, []), where))
 
     def issuers(self) -> Issuers:
         """The registry of issuers: no name may be two authorities' (design D10)."""
@@ -387,7 +483,7 @@ class _Cross:
             for site in place.status.sites if place.status else ():
                 if site not in sites:
                     self.problem((*at, "status", "sites"), f"no listener is of site {site!r}", one_of(site, sites))
-            for what in ("ca", "certificate", "key"):
+            for what in ("ca", "crl", "certificate", "key"):
                 name = getattr(place.tls, what, "")
                 if name and not (self.file.parent / name).is_file():
                     self.problem((*at, "tls", what), f"there is no file {name}", "paths are relative to this file")
@@ -397,6 +493,56 @@ class _Cross:
                     ("hl7", str(number), "acknowledge_to"), f"there is no destination {listener.acknowledge_to!r}",
                     one_of(listener.acknowledge_to, known),
                 )  # fmt: skip
+
+    def listeners(self) -> None:
+        """What listeners show and trust by TLS, and where they listen. What is in the files is found at the start."""
+        settings = self.settings
+        listeners: list[tuple[tuple[str, ...], DICOMSettings | HL7Settings | HTTPSettings]] = [
+            (("dicom",), settings.dicom),
+            (("http",), settings.http),
+            *((("hl7", str(number)), listener) for number, listener in enumerate(settings.hl7)),
+        ]
+        used: dict[int, list[tuple[str, tuple[str, ...]]]] = {}
+        for at, listener in listeners:
+            if not listener.plain and listener.tls is None:
+                self.problem(
+                    (*at, "plain"), "it listens nowhere: `plain` is false, and there is no `tls`",
+                    "say `plain: true`, or give it `tls: {port: ...}`",
+                )  # fmt: skip
+            if listener.tls is not None:
+                self._tls_listener((*at, "tls"), tls_of(settings.tls, listener.tls))
+                used.setdefault(listener.tls.port, []).append((listener.host, (*at, "tls", "port")))
+            if listener.plain:
+                used.setdefault(listener.port, []).append((listener.host, (*at, "port")))
+        for block, at in ((settings.tls, ("tls",)), *(
+            (listener.tls, (*at, "tls")) for at, listener in listeners if listener.tls is not None
+        )):  # fmt: skip
+            for what in ("certificate", "key", "ca", "crl"):
+                name = getattr(block, what)
+                if name and not (self.file.parent / name).is_file():
+                    self.problem((*at, what), f"there is no file {name}", "paths are relative to this file")
+        for port, places in used.items():
+            for place, (host, path) in enumerate(places):
+                if any(_overlap(host, other) for other, _ in places[:place]):
+                    others = ", ".join(".".join(earlier) for _, earlier in places[:place])
+                    self.problem(path, f"port {port} is that of {others} already", "give each a port of its own")
+
+    def _tls_listener(self, at: tuple[str, ...], said: TLSSettings) -> None:
+        if not said.certificate:
+            self.problem(
+                at, "no certificate of ours is named", "name `certificate` and `key` here or in `tls`; `gateway certs` "
+                "makes them for a pilot",
+            )  # fmt: skip
+        if said.clients != "none" and not said.ca:
+            self.problem(
+                at, f"callers have to show a certificate (clients: {said.clients}), and nobody says whose are trusted",
+                "name `ca`, the file of the certificates that sign your devices', or say `clients: none`",
+            )  # fmt: skip
+
+    def users(self) -> None:
+        """The files that user identities are proved by."""
+        for where, text, hint in identity_problems(self.file.parent, self.settings.users, self.problems):
+            self.problem(("users", *where), text, hint)
 
     def mappings(self, known: frozenset[str]) -> None:
         own = {_variant(listener) for listener in self.settings.hl7}
@@ -417,6 +563,11 @@ class _Cross:
             where = ("hl7", str(variants[problem.source]), "keys", key)
             if all(told.path != ".".join(where) for told in self.problems):  # one is enough for one key
                 self.problem(where, problem.text, problem.hint.replace("refuse", "reject"))
+
+
+def _overlap(host: str, other: str) -> bool:
+    """Whether two hosts to listen on have an address in common, as far as can be said without looking them up."""
+    return host == other or bool({host, other} & {"0.0.0.0", "::", ""})  # noqa: S104  (recognised, not bound)
 
 
 def _variant(listener: HL7Settings) -> str:
@@ -447,15 +598,17 @@ def _store_url(base: Path, url: str) -> str:
 def _unregistered(named: Sequence[StationNamed], devices: Devices, registry_file: str) -> Iterator[Problem]:
     """A problem for each station that steps are scheduled to and that would be turned away if it called.
 
-    It may be meant so, as with a room that has no device: the steps are on the lists of others.
+    It may be meant so, as with a room that has no device: the steps are on the lists of others. `registry_file` is
+    empty where the registry is LDAP.
     """
+    where, add = (registry_file, f"add it to {registry_file}") if registry_file else ("LDAP", "add it in LDAP")
     if devices.accept_unknown or not devices.known:
         return
     for ae_title, source, line in named:
         if ae_title not in devices.known:
             near = did_you_mean(ae_title, devices.known)
-            text = f"{ae_title!r} is not in {registry_file}, so this station would not be served"
-            hint = f"{near} Otherwise add it to {registry_file}" if near else f"add it to {registry_file}"
+            text = f"{ae_title!r} is not in {where}, so this station would not be served"
+            hint = f"{near} Otherwise {add}" if near else add
             yield Problem(source, "station_ae_titles", text, hint, line)
 
 
@@ -468,33 +621,3 @@ def _told_nobody(file: Path, settings: Settings) -> Iterator[Problem]:
             "the others, as it is not known whose messages come by the one listener",
             "give each a listener and say `status: {from: [...]}`, or `from: []` with `application` as in its MSH-3",
         )  # fmt: skip
-
-
-def _devices(base: Path, settings: Settings, problems: list[Problem]) -> Devices:
-    places = settings.devices
-    profiles = read_strict(base / places.profiles, ProfilesFile, problems) if places.profiles else None
-    entries = read_strict(base / places.file, DevicesFile, problems) if places.file else None
-    sites = frozenset(listener.site for listener in settings.hl7 if listener.site)
-    unknown = places.unknown or ("accept" if settings.dicom.host in LOOPBACK and not sites else "reject")
-    if sites and unknown == "accept":
-        problems.append(
-            Problem(
-                "gateway.yaml", "devices.unknown", "an unknown caller would see the orders of every site",
-                "write reject, and give each device its sites in the registry",
-            )
-        )  # fmt: skip
-    worklists = tuple(
-        CalledWorklist(
-            each.ae_title, each.description, frozenset(each.sites), frozenset(each.groups), frozenset(each.modalities)
-        )
-        for each in settings.worklists
-    )
-    return registry(
-        entries or DevicesFile(),
-        profiles or ProfilesFile(),
-        worklists,
-        accept_unknown=unknown == "accept",
-        sites=sites,
-        places=(places.file, places.profiles),
-        problems=problems,
-    )

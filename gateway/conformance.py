@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pydicom.uid import UID
 
 from gateway.config import Site
+from gateway.conformance_security import security_statement
 from gateway.domain import worklist
 from gateway.domain.attributes import ATTRIBUTES, Level, matching_kinds
 from gateway.domain.devices import Device, Profile
@@ -150,6 +151,7 @@ def statement() -> Iterator[str]:
     yield from _effect_of_mpps()
     yield from _availability()
     yield from _as_scu()
+    yield from security_statement()
 
 
 def _worklist() -> Iterable[str]:

@@ -49,11 +49,12 @@ def fail(text: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def site_of(config: Path) -> "Site":
+def site_of(config: Path, *, devices: bool = True) -> "Site":
+    """The configured site; without `devices` also where what describes them is what has to be mended."""
     from gateway.config import ConfigError, load_site
 
     try:
-        return load_site(config)
+        return load_site(config, devices=devices)
     except ConfigError as error:
         for problem in error.problems:
             err.print(str(problem), markup=False, highlight=False, soft_wrap=True)

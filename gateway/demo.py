@@ -3,6 +3,7 @@
 Everything is real: HL7 v2 over MLLP, DICOM over TCP, a database file, and a kill in the middle. The people are not.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.edges.tls import client_context
 from gateway.testing import (
     Acknowledgement,
     Draft,
@@ -51,6 +53,18 @@ TOLD: Mapping[tuple[str, str], str] = {
 }
 """What the RIS reads in ORC-1 and ORC-5."""
 
+REGISTRY = """\
+# Who may call. An entry binds an AE title to what nobody else has.
+devices:
+  - ae_title: CT1
+    types: [CT]
+    addresses: [127.0.0.1]
+  - ae_title: MR1
+    types: [MR]
+    certificates: ["subject:MR1"]
+"""
+"""The CT speaks without TLS, and is bound to its address; the MR is bound to its certificate."""
+
 TOLD_WITHIN_S = 20.0
 """A loaded machine takes its time; an idle one needs a tenth of a second."""
 
@@ -64,10 +78,12 @@ def play(console: Console) -> int:
     began = time.monotonic()
     pacs = PerformedReceiver("PACS", port=free_port())
     with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder, SimulatedRISReceiver() as ris:
-        service = ServiceProcess(_site(Path(folder), ris, pacs))
         try:
+            _make_certificates(Path(folder))
+            tls_port = free_port()
+            service = ServiceProcess(_site(Path(folder), ris, pacs, tls_port))
             with service, pacs:
-                _Day(console, service, ris, pacs).play()
+                _Day(console, service, ris, pacs, tls_port).play()
         except (Surprise, ServiceFailed, StatusError, OSError) as error:
             console.print(f"\nThis should not have happened: {error}", style="red", markup=False)
             return 1
@@ -84,11 +100,30 @@ def play(console: Console) -> int:
     return 0
 
 
-def _site(folder: Path, ris: SimulatedRISReceiver, pacs: PerformedReceiver) -> Path:
-    """The configuration: who is told what, and that patient IDs without an issuer are the RIS's."""
+def _make_certificates(folder: Path) -> None:
+    """An authority and two certificates, by the commands that a pilot uses (docs/how-to/from-plain-to-tls.md)."""
+    here = ("--ca", str(folder / "ca"), "--out", str(folder / "tls"))
+    for arguments in (
+        ("ca", str(folder / "ca")),
+        ("issue", "gateway", "--ae", "GATEWAY", "--address", "127.0.0.1", *here),
+        ("issue", "mr1", "--ae", "MR1", "--client", *here),
+    ):
+        made = subprocess.run(  # noqa: S603  (our own command line)
+            [sys.executable, "-m", "gateway", "certs", *arguments], capture_output=True, text=True, check=False
+        )
+        if made.returncode:
+            raise Surprise(f"certificates were to be made: {made.stderr.strip()}")
+
+
+def _site(folder: Path, ris: SimulatedRISReceiver, pacs: PerformedReceiver, tls_port: int) -> Path:
+    """The configuration: who may call, who is told what, and that patient IDs without an issuer are the RIS's."""
     here = "127.0.0.1"
+    (folder / "devices.yaml").write_text(REGISTRY, encoding="utf-8")
     return site(
         folder,
+        tls={"certificate": "tls/gateway.pem", "key": "tls/gateway.key", "ca": "ca/ca.pem", "crl": "ca/crl.pem"},
+        dicom={"tls": {"port": tls_port}},
+        devices={"file": "devices.yaml", "unknown": "ask"},
         hl7=[{"name": "ris", "host": here, "port": free_port(), "mapping": "ihe-swf", "issuer": "HOSPITAL"}],
         destinations=[
             {"name": "ris", "host": here, "port": ris.port, "application": "RIS", "status": {"mapping": "status-orm"}},
@@ -100,7 +135,12 @@ def _site(folder: Path, ris: SimulatedRISReceiver, pacs: PerformedReceiver) -> P
 
 class _Day:
     def __init__(
-        self, console: Console, service: ServiceProcess, told: SimulatedRISReceiver, pacs: PerformedReceiver
+        self,
+        console: Console,
+        service: ServiceProcess,
+        told: SimulatedRISReceiver,
+        pacs: PerformedReceiver,
+        tls_port: int,
     ) -> None:
         self._console = console
         self._service = service
@@ -110,7 +150,10 @@ class _Day:
         self._messages = self._reports = 0
         self._ris = SimulatedRIS(service.host, service.hl7_port)
         self._ct = SimulatedModality(service.host, service.dicom_port, "CT1")
-        self._mr = SimulatedModality(service.host, service.dicom_port, "MR1")
+        folder = service.config.parent
+        shown = (str(folder / name) for name in ("ca/ca.pem", "tls/mr1.pem", "tls/mr1.key"))
+        self._mr = SimulatedModality(service.host, tls_port, "MR1", tls=client_context(*shown))
+        self._tls_port = tls_port
         today = datetime.now().replace(hour=8, minute=0, second=0, microsecond=0)  # the department's wall clock
         anna, niels = invented_person(0), invented_person(3)
         hana = Person("PAT0000700", "Yamada^Hana^^^^^L^A~山田^花^^^^^L^I", datetime(1975, 6, 15).date(), "F")
@@ -128,11 +171,13 @@ class _Day:
         self._say(
             "The gateway starts",
             f"One process, an empty database. HL7 v2 on port {self._service.hl7_port}, DICOM on "
-            f"{self._service.dicom_port}, health on {self._service.http_port}, all on loopback.\n   It tells the RIS "
-            f"by HL7 v2 on port {self._told.port} and the PACS by DICOM on {self._pacs.port} what becomes of orders.",
+            f"{self._service.dicom_port}, over TLS on {self._tls_port}, health on {self._service.http_port},\n   "
+            f"all on loopback. It tells the RIS by HL7 v2 on port {self._told.port} and the PACS by DICOM on "
+            f"{self._pacs.port} what becomes of orders.",
         )
         self._orders_come()
         self._modalities_ask()
+        self._the_door_opens_to_whom_it_should()
         self._ris_changes_its_mind()
         self._messages_overtake_each_other()
         self._someone_asks_why()
@@ -165,8 +210,43 @@ class _Day:
     def _modalities_ask(self) -> None:
         self._say("The CT asks for its own station's list of today")
         self._look(self._ct, "CT1", 2, ScheduledStationAETitle="CT1", **self._today())
-        self._say("The MR asks broadly, for everything of today")
+        self._say("The MR asks broadly, for everything of today, over TLS and with its own certificate")
         self._look(self._mr, "MR1", 4, **self._today())
+
+    def _the_door_opens_to_whom_it_should(self) -> None:
+        self._say(
+            "Somebody calls himself MR1 without its certificate, and a new ultrasound that nobody registered asks",
+            "Both are rejected, and remembered for a person to look at.",
+        )
+        for ae_title in ("MR1", "US1"):
+            self._is_rejected(ae_title)
+        self._wait_until(lambda: len(self._knocks()) == 2, "both callers were to be remembered")
+        self._ask("devices", "knocks")
+        self._say("The ultrasound is approved, bound to the address it called from; it is served from the reload on")
+        self._ask("devices", "approve", "US1", "--here", "--description", "Ultrasound, room 4")
+        self._service.reload()
+        us = SimulatedModality(self._service.host, self._service.dicom_port, "US1")
+        self._wait_until(lambda: _let_in(us), "US1 was to be let in")
+        self._look(us, "US1", 1, ScheduledStationAETitle="US1", **self._today())
+        self._ask("devices", "list")
+
+    def _is_rejected(self, ae_title: str) -> None:
+        if _let_in(SimulatedModality(self._service.host, self._service.dicom_port, ae_title)):
+            raise Surprise(f"{ae_title} was to be rejected")
+        self._console.print(f"   [yellow]rejected[/yellow]  {ae_title}, from 127.0.0.1, without TLS", highlight=False)
+
+    def _knocks(self) -> Sequence[object]:
+        """Who was not let in, as `gateway devices knocks` has it."""
+        said = json.loads(self._run("devices", "knocks", "--json").stdout or "[]")
+        return said if isinstance(said, list) else []
+
+    @staticmethod
+    def _wait_until(happened: Callable[[], bool], expected: str) -> None:
+        deadline = time.monotonic() + TOLD_WITHIN_S
+        while not happened():
+            if time.monotonic() > deadline:
+                raise Surprise(f"{expected} within {TOLD_WITHIN_S:g} s")
+            time.sleep(0.05)
 
     def _ris_changes_its_mind(self) -> None:
         self._say("The RIS moves the head CT by two hours and cancels the ultrasound; the next query shows it")
@@ -210,13 +290,16 @@ class _Day:
     def _ask(self, *arguments: str) -> str:
         """What a command of `gateway` prints, as a person at its terminal would see it."""
         self._console.print(f"   [dim]gateway {' '.join(arguments)}[/dim]", highlight=False)
-        said = subprocess.run(  # noqa: S603  (our own command line)
-            [sys.executable, "-m", "gateway", *arguments, "--config", str(self._service.config)],
-            capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "140"},
-        )  # fmt: skip
+        said = self._run(*arguments)
         for line in said.stdout.splitlines():
             self._console.print(f"      {line}", markup=False, highlight=False)
         return said.stdout
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603  (our own command line)
+            [sys.executable, "-m", "gateway", *arguments, "--config", str(self._service.config)],
+            capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "140"},
+        )  # fmt: skip
 
     def _a_scan_is_cut_short_by_a_power_failure(self) -> None:
         self._pacs.stop()
@@ -367,6 +450,14 @@ class _Day:
         if len(items) != expected:
             raise Surprise(f"{expected} item(s) were expected, not {len(items)}")
         return items
+
+
+def _let_in(modality: SimulatedModality) -> bool:
+    try:
+        modality.echo()
+    except ConnectionError:
+        return False
+    return True
 
 
 def _typed_at_the_scanner(person: Person) -> Dataset:

@@ -38,7 +38,7 @@ def desk_of(site: Site, mint: Mint, audience: Audience | None = None) -> Desk:
 
 def places_of(site: Site) -> tuple[Place, ...]:
     """The destinations of a site, for people."""
-    return tuple(Place(each.name, described(each), f"{each.host}:{each.port}") for each in site.settings.destinations)
+    return tuple(Place(each.name, described(each), each.whereabouts) for each in site.settings.destinations)
 
 
 def assume_overdue_completed(site: Site, store: Store, reader: StoreReader, audience: Audience, at: datetime) -> int:

@@ -1,11 +1,16 @@
-"""The settings of destinations: whom the gateway tells something, what, and how."""
+"""The settings of destinations: whom the gateway tells something, what, and how.
 
-from collections.abc import Iterable, Sequence
+Where a destination is may stand in the directory of devices; `addressed` looks it up there.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gateway.domain.directory import DeviceEntry, Directory, NetworkAE, NetworkConnection, Protocol
 from gateway.domain.order import ORDER_STATUSES, OrderControl
+from gateway.domain.problem import one_of
 from gateway.domain.progress import Progress
 from gateway.setting_types import Charset, MessageTypes, Name, Port
 from gateway.yaml_files import AEText, Strict
@@ -68,7 +73,7 @@ class PassOnSettings(Strict):
 class PerformedSettings(Strict):
     """A DICOM destination of performed steps: Image Manager or Order Filler (RAD-6, RAD-7)."""
 
-    ae_title: AEText = Field(description="the AE title it is called by")
+    ae_title: AEText | Literal[""] = Field("", description="the AE title it is called by; empty: that of `device`")
     calling_ae_title: AEText | Literal[""] = Field("", description="what we call ourselves there; empty: `ae_title`")
     sends: Literal["received", "coerced", "events"] = Field(
         "received",
@@ -81,6 +86,7 @@ class DestinationTLS(Strict):
     """TLS on the way to a destination."""
 
     ca: str = Field(description="file of the certificates (PEM) one of which must have signed the destination's")
+    crl: str = Field("", description="file of revocation lists (PEM) of those; empty: revocation is not checked")
     certificate: str = Field("", description="file of our certificate (PEM), for those that ask for one")
     key: str = Field("", description="file of its private key (PEM)")
     host_name: str = Field("", description="name its certificate must bear; empty: `host`")
@@ -90,8 +96,13 @@ class DestinationSettings(Strict):
     """Somebody who is told something: by HL7 v2 over MLLP, or with `performed` by DICOM."""
 
     name: Name = Field(description="names the destination in the outbox, the archive and the logs")
-    host: str = Field(description="its address")
-    port: Port = Field(description="its TCP port")
+    device: str = Field(
+        "",
+        description="in place of `host` and `port`: who it is in the directory of devices, by AE title where it gets "
+        "performed steps, by the name of a device with an HL7 connection else",
+    )
+    host: str = Field("", description="its address")
+    port: Port | Literal[0] = Field(0, description="its TCP port")
     tls: DestinationTLS | None = Field(None, description="encrypt and check the destination's certificate")
     status: StatusSettings | None = Field(None, description="told how orders get on")
     pass_on: PassOnSettings | None = Field(None, description="gets messages that were received")
@@ -114,6 +125,109 @@ class DestinationSettings(Strict):
             raise ValueError("performed steps go by DICOM, status and messages by HL7: make them two destinations")
         return self
 
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if self.device and (self.host or self.port):
+            raise ValueError("`device` says where it is: leave out `host` and `port`, or leave out `device`")
+        if not self.device and not (self.host and self.port):
+            raise ValueError("say where it is: `host` and `port`, or `device` as the directory of devices has it")
+        if self.performed is not None and not (self.performed.ae_title or self.device):
+            raise ValueError("performed: say the `ae_title` that it is called by")
+        return self
+
+    @property
+    def is_addressed(self) -> bool:
+        """Whether it is known where it is. One named by `device` is not before the directory was read once."""
+        return bool(self.host)
+
+    @property
+    def whereabouts(self) -> str:
+        """Where it is, for people."""
+        return f"{self.host}:{self.port}" if self.is_addressed else f"{self.device}, not in the directory yet"
+
+
+class NotInDirectory(Exception):  # noqa: N818  (reads as what happened)
+    """The directory does not say where a destination is. `hint` is what to do about it."""
+
+    def __init__(self, text: str, hint: str) -> None:
+        self.hint = hint
+        super().__init__(text)
+
+
+def addressed(
+    place: DestinationSettings, directory: Directory, tls: DestinationTLS | None
+) -> DestinationSettings:  # fmt: skip
+    """The destination with host, port, TLS and AE title as the directory has them; others are as they were.
+
+    A connection that says it speaks TLS goes before one that does not, where there is something to check its
+    certificate by: the destination's own `tls`, else the `tls` given here. Raises NotInDirectory.
+    """
+    if not place.device:
+        return place
+    title, connections = _dicom(place, directory) if place.performed else ("", _hl7(place, directory))
+    tls = place.tls or tls
+    encrypted = [each for each in connections if each.tls]
+    plain = [each for each in connections if not each.tls]
+    if place.tls and not encrypted:
+        raise NotInDirectory(
+            f"{place.device} takes no TLS by the directory, and `tls` asks for it",
+            "give its connection a cipher suite in the directory, or leave out `tls`",
+        )
+    if not (plain or tls):
+        raise NotInDirectory(
+            f"{place.device} takes nothing but TLS by the directory",
+            "say by `tls: {ca: ...}` whose signature its certificate must bear, here or once for all",
+        )
+    chosen = encrypted[0] if encrypted and tls else plain[0]
+    performed = place.performed
+    if performed is not None:
+        performed = performed.model_copy(update={"ae_title": performed.ae_title or title})
+    return place.model_copy(
+        update={
+            "host": chosen.host, "port": chosen.port, "tls": tls if chosen.tls else None, "performed": performed,
+        }
+    )  # fmt: skip
+
+
+def _dicom(place: DestinationSettings, directory: Directory) -> tuple[str, Sequence[NetworkConnection]]:
+    """The AE title to call, and the connections that take associations for it."""
+    found = directory.device_of(place.device)
+    if found is None:
+        titles = [ae.ae_title for device in directory.devices for ae in device.aes]
+        raise NotInDirectory(f"there is no AE title {place.device!r} in the directory", one_of(place.device, titles))
+    device, ae = found
+    connections = tuple(_accepting(device, ae))
+    if not connections:
+        raise NotInDirectory(
+            f"{place.device} takes no associations by the directory",
+            "give it `acceptor`, and a connection with a port that is installed",
+        )
+    return ae.ae_title, connections
+
+
+def _accepting(device: DeviceEntry, ae: NetworkAE) -> Iterator[NetworkConnection]:
+    if ae.acceptor and device.is_installed(ae.installed):
+        yield from (each for each in device.connections_of(ae) if each.port and each.protocol is Protocol.DICOM)
+
+
+def _hl7(place: DestinationSettings, directory: Directory) -> Sequence[NetworkConnection]:
+    name = place.device.casefold()  # names of devices have no case, as in LDAP
+    device = next((each for each in directory.devices if each.name.casefold() == name), None)
+    if device is None:
+        names = [each.name for each in directory.devices]
+        raise NotInDirectory(f"there is no device {place.device!r} in the directory", one_of(place.device, names))
+    connections = tuple(
+        each
+        for each in device.connections
+        if each.protocol is Protocol.HL7 and each.port and device.is_installed(each.installed)
+    )
+    if not connections:
+        raise NotInDirectory(
+            f"{place.device} takes no HL7 by the directory",
+            "give it a connection with `protocol: HL7` and a port that is installed",
+        )
+    return connections
+
 
 _TOLD = frozenset({"status", "pass_on", "performed", "application", "facility", "charset"})
 """What of a destination a running service changes: what is told, and how it is written."""
@@ -131,12 +245,23 @@ def reloaded(
 ) -> tuple[DestinationSettings, ...]:
     """The destinations that a running service tells something after a reload.
 
-    They have the connections of before. One that is not in the file any more, or is there with the other protocol, is
-    told nothing new; what waits for it is sent until the restart. A new one is told from the restart on.
+    They have the connections of before, but for those that follow the directory. One that is not in the file any more,
+    or is there with the other protocol, is told nothing new; what waits for it is sent until the restart. A new one is
+    told from the restart on.
     """
     by_name = {place.name: place for place in said}
     pairs = ((place, by_name[place.name]) for place in running if place.name in by_name)
-    return tuple(_told(place, new) for place, new in pairs if (place.performed is None) is (new.performed is None))
+    return tuple(
+        new if follows(place, new) else _told(place, new)
+        for place, new in pairs
+        if (place.performed is None) is (new.performed is None)
+    )
+
+
+def follows(running: DestinationSettings, new: DestinationSettings) -> bool:
+    """Whether the running service goes where the new settings say: the directory does, and did before."""
+    same_protocol = (running.performed is None) is (new.performed is None)
+    return bool(running.device and new.device) and same_protocol
 
 
 def _told(running: DestinationSettings, new: DestinationSettings) -> DestinationSettings:

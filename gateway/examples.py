@@ -18,7 +18,8 @@ def folder(name: str) -> Path:
 def lay_out(target: Path) -> list[Path]:
     """Copy the example site to `target`. Raises FileExistsError rather than overwrite anything."""
     plan = [(source, target / source.name) for source in sorted(folder("config").glob("*.yaml"))]
-    plan += [(folder("config") / "schemas", target / "schemas"), (folder("mappings"), target / "mappings")]
+    plan += [(folder("config") / name, target / name) for name in ("schemas", "ldap")]
+    plan += [(folder("mappings"), target / "mappings")]
     for _, destination in plan:
         if destination.exists():
             raise FileExistsError(str(destination))

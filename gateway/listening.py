@@ -10,15 +10,22 @@ from typing import Any, Protocol
 
 import structlog
 
-from gateway.answering import Answering
+from gateway.answering import NOT_PERMITTED, Answering
 from gateway.config import DICOMSettings, Site
+from gateway.domain.access import Denial, Permission, User
 from gateway.domain.performed import Operation
 from gateway.edges.database import StoreUnavailable
 from gateway.edges.dimse_server import Association, DIMSEServer, Limits, Rejection
-from gateway.edges.dimse_service import EndedFind
+from gateway.edges.dimse_service import Admission, EndedFind
+from gateway.edges.flood import Flood
 from gateway.edges.metrics import Tally
+from gateway.identifying import Identifying
+from gateway.processing import now
+from gateway.securing import ListenersTLS
 from gateway.wire.dimse import FindPart, NAnswer
+from gateway.wire.user_identity import UserIdentity
 from gateway.workflow.availability import Announcement
+from gateway.workflow.knocks import Knock
 from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import QueryRecord, Reader
 from gateway.workflow.query import Worklist
@@ -31,6 +38,9 @@ Report = Callable[[Operation | Announcement, PerformRequest], Awaitable[NAnswer]
 class AnswersReader(Reader, PerformedSource, Protocol):
     """What answers are read from."""
 
+
+REMEMBERED = frozenset({Denial.ADDRESS, Denial.PLAIN, Denial.CERTIFICATE})
+"""Denials of known AE titles that people want to see: the device was moved, or somebody else uses its name."""
 
 PER_ADDRESS_MIN = 4
 """Associations that each of several processes allows one address: the system spreads connections by chance."""
@@ -49,17 +59,26 @@ class Listening:
         keep: Callable[[QueryRecord], None],
         tally: Tally,
         processes: int = 1,
+        knocked: Callable[[Knock], None] = lambda knock: None,
+        tls: ListenersTLS | None = None,
     ) -> None:
-        """`keep` takes the record of each query. `processes` share the configured limits, this one among them."""
+        """`keep` takes the record of each query, `knocked` who was not let in, where that is remembered. `processes`
+        share the configured limits, this one among them."""
         self.tally = tally
-        self._answering = Answering(site, Worklist(reader, StoreUnavailable, self._left_out), reader, keep)
+        self._knocked = knocked
+        self._flood = Flood()
+        self._answering = Answering(
+            site, Worklist(reader, StoreUnavailable, self._left_out), reader, keep, self._denied, processes
+        )
+        self._identifying = Identifying(site, self._denied)
         dicom = site.settings.dicom
         self._server = DIMSEServer(
             dicom.host,
-            dicom.port,
-            _Handlers(self._answering, report),
+            dicom.port if dicom.plain else None,
+            _Handlers(self._answering, self._identifying, report),
             limits_of(dicom, processes),
             observe=self._observe,
+            tls=tls.port("dicom") if tls is not None else None,
         )
 
     @property
@@ -75,14 +94,36 @@ class Listening:
     def serve(self, site: Site) -> None:
         """Answer by this site from now on, open associations too; its addresses and limits need a restart."""
         self._answering.site = site
+        self._identifying.serve(site)
 
-    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
-        """Listen on these sockets, or on the site's address. Raises OSError where that is taken."""
-        await self._server.start(sockets)
+    async def start(
+        self, sockets: Sequence[socket.socket] = (), tls_sockets: Sequence[socket.socket] = ()
+    ) -> None:  # fmt: skip
+        """Listen on these sockets, or on the site's addresses. Raises OSError where one is taken."""
+        await self._server.start(sockets, tls_sockets)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more associations, finish what is in progress, release, then cut."""
         await self._server.stop(grace_s)
+        self._identifying.stop()
+        self._flood.flush()
+
+    def _denied(self, association: Association, denial: Denial) -> None:
+        reason = denial.name.lower()
+        self.tally.caller_denied(reason)
+        if self._flood.lets("caller_denied", reason):
+            _log.warning(
+                "caller_denied",
+                association=association.number,
+                calling_ae_title=association.calling_ae_title,
+                called_ae_title=association.called_ae_title,
+                remote_host=association.remote_host,
+                reason=reason,
+                meaning=denial.value,
+            )
+        asked = denial is Denial.CALLING_UNKNOWN and self._answering.site.devices.ask
+        if asked or denial in REMEMBERED:
+            self._knocked(_knock(association, reason))
 
     def _left_out(self, step_id: int, reason: Exception) -> None:
         self.tally.left_out += 1
@@ -97,8 +138,12 @@ class Listening:
             )
         elif event == "association_rejected":
             self.tally.rejected += 1
+            if not self._flood.lets(event, f"{fields['result']}/{fields['source']}/{fields['reason']}"):
+                return
         elif event == "association_aborted":
             self.tally.aborted += 1
+        else:
+            self.tally.handshake_failed(event, fields)
         _log.info(event, **fields)
 
 
@@ -121,14 +166,38 @@ def limits_of(dicom: DICOMSettings, processes: int) -> Limits:
     )
 
 
+def _knock(association: Association, reason: str) -> Knock:
+    at, certificate = now(), association.certificate
+    return Knock(
+        association.calling_ae_title,
+        association.remote_host,
+        association.called_ae_title,
+        reason,
+        at,
+        at,
+        association.implementation_version,
+        association.tls,
+        certificate.fingerprint if certificate else "",
+        certificate.common_name if certificate else "",
+    )
+
+
 class _Handlers:
     """What the DICOM listener asks for, answered by the read side and by whoever writes."""
 
-    def __init__(self, answering: Answering, report: Report) -> None:
+    def __init__(self, answering: Answering, identifying: Identifying, report: Report) -> None:
         self._answering = answering
+        self._identifying = identifying
         self._report = report
 
-    def admit(self, association: Association) -> Rejection | None:
+    def identify(self, association: Association, identity: UserIdentity) -> Awaitable[User | Rejection] | None:
+        """Who the user is that an association names, if it may be let in at all: else a passcode could be tried under
+        any name, and a stolen one would be told as a wrong passcode."""
+        if self._answering.shuts_out(association):
+            return None
+        return self._identifying.identify(association, identity)
+
+    def admit(self, association: Association) -> Rejection | Admission | None:
         """Who may call, and what may be called."""
         return self._answering.admit(association)
 
@@ -144,6 +213,8 @@ class _Handlers:
         self, association: Association, transfer_syntax: str, sop_instance_uid: str | None, dataset: bytes
     ) -> NAnswer:
         """N-CREATE of an MPPS (RAD-6)."""
+        if not self._answering.permits(association, Permission.MPPS):
+            return NOT_PERMITTED
         request = PerformRequest(sop_instance_uid or "", association.calling_ae_title, transfer_syntax, dataset)
         return await self._report(Operation.CREATE, request)
 
@@ -151,6 +222,8 @@ class _Handlers:
         self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
     ) -> NAnswer:
         """N-SET of an MPPS (RAD-7)."""
+        if not self._answering.permits(association, Permission.MPPS):
+            return NOT_PERMITTED
         request = PerformRequest(sop_instance_uid, association.calling_ae_title, transfer_syntax, dataset)
         return await self._report(Operation.SET, request)
 
@@ -164,5 +237,7 @@ class _Handlers:
         self, association: Association, transfer_syntax: str, sop_instance_uid: str, dataset: bytes
     ) -> NAnswer:
         """N-CREATE of an Instance Availability Notification."""
+        if not self._answering.permits(association, Permission.AVAILABILITY):
+            return NOT_PERMITTED
         request = PerformRequest(sop_instance_uid, association.calling_ae_title, transfer_syntax, dataset)
         return await self._report(Announcement.AVAILABILITY, request)

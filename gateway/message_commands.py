@@ -359,8 +359,8 @@ def messages_replay(
 ) -> None:  # fmt: skip
     """Run archived messages again with today's mapping and catalogue, in the order they came.
 
-    Messages chosen by a search are originals: neither replays nor what a replay accepted since. Exit code 1 if any is
-    refused or cannot be run.
+    Messages chosen by a search are originals: neither replays nor what a replay accepted since, and none that came
+    from elsewhere than its sender has to (`bound_senders`). Exit code 1 if any is refused or cannot be run.
     """
     from gateway.replaying import Replaying
 
@@ -416,7 +416,8 @@ def _tell_sum(outcomes: "Counter[str]", passed_over: int, dry_run: bool) -> None
     would = "would be run again" if dry_run else "run again"
     out.print(f"{outcomes.total()} message(s) {would}: {done}.", highlight=False, markup=False)
     if passed_over:
-        out.print(f"{passed_over} passed over: replays, or accepted by one since.", highlight=False, markup=False)
+        words = "passed over: replays, accepted by one since, or by somebody else than they say."
+        out.print(f"{passed_over} {words}", highlight=False, markup=False)
     if dry_run:
         out.print("Nothing was changed.", highlight=False)
 

@@ -1,6 +1,5 @@
 """From the settings to what goes out: who is told what, and a deliverer for each destination."""
 
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from gateway.edges.delivery import Deliverer, Hear
 from gateway.edges.hl7_channel import HL7Channel
 from gateway.edges.mllp import Observe
 from gateway.edges.performed_channel import PerformedChannel, restating
+from gateway.edges.resolving import Hosts
 from gateway.edges.store import Store
-from gateway.edges.tls import client_context
+from gateway.edges.tls import CallingContext
 from gateway.workflow.audience import Audience, PassOnTarget, PerformedTarget, StatusTarget, Writing
 from gateway.workflow.outbox import Patience
 
@@ -36,12 +36,17 @@ def audience_of(site: Site) -> Audience:
     )
 
 
-def deliverers_of(site: Site, store: Store, observe: Observe, hear: Hear | None = None) -> Mapping[str, Deliverer]:
-    """One for each destination, by its name, not yet started. Raises OSError where a certificate cannot be read.
+def deliverers_of(
+    site: Site, store: Store, observe: Observe, hear: Hear | None = None, hosts: Hosts | None = None
+) -> Mapping[str, Deliverer]:
+    """One for each destination that is known where to find, by its name, not yet started.
 
-    `hear` gets what HL7 destinations answer.
+    `hear` gets what HL7 destinations answer; `hosts` knows where they are. Raises OSError where a certificate cannot
+    be read.
     """
-    return {place.name: _deliverer(site, place, store, observe, hear) for place in site.settings.destinations}
+    known = hosts or Hosts()
+    places = (place for place in site.settings.destinations if place.is_addressed)
+    return {place.name: deliverer_of(site, place, store, observe, hear, known) for place in places}
 
 
 def described(place: DestinationSettings) -> str:
@@ -52,7 +57,7 @@ def described(place: DestinationSettings) -> str:
         "messages received": place.pass_on is not None,
     }
     told = ", ".join(what for what, is_so in gets.items() if is_so) or "acknowledgements"
-    protocol = f"DICOM as {place.performed.ae_title}" if place.performed else "HL7 v2"
+    protocol = f"DICOM as {place.performed.ae_title or place.device}" if place.performed else "HL7 v2"
     return f"{protocol}{', TLS' if place.tls else ''}: {told}"
 
 
@@ -85,9 +90,10 @@ def _writing(site: Site, place: DestinationSettings, mapping: str) -> Writing:
     return Writing(site.outbound[mapping], header)
 
 
-def _deliverer(
-    site: Site, place: DestinationSettings, store: Store, observe: Observe, hear: Hear | None
+def deliverer_of(
+    site: Site, place: DestinationSettings, store: Store, observe: Observe, hear: Hear | None, hosts: Hosts
 ) -> Deliverer:  # fmt: skip
+    """That of one destination, not yet started. Raises OSError where a certificate cannot be read."""
     tls = tls_context(site.file.parent, place.tls) if place.tls else None
     destination = Destination(
         place.name, place.host, place.port, place.answer_timeout_s, place.pause_s, tls,
@@ -98,20 +104,23 @@ def _deliverer(
     )
     channel: Channel
     if place.performed is None:
-        channel = HL7Channel(destination, place.mllp_release)
+        channel = HL7Channel(destination, place.mllp_release, hosts)
     else:
         calling = place.performed.calling_ae_title or site.settings.ae_title
         items = store.reader.items if place.performed.sends == "coerced" else None
         restate = restating(store.reader.performed_step, items)
-        channel = PerformedChannel(destination, place.performed.ae_title, calling, restate)
+        channel = PerformedChannel(destination, place.performed.ae_title, calling, restate, hosts=hosts)
     heard = hear if place.performed is None else None
     return Deliverer(destination, store, observe, patience, channel=channel, hear=heard)
 
 
-def tls_context(base: Path, said: DestinationTLS) -> ssl.SSLContext:
+def tls_context(base: Path, said: DestinationTLS) -> CallingContext:
     """How a destination is checked, and how we show who we are. Paths are relative to the configuration.
 
     Raises OSError (ssl.SSLError is one) where a file cannot be used.
     """
-    own = said.certificate and str(base / said.certificate)
-    return client_context(str(base / said.ca), own, said.key and str(base / said.key))
+
+    def path(name: str) -> str:
+        return str(base / name) if name else ""
+
+    return CallingContext(path(said.ca), path(said.certificate), path(said.key), path(said.crl))

@@ -126,8 +126,12 @@ async def remember_mappings(store: Store, site: Site) -> None:
         _log.warning("mappings_not_remembered", exc_info=error)
 
 
-async def process_message(store: Store, raw: bytes, feed: Feed, peer: str, replay_of: int | None = None) -> Receipt:
+async def process_message(
+    store: Store, raw: bytes, feed: Feed, peer: str, replay_of: int | None = None, barred: Sequence[str] = ()
+) -> Receipt:
     """Run one message down the whole road; the receipt's answer is truthful whatever happened.
+
+    `barred` are senders that this one must not say to be.
 
     A refusal undoes the message's changes and is archived by a transaction of its own. What cannot be stored now is
     answered as transient and changes nothing.
@@ -137,13 +141,15 @@ async def process_message(store: Store, raw: bytes, feed: Feed, peer: str, repla
     except ChecksUnavailable:
         return await archive_message(store, raw, [_CANNOT_CHECK], feed, peer, replay_of)
     # Read by the writer: what it does meanwhile keeps no query waiting, as the event loop would.
-    return await _receive(store, raw, lambda: intake.read_message(raw, feed, malformed), feed, peer, replay_of)
+    return await _receive(store, raw, lambda: intake.read_message(raw, feed, malformed, barred), feed, peer, replay_of)
 
 
-async def understand_message(raw: bytes, feed: Feed) -> Understood | tuple[Refusal, ...]:
+async def understand_message(
+    raw: bytes, feed: Feed, barred: Sequence[str] = ()
+) -> Understood | tuple[Refusal, ...]:  # fmt: skip
     """The part of the road that needs no store: what the message says, or why nothing can be done with it."""
     try:
-        return intake.read_message(raw, feed, await _malformed(raw, feed))
+        return intake.read_message(raw, feed, await _malformed(raw, feed), barred)
     except Refused as refused:
         return refused.refusals
     except ChecksUnavailable:

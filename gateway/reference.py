@@ -4,10 +4,9 @@
 function of tables found elsewhere: what a reader should know and no table says belongs into a page written by hand.
 """
 
-import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +15,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup, TyperOption
 
-from gateway import conformance, examples, outbound_reference
+from gateway import conformance, examples, outbound_reference, tls_reference
 from gateway.cli import cli
 from gateway.config import Settings, Site, load_site
+from gateway.device_settings import AEPart, DeviceSettings
 from gateway.domain import order, performed, worklist
 from gateway.domain.attributes import ATTRIBUTES, Level, matching_kinds
 from gateway.domain.catalogue import COLUMNS
@@ -42,7 +42,7 @@ from gateway.domain.tables import COLUMNS as TABLE_COLUMNS
 from gateway.domain.worklist import SPSStatus, StepEvent
 from gateway.mapping_files import load_mappings
 from gateway.markdown import code, table, tag
-from gateway.registry import OWN_AE_TITLE, DeviceSettings, ProfileSettings
+from gateway.profile_settings import OWN_AE_TITLE, ProfileSettings
 from gateway.wire.ack import ACKNOWLEDGMENT, MEANING
 from gateway.wire.charsets import DEFINED_TERMS
 from gateway.wire.hl7_charsets import KNOWN
@@ -78,6 +78,7 @@ def render() -> dict[str, str]:
         ("performed-step.md", "Performed procedure step (MPPS)", _performed_step),
         ("refusals.md", "Refusals", _refusals),
         ("character-sets.md", "Character sets", _character_sets),
+        ("tls-profiles.md", "TLS profiles", tls_reference.profiles),
     )
     rendered = {name: _page(title, body()) for name, title, body in pages}
     links = [f"- [{title}]({name})" for name, title, _ in pages]
@@ -153,16 +154,6 @@ def _parameter(parameter: Any) -> tuple[str, str, str]:
     return name, default, getattr(parameter, "help", None) or ""
 
 
-_KINDS = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false",
-          "tuple[str, ...]": "list of texts", "dict[str, str]": "keywords and values"}  # fmt: skip
-
-
-def _kind(annotation: str) -> str:
-    """A key's type as a person says it."""
-    choices = re.findall(r"'([^']*)'", annotation)
-    return " or ".join(map(code, choices)) if choices else _KINDS.get(annotation, annotation)
-
-
 def _default(said: str) -> str:
     """A default as YAML writes it."""
     said = {"True": "true", "False": "false"}.get(said, said.strip("'"))
@@ -180,9 +171,11 @@ def _configuration() -> Iterable[str]:
     yield ""
     yield "## devices.yaml"
     yield ""
-    yield "A list under `devices:`."
+    yield "A list under `devices:`. An entry describes a device with one application entity (`ae_title`), or one with"
+    yield "several (`aes`), each of which has the keys from `description` to `capabilities` besides its own. What is"
+    yield "named by an attribute of DICOM or PS3.15 Annex H stands in LDAP too; the rest is ours."
     yield ""
-    yield from _settings(DeviceSettings)
+    yield from _settings(DeviceSettings, but={f"aes[].{key}" for key, *_ in described(AEPart) if key != "ae_title"})
     yield "## profiles.yaml"
     yield ""
     yield "A list under `profiles:`. Keys are named by their keyword; see [Worklist keys](worklist-keys.md)."
@@ -200,8 +193,12 @@ def _configuration() -> Iterable[str]:
         yield ""
 
 
-def _settings(model: type[Strict]) -> Iterable[str]:
-    rows = [(code(key), _kind(kind), _default(default), meaning) for key, kind, default, meaning in described(model)]
+def _settings(model: type[Strict], but: Container[str] = ()) -> Iterable[str]:
+    rows = [
+        (code(key), kind, _default(default), meaning)
+        for key, kind, default, meaning in described(model)
+        if key not in but
+    ]
     return table(("Key", "Value", "Default", "Meaning"), rows)
 
 

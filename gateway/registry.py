@@ -1,272 +1,426 @@
-"""The device registry as files: `devices.yaml` and `profiles.yaml`, checked as a whole and made into `Devices`.
+"""The device registry: entries of `devices.yaml`, the directory they mean, and the `Devices` made of it.
 
-What a profile may say is `ProfileSettings`; what it does is in `domain.devices`. A registry from elsewhere is made of
-the same parts.
+A directory comes from `devices.yaml` or from LDAP; the file in which the last one of LDAP is kept has the form of
+`devices.yaml`. `directory_of` and `entries_of` are each other's inverse. What is wrong with a directory is found by
+`domain.directory_checks`; here is decided what of it is served nevertheless.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
-
-from gateway.domain.attributes import BY_KEYWORD, LENGTH_MAX, SPS_SEQUENCE, Level
-from gateway.domain.devices import (
-    PLAIN,
-    CalledWorklist,
-    CannotShow,
-    CharacterSets,
-    DateWindow,
-    Device,
-    Devices,
-    Leaves,
-    MPPSAnswers,
-    Profile,
-    Sees,
-    WhenMore,
+from gateway.device_settings import TLS_SUITES, AEPart, AESettings, ConnectionSettings, DeviceSettings, DevicesFile
+from gateway.domain.access import (
+    EVERYTHING,
+    OPEN,
+    Access,
+    CertificateRule,
+    CertificateRuleKind,
+    Permission,
+    certificate_rule,
+    network_of,
 )
-from gateway.domain.matching import compile_query
-from gateway.domain.problem import Problem
-from gateway.domain.refusal import Refused
+from gateway.domain.devices import PLAIN, CalledWorklist, CharacterSets, Device, Devices, MPPSAnswers, Profile
+from gateway.domain.directory import (
+    NO_RULES,
+    DeviceEntry,
+    Directory,
+    NetworkAE,
+    NetworkConnection,
+    Protocol,
+    Rules,
+    TransferCapability,
+)
+from gateway.profile_settings import OWN_AE_TITLE
+from gateway.security_settings import DeviceGroupSettings
 from gateway.wire.charsets import DEFINED_TERMS
-from gateway.wire.dicom_json import element_from_text
-from gateway.yaml_files import AEText, Strict
 
-OWN_AE_TITLE = "{ae_title}"
-"""Stands in a profile's `force` for the AE title of the device that has the profile."""
+_DICOM, _HL7 = "dicom", "hl7"
+"""What the connections of an entry with `host` are called."""
 
 
-class DateWindowSettings(Strict):
-    """Days around today, inclusive."""
-
-    days_before: int = Field(0, ge=0, le=3650, description="days before today")
-    days_after: int = Field(0, ge=0, le=3650, description="days after today")
+# ---- entries -> directory ----
 
 
-def _checked_terms(terms: tuple[str, ...]) -> tuple[str, ...]:
-    """An empty first value is the default repertoire of a set with code extensions (PS3.3 C.12.1.1.2)."""
-    for position, term in enumerate(terms):
-        if term not in DEFINED_TERMS and not (term == "" and position == 0 and len(terms) > 1):
-            raise ValueError(
-                f"{term or 'an empty text'} is no defined term of Specific Character Set, such as ISO_IR 100"
-            )
-    return terms
+def directory_of(file: DevicesFile) -> Directory:
+    """The directory that these entries describe."""
+    return Directory(tuple(map(_device_entry, file.devices)))
 
 
-class CharacterSetSettings(Strict):
-    """What a device can read and show, as defined terms such as ISO_IR 100."""
-
-    declared: tuple[str, ...] = Field((), description="sets its conformance statement names, best first")
-    fixed: tuple[str, ...] = Field((), description="the values of the one Specific Character Set it is answered in")
-    cannot_show: CannotShow = Field(
-        CannotShow.SWITCH,
-        description="a letter that the fixed set does not hold: transliterate, replace by ?, or switch",
+def _device_entry(said: DeviceSettings) -> DeviceEntry:
+    connections = _connections(said)
+    aes: Sequence[AEPart] = said.aes or ((said,) if said.ae_title else ())
+    return DeviceEntry(
+        name=said.name or said.ae_title,
+        installed=said.installed,
+        description=said.description,
+        manufacturer=said.manufacturer,
+        model=said.model,
+        software_versions=said.software_versions,
+        station_name=said.station_name,
+        serial_number=said.serial_number,
+        institution_names=said.institutions,
+        institution_addresses=said.institution_addresses,
+        departments=said.departments,
+        issuer_of_patient_id=said.issuer_of_patient_id,
+        primary_types=said.types,
+        related_devices=said.related_devices,
+        authorized_certificates=said.authorized_certificates,
+        own_certificates=said.own_certificates,
+        fingerprints=said.fingerprints,
+        connections=connections,
+        aes=tuple(_network_ae(each, connections) for each in aes),
     )
-    assumed: tuple[str, ...] = Field(
-        (), description="what its queries are written in where they do not say, or wrongly"
+
+
+def _connections(said: DeviceSettings) -> tuple[NetworkConnection, ...]:
+    if said.host is None:
+        return tuple(map(_connection, said.connections))
+    return _of_host(said.host, said.port, _suites(said), said.hl7_port, called=bool(said.ae_title or said.aes))
+
+
+def _of_host(
+    host: str, port: int | None, suites: tuple[str, ...], hl7_port: int | None, *, called: bool
+) -> tuple[NetworkConnection, ...]:
+    """The connections of an entry with `host`. One without AEs may have HL7 alone."""
+    hl7 = NetworkConnection(_HL7, host, hl7_port, protocol=Protocol.HL7)
+    if not called and port is None and hl7_port is not None:
+        return (hl7,)
+    dicom = NetworkConnection(_DICOM, host, port, suites)
+    return (dicom,) if hl7_port is None else (dicom, hl7)
+
+
+def _connection(said: ConnectionSettings) -> NetworkConnection:
+    return NetworkConnection(said.name, said.host, said.port, _suites(said), said.installed, said.protocol)
+
+
+def _suites(said: ConnectionSettings | DeviceSettings) -> tuple[str, ...]:
+    return said.tls_suites or (TLS_SUITES if said.tls else ())
+
+
+def _network_ae(said: AEPart, connections: Sequence[NetworkConnection]) -> NetworkAE:
+    several = isinstance(said, AESettings)
+    named = said.connections if isinstance(said, AESettings) else None
+    names = _every_dicom(connections) if named is None else named
+    return NetworkAE(
+        ae_title=said.ae_title,
+        connections=names,
+        initiator=said.initiator is not False,
+        acceptor=_has_port(names, connections) if said.acceptor is None else said.acceptor,
+        description=said.description if several else "",  # of an entry with one AE it is the device's
+        clusters=(said.group, *said.groups) if said.group else said.groups,
+        preferred_called=said.preferred_called,
+        preferred_calling=said.preferred_calling,
+        character_sets=said.character_sets,
+        installed=said.installed if isinstance(said, AESettings) else None,
+        capabilities=tuple(
+            _shared_capability(each.sop_class, each.role, each.transfer_syntaxes, each.name)
+            for each in said.capabilities
+        ),
+        rules=_rules(said),
     )
 
-    _terms = field_validator("declared", "fixed", "assumed")(_checked_terms)
+
+_shared_capability = lru_cache(maxsize=4096)(TransferCapability)
+"""Ten thousand devices offer much the same: each capability is held once."""
 
 
-class ProfileSettings(Strict):
-    """One entry of `profiles.yaml`: the rules that one kind of device needs, and why."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64, description="what devices name it by")
-    reason: str = Field(min_length=1, description="why a device needs it; shown by `gateway worklist why`")
-    sees: Sees = Field(Sees.ALL, description="all: the whole list; own: steps of its AE title; group: of its group")
-    ignore: tuple[str, ...] = Field((), description="keys whose values do not count, by keyword or tag (8 hex digits)")
-    force: dict[str, str] = Field({}, description="keys asked whatever the device asks; {ae_title} is its own AE title")
-    fill: dict[str, str] = Field({}, description="values returned for keys asked for that the item has none for")
-    answers_max: int = Field(0, ge=0, le=100_000, description="most items in one answer; 0: no limit")
-    when_more: WhenMore = Field(
-        WhenMore.FAILURE,
-        description="how a longer answer ends: failure (A700), or success for devices that then show none",
+def _rules(said: AEPart) -> Rules:
+    if said.model_fields_set.isdisjoint(_RULES):
+        return NO_RULES
+    return Rules(
+        profile=said.profile,
+        sees=said.sees,
+        sites=said.sites,
+        mpps_strict=said.mpps_strict,
+        mpps_answers=said.mpps_answers,
+        may=tuple(map(str, said.may)),
+        addresses=said.addresses,
+        certificates=said.certificates,
+        called=said.called,
+        tls_required=said.tls_required,
+        users=said.users,
     )
-    leaves: Leaves = Field(
-        Leaves.COMPLETED, description="when an item leaves its list: at IN PROGRESS, or at COMPLETED of its MPPS"
+
+
+_RULES = tuple(field for field in Rules.__dataclass_fields__)
+
+
+def _every_dicom(connections: Iterable[NetworkConnection]) -> tuple[str, ...]:
+    return tuple([each.name for each in connections if each.protocol is Protocol.DICOM])
+
+
+def _has_port(names: Collection[str], connections: Iterable[NetworkConnection]) -> bool:
+    return any(each.port is not None for each in connections if each.name in names)
+
+
+# ---- directory -> entries ----
+
+
+def entries_of(directory: Directory) -> dict[str, Any]:
+    """The directory as plain data, each entry in its shortest form: what `devices.yaml` would say."""
+    return {"devices": [_entry(device) for device in directory.devices]}
+
+
+def _entry(device: DeviceEntry) -> dict[str, Any]:
+    alone = device.aes[0] if len(device.aes) == 1 else None
+    if alone is not None and not _fits_short(alone, device):
+        alone = None
+    title = alone.ae_title if alone is not None else ""
+    entry: dict[str, Any] = {"ae_title": title, "name": "" if device.name == title else device.name}
+    entry["description"] = device.description
+    entry |= _addresses(device)
+    if alone is not None:
+        entry |= _ae(alone, device.connections)
+    entry |= {
+        "types": device.primary_types,
+        "station_name": device.station_name,
+        "manufacturer": device.manufacturer,
+        "model": device.model,
+        "software_versions": device.software_versions,
+        "serial_number": device.serial_number,
+        "institutions": device.institution_names,
+        "institution_addresses": device.institution_addresses,
+        "departments": device.departments,
+        "issuer_of_patient_id": device.issuer_of_patient_id,
+        "related_devices": device.related_devices,
+        "authorized_certificates": device.authorized_certificates,
+        "own_certificates": device.own_certificates,
+        "fingerprints": {name: list(digits) for name, digits in device.fingerprints.items()},
+    }
+    if alone is None:
+        entry["aes"] = [_ae_of_several(ae, device.connections) for ae in device.aes]
+    return _said(entry) | ({} if device.installed else {"installed": False})
+
+
+def _fits_short(ae: NetworkAE, device: DeviceEntry) -> bool:
+    """Whether an entry with one AE says all of it."""
+    return not ae.description and ae.installed is None and ae.connections == _every_dicom(device.connections)
+
+
+def _addresses(device: DeviceEntry) -> dict[str, Any]:
+    """`host` and its ports where they say the same as the list of connections."""
+    connections = device.connections
+    if not connections:
+        return {}
+    by_name = {each.name: each for each in connections}
+    dicom, hl7 = by_name.get(_DICOM), by_name.get(_HL7)
+    host, port = connections[0].host, dicom.port if dicom else None
+    suites, hl7_port = dicom.tls_suites if dicom else (), hl7.port if hl7 else None
+    if connections == _of_host(host, port, suites, hl7_port, called=bool(device.aes)):
+        return {"host": host, "port": port, **_tls(suites), "hl7_port": hl7_port}
+    return {"connections": [_connection_entry(each) for each in connections]}
+
+
+def _connection_entry(connection: NetworkConnection) -> dict[str, Any]:
+    return _said(
+        {
+            "name": connection.name,
+            "host": connection.host,
+            "port": connection.port,
+            **_tls(connection.tls_suites),
+            "installed": connection.installed,
+            "protocol": "" if connection.protocol is Protocol.DICOM else connection.protocol.value,
+        }
     )
-    character_sets: CharacterSetSettings = CharacterSetSettings()
-    date_window: DateWindowSettings | None = Field(
-        None, description="days shown to a query that names neither date nor patient nor order"
+
+
+def _tls(suites: tuple[str, ...]) -> dict[str, Any]:
+    return {"tls": True} if suites == TLS_SUITES else {"tls_suites": suites}
+
+
+def _ae_of_several(ae: NetworkAE, connections: Sequence[NetworkConnection]) -> dict[str, Any]:
+    named = list(ae.connections) if ae.connections != _every_dicom(connections) else None
+    fixed: dict[str, Any] = {} if named is None else {"connections": named}  # an empty list says something
+    return (
+        _said({"ae_title": ae.ae_title, "description": ae.description, "installed": ae.installed})
+        | fixed
+        | _said(_ae(ae, connections))
     )
-    empty_values: bool = Field(
-        False, description='whether a key of two quotation marks asks for "no value" (C.2.2.2.7)'
+
+
+def _ae(ae: NetworkAE, connections: Sequence[NetworkConnection]) -> dict[str, Any]:
+    rules = ae.rules
+    return {
+        "group": ae.clusters[0] if ae.clusters else "",
+        "groups": ae.clusters[1:],
+        "sites": rules.sites,
+        "profile": rules.profile,
+        "sees": rules.sees.value if rules.sees else None,
+        "mpps_strict": rules.mpps_strict or None,
+        "mpps_answers": None if rules.mpps_answers is MPPSAnswers.STATUS else rules.mpps_answers.value,
+        "character_sets": ae.character_sets,
+        "may": rules.may,
+        "addresses": rules.addresses,
+        "certificates": rules.certificates,
+        "called": rules.called,
+        "tls_required": rules.tls_required or None,
+        "users": rules.users or None,
+        "initiator": None if ae.initiator else False,
+        "acceptor": None if ae.acceptor == _has_port(ae.connections, connections) else ae.acceptor,
+        "preferred_called": ae.preferred_called,
+        "preferred_calling": ae.preferred_calling,
+        "capabilities": [_capability(each) for each in ae.capabilities],
+    }
+
+
+def _capability(capability: TransferCapability) -> dict[str, Any]:
+    return _said(
+        {
+            "name": capability.name,
+            "sop_class": capability.sop_class,
+            "role": capability.role.value,
+            "transfer_syntaxes": capability.transfer_syntaxes,
+        }
     )
-    whole_names: bool = Field(False, description="whether Doe finds only Doe, and not Doe^Jane")
 
-    @field_validator("ignore")
-    @classmethod
-    def _known_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
-        for key in keys:
-            if key not in BY_KEYWORD and not _is_tag(key):
-                raise ValueError(f"{key} is neither a keyword of the worklist nor a tag of 8 hex digits")
-        return tuple(key.upper() if _is_tag(key) else key for key in keys)
 
-    @field_validator("force", "fill")
-    @classmethod
-    def _usable_values(cls, values: dict[str, str]) -> dict[str, str]:
-        for keyword, value in values.items():
-            row = BY_KEYWORD.get(keyword)
-            if row is None or row.vr == "SQ" or row.level in (Level.NESTED, Level.IDENTIFIER):
-                raise ValueError(f"{keyword} is no worklist key that has a value of its own")
-            try:
-                element_from_text(row.vr, value)
-            except ValueError:
-                raise ValueError(f"{keyword} cannot hold this value: its VR is {row.vr}") from None
-        return values
+def _said(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what says nothing; tuples as lists."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in entry.items()
+        if value is not None and value not in ("", (), [], {})
+    }
 
-    @field_validator("fill")
-    @classmethod
-    def _fitting_values(cls, values: dict[str, str]) -> dict[str, str]:
-        for keyword, value in values.items():
-            longest = LENGTH_MAX.get(BY_KEYWORD[keyword].vr)
-            if not value.strip() or (longest is not None and len(value) > longest):
-                raise ValueError(f"{keyword} cannot hold this value: it is empty or longer than {longest} characters")
-        return values
 
-    @model_validator(mode="after")
-    def _keys_compile(self) -> "ProfileSettings":
-        keys: dict[str, Any] = {}
-        step: dict[str, Any] = {}
-        for keyword, value in self.force.items():
-            row = BY_KEYWORD[keyword]
-            (step if row.level is Level.STEP else keys)[row.tag] = element_from_text(row.vr, value)
-        try:
-            compile_query(keys | {SPS_SEQUENCE: {"vr": "SQ", "Value": [step]}})
-        except Refused as refused:
-            raise ValueError(f"force: {refused.refusals[0]}") from None
-        return self
+# ---- directory -> registry ----
 
-    def profile(self) -> Profile:
-        """The profile these settings mean."""
-        said = self.character_sets
-        window = self.date_window
-        return Profile(
-            name=self.name,
-            reason=self.reason,
-            sees=self.sees,
-            ignore=self.ignore,
-            force=tuple(self.force.items()),
-            fill=tuple(self.fill.items()),
-            answers_max=self.answers_max,
-            when_more=self.when_more,
-            leaves=self.leaves,
-            character_sets=CharacterSets(said.declared, said.fixed, said.cannot_show, said.assumed),
-            date_window=DateWindow(window.days_before, window.days_after) if window else None,
-            empty_values=self.empty_values,
-            whole_names=self.whole_names,
+
+_NO_GROUPS: Mapping[str, Rules] = {}
+
+
+def group_rules(said: Mapping[str, DeviceGroupSettings]) -> Mapping[str, Rules]:
+    """The bounds of each group, in the form of those of an AE."""
+    return {
+        name: Rules(
+            may=tuple(map(str, group.may)),
+            addresses=group.addresses,
+            certificates=group.certificates,
+            called=group.called,
+            tls_required=group.tls_required,
+            users=group.users,
         )
+        for name, group in said.items()
+    }
 
 
-class ProfilesFile(Strict):
-    """`profiles.yaml`."""
+def bounded(entry: DeviceEntry, ae: NetworkAE, groups: Mapping[str, Rules]) -> NetworkAE:
+    """The AE with what its groups say where it says nothing itself; of several groups the first that says it counts.
 
-    profiles: tuple[ProfileSettings, ...] = ()
-
-
-class DeviceSettings(Strict):
-    """One entry of `devices.yaml`."""
-
-    ae_title: AEText = Field(description="what the device calls itself; case counts")
-    description: str = Field("", description="for people")
-    group: str = Field("", description="devices that share their work, for `sees: group` and called worklists")
-    sites: tuple[str, ...] = Field((), description="sites whose orders it may see; empty: every site's")
-    profile: str = Field("", description="the entry of profiles.yaml that bends its rules; empty: none")
-    sees: Sees | None = Field(None, description="in place of what its profile says; without a profile: all")
-    mpps_strict: bool = Field(False, description="refuse incomplete MPPS instead of mending them")
-    mpps_answers: MPPSAnswers = Field(
-        MPPSAnswers.STATUS,
-        description="what its MPPS are answered with: status, or dataset for devices that want the attributes back",
+    The certificates that the directory has of a device are said by it. TLS and users cannot be said to be needless.
+    """
+    theirs = [groups[name] for name in ae.clusters if name in groups] if groups else ()
+    if not theirs:
+        return ae
+    own, pinned = ae.rules, any(entry.fingerprints.get(each) for each in entry.own_certificates)
+    certificates = own.certificates or _first(each.certificates for each in theirs)
+    return replace(
+        ae,
+        rules=replace(
+            own,
+            may=own.may or _first(each.may for each in theirs),
+            addresses=own.addresses or _first(each.addresses for each in theirs),
+            certificates=own.certificates if pinned else certificates,
+            called=own.called or _first(each.called for each in theirs),
+            tls_required=own.tls_required or bool(certificates) or any(each.tls_required for each in theirs),
+            users=own.users or any(each.users for each in theirs),
+        ),
     )
 
 
-class DevicesFile(Strict):
-    """`devices.yaml`."""
-
-    devices: tuple[DeviceSettings, ...] = ()
-
-
-def _is_tag(text: str) -> bool:
-    return len(text) == 8 and all(digit in "0123456789abcdefABCDEF" for digit in text)
+def _first(said: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return next(filter(None, said), ())
 
 
 def registry(
-    entries: DevicesFile,
-    shelf: ProfilesFile,
+    directory: Directory,
+    profiles: Iterable[Profile],
     worklists: Sequence[CalledWorklist],
     *,
     accept_unknown: bool,
-    sites: frozenset[str],
-    places: tuple[str, str],
-    problems: list[Problem],
+    ask: bool = False,
+    not_served: Collection[str] = (),
+    groups: Mapping[str, Rules] = _NO_GROUPS,
 ) -> Devices:
-    """The registry of these entries; what contradicts itself is noted with the file it is in.
-
-    `sites` are those that listeners name, `places` the names of the two files.
-    """
-    devices_file, profiles_file = places
-    problems += _twice((entry.ae_title for entry in entries.devices), devices_file, "AE title")
-    problems += _twice((entry.name for entry in shelf.profiles), profiles_file, "profile")
-    problems += _twice((each.ae_title for each in worklists), "gateway.yaml", "worklist")
-    profiles = {entry.name: entry.profile() for entry in shelf.profiles}
-    for entry in entries.devices:
-        place = f"devices {entry.ae_title}"
-        if entry.profile and entry.profile not in profiles:
-            have = ", ".join(sorted(profiles)) or "none"
-            problems.append(
-                Problem(
-                    devices_file,
-                    place,
-                    f"there is no profile {entry.profile}",
-                    f"{profiles_file or 'devices.profiles'} has: {have}",
-                )
-            )
-        problems += _unknown_sites(entry.sites, sites, devices_file, place)
-    groups = {entry.group for entry in entries.devices}
-    for worklist in worklists:
-        place = f"worklists {worklist.ae_title}"
-        problems += _unknown_sites(worklist.sites, sites, "gateway.yaml", place)
-        problems += [
-            Problem(
-                "gateway.yaml", place, f"no device is in group {group}", "name the group of a device in the registry"
-            )
-            for group in sorted(worklist.groups - groups)
-        ]
+    """The registry of all AEs. Known and not served are those that call nobody by the directory, and `not_served`:
+    what it says of them cannot be relied on. As strangers they might be let in, with everything. `groups` are the
+    bounds of each group's devices."""
+    shelf = {profile.name: profile for profile in profiles}
+    bent: dict[tuple[Any, ...], Profile] = {}
+    callers = []
+    for entry in directory.devices:
+        for ae in entry.aes:
+            profile = _bent(shelf.get(ae.rules.profile, PLAIN), ae, bent)
+            served = ae.initiator and ae.ae_title not in not_served
+            callers.append(device(entry, bounded(entry, ae, groups), profile, served=served))
     return Devices.of(
-        (device(entry, profiles.get(entry.profile, PLAIN)) for entry in entries.devices),
-        accept_unknown=accept_unknown,
-        profiles=profiles.values(),
-        worklists=worklists,
-    )
-
-
-def device(entry: DeviceSettings, profile: Profile) -> Device:
-    """The device under this profile, with its own AE title where the profile says so."""
-    force = tuple((keyword, value.replace(OWN_AE_TITLE, entry.ae_title)) for keyword, value in profile.force)
-    if force != profile.force or (entry.sees is not None and entry.sees is not profile.sees):
-        profile = replace(profile, force=force, sees=entry.sees or profile.sees)
-    sites = frozenset(entry.sites)
-    return Device(
-        entry.ae_title, entry.description, entry.group, sites, entry.mpps_strict, profile, entry.mpps_answers
+        callers, accept_unknown=accept_unknown, profiles=shelf.values(), worklists=worklists, ask=ask
     )  # fmt: skip
 
 
-def _twice(names: Iterable[str], file: str, what: str) -> list[Problem]:
-    seen = list(names)
-    return [
-        Problem(file, what, f"{name} is listed twice", "keep one of the two")
-        for name in sorted({name for name in seen if seen.count(name) > 1})
-    ]
+def device(entry: DeviceEntry, ae: NetworkAE, profile: Profile = PLAIN, *, served: bool = True) -> Device:
+    """The AE as a caller; what bounds it counts only if it is `served`."""
+    rules = ae.rules
+    return Device(
+        ae_title=ae.ae_title,
+        description=ae.description or entry.description,
+        group=ae.clusters[0] if ae.clusters else "",
+        sites=frozenset(rules.sites),
+        mpps_strict=rules.mpps_strict,
+        profile=profile,
+        mpps_answers=rules.mpps_answers,
+        access=_access(entry, ae) if served else OPEN,
+        installed=served and entry.is_installed(ae.installed),
+    )
 
 
-def _unknown_sites(named: Iterable[str], sites: frozenset[str], file: str, place: str) -> list[Problem]:
-    return [
-        Problem(
-            file,
-            place,
-            f"no HL7 listener is of site {site}",
-            f"sites are named by `site` of a listener: {', '.join(sorted(sites)) or 'none yet'}",
-        )
-        for site in sorted(set(named) - sites)
-    ]
+def _bent(profile: Profile, ae: NetworkAE, bent: dict[tuple[Any, ...], Profile]) -> Profile:
+    """The profile with what the AE says itself: its title where `force` asks for it, what it sees, its character sets.
+
+    Equal ones are one: answers are kept by profile.
+    """
+    force = profile.force and tuple(
+        (keyword, value.replace(OWN_AE_TITLE, ae.ae_title)) for keyword, value in profile.force
+    )
+    sees = ae.rules.sees or profile.sees
+    declares = profile.character_sets
+    if ae.character_sets and not (declares.declared or declares.fixed):
+        declares = _declared(declares, ae.character_sets)
+    if (force, sees, declares) == (profile.force, profile.sees, profile.character_sets):
+        return profile
+    key = (profile, force, sees, declares)
+    if key not in bent:
+        bent[key] = replace(profile, force=force, sees=sees, character_sets=declares)
+    return bent[key]
+
+
+@lru_cache(maxsize=1024)
+def _declared(sets: CharacterSets, said: tuple[str, ...]) -> CharacterSets:
+    return replace(sets, declared=tuple(term for term in said if term in DEFINED_TERMS))
+
+
+def _access(entry: DeviceEntry, ae: NetworkAE) -> Access:
+    """What this AE is bound to; the certificates that the directory has of its device bind it once it uses TLS."""
+    rules, tls = ae.rules, entry.must_use_tls(ae)
+    if rules is NO_RULES and not entry.own_certificates:
+        return _TLS_ONLY if tls else OPEN
+    return Access(
+        may=frozenset(map(Permission, rules.may)) or EVERYTHING,
+        networks=tuple(map(network_of, rules.addresses)),
+        certificates=tuple(map(certificate_rule, rules.certificates)),
+        pinned=tuple(_own_certificates(entry)),
+        called=frozenset(rules.called),
+        tls_required=tls,
+        user_required=rules.users,
+    )
+
+
+_TLS_ONLY = Access(tls_required=True)
+
+
+def _own_certificates(entry: DeviceEntry) -> Iterable[CertificateRule]:
+    for name in entry.own_certificates:
+        for fingerprint in entry.fingerprints.get(name, ()):
+            yield certificate_rule(f"{CertificateRuleKind.FINGERPRINT}:{fingerprint}")

@@ -12,7 +12,7 @@ from gateway.domain.refusal import Refusal
 from gateway.edges.store import Store
 from gateway.edges.strict_checks import STRICT_CHECKS
 from gateway.processing import archive_feeds, now, process_message, remember_mappings
-from gateway.workflow.intake import Feed
+from gateway.workflow.intake import Feed, is_from_elsewhere
 from gateway.workflow.ports import MessageRecord, MessageSearch, StoredMessage
 from gateway.workflow.rehearsal import REPLAY_PEER, Rehearsed, rehearse
 
@@ -44,7 +44,7 @@ class Replaying:
             stored = self._reader.message(number)
             if stored is None:
                 continue
-            if stored.record.replay_of is not None or self._accepted_since(stored):
+            if stored.record.replay_of is not None or self._accepted_since(stored) or is_from_elsewhere(stored.record):
                 self.passed_over += 1
             else:
                 yield number

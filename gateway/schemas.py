@@ -11,6 +11,7 @@ from typing import Any
 
 from gateway import examples
 from gateway.config import Settings
+from gateway.device_settings import DevicesFile
 from gateway.domain.attributes import ATTRIBUTES, BY_KEYWORD, Level
 from gateway.domain.converters import CONVERTERS
 from gateway.domain.edits import EDITS
@@ -30,7 +31,7 @@ from gateway.domain.rule_words import (
 from gateway.domain.rules import IDENTITY, STEP_PREFIX
 from gateway.domain.source import PATH_PATTERN
 from gateway.outbound_schema import outbound
-from gateway.registry import DevicesFile, ProfilesFile
+from gateway.profile_settings import ProfilesFile
 from gateway.yaml_files import Strict
 
 _DIALECT = "http://json-schema.org/draft-07/schema#"  # what the YAML language server knows best

@@ -3,20 +3,20 @@
 What may live here: models of parts of `gateway.yaml`, checked as far as one part can be checked by itself.
 """
 
-import ipaddress
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from gateway.domain.access import CertificateRule, CertificateRuleKind, Permission
+from gateway.domain.access import Permission, certificate_rule, network_of
 from gateway.setting_types import Port
-from gateway.yaml_files import Strict
+from gateway.wire.host_ports import host_and_port
+from gateway.yaml_files import AEText, Strict
 
 
 def _networks(said: tuple[str, ...]) -> tuple[str, ...]:
     for each in said:
         try:
-            ipaddress.ip_network(each)
+            network_of(each)
         except ValueError:
             raise ValueError(f"{each!r} is no address and no network such as 10.1.2.0/24") from None
     return said
@@ -28,21 +28,14 @@ def _certificate_rules(said: tuple[str, ...]) -> tuple[str, ...]:
     return said
 
 
-def certificate_rule(text: str) -> CertificateRule:
-    """What stands behind `sha256:...`, `subject:...` or `name:...`. Raises ValueError."""
-    kind, _, value = text.partition(":")
-    try:
-        rule = CertificateRule(CertificateRuleKind(kind), value.strip())
-    except ValueError:
-        raise ValueError(f"{text!r} names no certificate: write sha256:..., subject:... or name:...") from None
-    if rule.kind is CertificateRuleKind.FINGERPRINT:
-        digits = rule.value.replace(":", "").lower()
-        if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
-            raise ValueError(f"{text!r} is no SHA-256 fingerprint: it has 64 hex digits")
-        return CertificateRule(rule.kind, digits)
-    if not rule.value:
-        raise ValueError(f"{text!r} names nothing behind the colon")
-    return rule
+_NTP_PORT = 123
+_LDAP_PORTS = {"ldap": 389, "ldaps": 636}
+
+
+def _time_servers(said: tuple[str, ...]) -> tuple[str, ...]:
+    for each in said:
+        host_and_port(each, _NTP_PORT)
+    return said
 
 
 Networks = Annotated[tuple[str, ...], AfterValidator(_networks)]
@@ -60,9 +53,11 @@ class TLSSettings(Strict):
     key: str = Field("", description="file of its private key (PEM)")
     ca: str = Field("", description="file of the certificates (PEM) one of which must have signed a caller's")
     crl: str = Field("", description="file of revocation lists (PEM) of those; empty: revocation is not checked")
-    profile: TLSProfileName | Literal[""] = Field("", description="protocol versions and suites, by PS3.15; bcp195")
+    profile: TLSProfileName | Literal[""] = Field(
+        "", description="protocol versions and suites, by PS3.15; empty: as in `tls`, else bcp195"
+    )
     clients: Literal["required", "requested", "none", ""] = Field(
-        "", description="whether callers have to show a certificate; required"
+        "", description="whether callers show a certificate; empty: as in `tls`, else required"
     )
 
 
@@ -70,6 +65,22 @@ class ListenerTLSSettings(TLSSettings):
     """TLS of one listener, on a port of its own, so that plain and TLS may be served side by side."""
 
     port: Port = Field(description="TCP port of TLS")
+
+
+def tls_of(common: TLSSettings, own: TLSSettings) -> TLSSettings:
+    """What holds for a listener: its own block, and what that leaves open from the one of all, else the defaults.
+
+    Files that belong together come from one block: the key with its certificate, revocation lists with `ca`.
+    """
+    shows, trusts = own if own.certificate else common, own if own.ca else common
+    return TLSSettings(
+        certificate=shows.certificate,
+        key=own.key or shows.key,
+        ca=trusts.ca,
+        crl=own.crl or trusts.crl,
+        profile=own.profile or common.profile or "bcp195",
+        clients=own.clients or common.clients or "required",
+    )
 
 
 class PasswordUsersSettings(Strict):
@@ -107,14 +118,24 @@ class UsersSettings(Strict):
 class LimitsSettings(Strict):
     """How much one peer may ask for. What goes beyond is refused in the protocol's words, and counted."""
 
-    associations_per_s: float = Field(0, ge=0, description="associations of one AE title a second; 0: any number")
-    messages_per_s: float = Field(0, ge=0, description="HL7 messages of one address a second, then it waits; 0: any")
+    associations_per_s: float = Field(
+        0, ge=0, description="associations of one AE title a second, of which each of several processes allows its "
+        "share; 0: any number"
+    )  # fmt: skip
+    queries_per_s: float = Field(
+        0, ge=0, description="worklist queries of one AE title a second in each process, more end with A700; 0: any"
+    )
+    messages_per_s: float = Field(
+        0, ge=0, description="HL7 messages of one address a second in each process, then it waits; 0: any"
+    )
 
 
 class ClockSettings(Strict):
     """The watch over the machine's clock (IHE Consistent Time)."""
 
-    servers: tuple[str, ...] = Field((), description="NTP servers to compare with; empty: nobody watches")
+    servers: Annotated[tuple[str, ...], AfterValidator(_time_servers)] = Field(
+        (), description="NTP servers to compare with, host[:port] each; empty: nobody watches"
+    )
     every_s: float = Field(300, ge=10, le=86_400, description="seconds between two comparisons")
     warn_s: float = Field(1.0, gt=0, le=3600, description="an offset of more seconds is warned of")
 
@@ -136,6 +157,9 @@ class LDAPSettings(Strict):
     password: str = Field("", description="its password; write ${NAME} to take it from the environment", repr=False)
     start_tls: bool = Field(False, description="turn ldap:// into TLS before anything is said")
     ca: str = Field("", description="file of the certificates (PEM) that sign the server's; empty: those of `tls`")
+    crl: str = Field(
+        "", description="file of revocation lists (PEM) of those; empty: those of `tls` where `ca` is, else not checked"
+    )
     certificate: str = Field("", description="file of our certificate (PEM), for external; empty: that of `tls`")
     key: str = Field("", description="file of its private key (PEM)")
     plain: bool = Field(False, description="whether ldap:// without TLS will do; passwords then travel in clear")
@@ -148,13 +172,28 @@ class LDAPSettings(Strict):
         if not self.servers and not self.discover:
             raise ValueError("name `servers`, or a domain to `discover` them in")
         for each in self.servers:
-            if not each.startswith(("ldap://", "ldaps://")):
+            scheme, separator, place = each.partition("://")
+            if not separator or scheme not in _LDAP_PORTS:
                 raise ValueError(f"{each!r} is no ldap:// or ldaps:// address")
+            host_and_port(place.removesuffix("/"), _LDAP_PORTS[scheme])
             if each.startswith("ldap://") and not (self.start_tls or self.plain):
                 raise ValueError(f"{each} is not encrypted: write ldaps://, or start_tls: true, or plain: true")
         if self.bind == "simple" and not self.user:
             raise ValueError("bind: simple needs `user` and `password`; bind: anonymous needs neither")
         return self
+
+
+class DeviceGroupSettings(Strict):
+    """Bounds of every device of a group: each holds for those that say nothing of the same kind themselves."""
+
+    may: Permissions = Field((), description="all that its devices may do; empty: everything")
+    addresses: Networks = Field((), description="addresses or networks they call from; empty: any")
+    certificates: CertificateRules = Field(
+        (), description="what each certificate must be one of: sha256:, subject: or name:; empty: any trusted, or none"
+    )
+    called: tuple[AEText, ...] = Field((), description="AE titles of ours they may call; empty: any")
+    tls_required: bool = Field(False, description="whether all of them are refused without TLS")
+    users: bool = Field(False, description="whether each of their associations must name a user who proves to be one")
 
 
 class SenderSettings(Strict):

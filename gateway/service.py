@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -21,22 +22,39 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from gateway import retention
-from gateway.config import LOOPBACK, ConfigError, Site, load_site
+from gateway.certificate_expiry import ExpiryWatch, seconds_left
+from gateway.config import (
+    LOOPBACK,
+    ConfigError,
+    DICOMSettings,
+    HL7Settings,
+    HTTPSettings,
+    Site,
+    load_site,
+    with_snapshot,
+)
 from gateway.desks import assume_overdue_completed, desk_of
-from gateway.destinations import DestinationSettings, connection_of, reloaded
+from gateway.destinations import DestinationSettings, connection_of, follows, reloaded
 from gateway.domain.devices import Device
+from gateway.domain.directory import Directory
+from gateway.domain.directory_checks import check
+from gateway.domain.directory_diff import Difference, differences
 from gateway.domain.identifiers import Mint
 from gateway.domain.performed import Operation
+from gateway.domain.problem import Problem
 from gateway.domain.refusal import Refused
+from gateway.edges.clock import ClockWatch, asking
 from gateway.edges.database import StoreError, StoreUnavailable
 from gateway.edges.delivery import wake_those_due
 from gateway.edges.desk import UNLINKED, Desk
+from gateway.edges.knock_log import KnockLog
 from gateway.edges.metrics import Metrics
 from gateway.edges.query_log import QueryLog
+from gateway.edges.resolving import Hosts
 from gateway.edges.store import Store, StoreReader, StoreUnit
 from gateway.edges.strict_checks import STRICT_CHECKS
 from gateway.listening import Listening
-from gateway.outgoing import audience_of, deliverers_of, described
+from gateway.outgoing import audience_of, deliverer_of, deliverers_of, described
 from gateway.processing import (
     feeds_of,
     hear_answer,
@@ -47,7 +65,9 @@ from gateway.processing import (
 )
 from gateway.receiving import Receiving, RoadToStore
 from gateway.running import STOP_GRACE_S, run
+from gateway.securing import ListenersTLS
 from gateway.site_tools import EXPIRED_MAX, expiring
+from gateway.snapshot import write_snapshot
 from gateway.wire.dimse import NAnswer
 from gateway.workers.supervisor import Workers
 from gateway.workflow import intake, maintain
@@ -57,6 +77,7 @@ from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import StoredMessage
 
 if TYPE_CHECKING:
+    from gateway.directory_source import DirectoryWatch
     from gateway.edges.health import HTTPServer
 
 HELD_BATCH = 100
@@ -65,9 +86,15 @@ HELD_BATCH = 100
 FORGET_BATCH = 1_000
 """Kept queries deleted by one job: others are written between two of them."""
 
-NEEDS_RESTART = ("store", "dicom", "http", "timezone", "expiry", "workers")
-"""Settings that a running service keeps as they were; so it does the names, addresses and frames of HL7 listeners, and
-the names and connections of destinations."""
+CHANGED_SAID_MAX = 20
+"""Devices that are named in the log where a directory has changed."""
+
+DOUBTS_SAID_MAX = 20
+"""Doubts about one directory that are logged one by one."""
+
+NEEDS_RESTART = ("store", "tls", "dicom", "http", "timezone", "expiry", "workers")
+"""Settings that a running service keeps as they were; so it does the names, addresses, TLS and frames of HL7 listeners,
+and the names and connections of destinations. What is in the files that `tls` names may change at any time."""
 
 _log = structlog.get_logger()
 
@@ -77,31 +104,54 @@ class Service:
 
     def __init__(self, site: Site) -> None:
         self.site = site
+        settings = site.settings
+        self._tls = ListenersTLS(site.file.parent, settings, settings.hl7)  # first: it opens nothing, and may fail
+        self._watching: asyncio.Task[None] | None = None
         self.metrics = Metrics()
         self.store = Store(site.store_url, zone=site.settings.timezone, gathers=not site.settings.workers)
         self._mint = Mint(self.store.site_namespace())
         self._queries = QueryLog(self.store, site.settings.queries.per_device, self._registered)
+        self._knocks = KnockLog(self.store)
         self._serving = False
         self._reloading = asyncio.Lock()  # the last one asked for must be the last one that is served
         self._audience = audience_of(site)
         self._feeds = feeds_of(site, self._mint, self._audience)
-        self._deliverers = deliverers_of(site, self.store, self._observe, self._hear)
+        self._hosts = Hosts()
+        self._clock = ClockWatch(self._observe, _log.warning, asking(self._hosts))
+        self.metrics.clock = lambda: [
+            (each.server, each.offset_s) for each in self._clock.readings if each.offset_s is not None
+        ]
+        self._deliverers = dict(deliverers_of(site, self.store, self._observe, self._hear, self._hosts))
         self._connected = site.settings.destinations
         road = RoadToStore(self.store, self._feeds, self._wake)
         self._receiving: Receiving | None = None
         self._dicom: Listening | Workers
         if site.settings.workers:
-            self._dicom = Workers(site, self._report, road, self._queries.add, self.metrics)
+            self._dicom = Workers(
+                site, self._report, road, self._queries.add, self.metrics, knocked=self._knocks.add
+            )  # fmt: skip
         else:
             tally = self.metrics.tally
-            self._receiving = Receiving(site.settings.hl7, road, tally)
-            self._dicom = Listening(site, self.store.reader, self._report, self._queries.add, tally)
+            self._receiving = Receiving(site.settings.hl7, road, tally, tls=self._tls)
+            self._receiving.serve(site.settings)
+            self._dicom = Listening(
+                site, self.store.reader, self._report, self._queries.add, tally, knocked=self._knocks.add,
+                tls=self._tls,
+            )  # fmt: skip
         self.metrics.associations.set_function(lambda: self._dicom.associations)
         self.metrics.backlogs = lambda: self._desk().backlogs(self.store.reader.queues())
+        self._expiries = ExpiryWatch()
+        self.metrics.certificates = lambda: seconds_left(self._expiries.held)
         self.metrics.queries_lost = lambda: self._queries.counts.dropped + self._queries.counts.lost
         self._http: HTTPServer | None = None
         self._rule_reader: StoreReader | None = None  # opened where there is a rule: it reads in a thread of its own
         self._scheduler = AsyncIOScheduler(timezone=site.zone)
+        self._stopped = False
+        self._directory: DirectoryWatch | None = None
+        self._doubts: frozenset[Problem] = frozenset()
+        self._followed: object = None  # what the directory is reached by, and where it is kept
+        self._looks: set[asyncio.Task[None]] = set()
+        self.metrics.directory = lambda: self._directory.state if self._directory is not None else None
 
     async def start(self, announce: Callable[[str], None]) -> None:
         """Open every listener and announce each in a line. Raises OSError if an address is taken."""
@@ -110,30 +160,51 @@ class Service:
             await self._receiving.start()
             self._announce_hl7(announce)
         for place in self.site.settings.destinations:
-            self._deliverers[place.name].start()
-            announce(f"To                {place.host}:{place.port}  ({place.name}, {described(place)})")
+            announce(f"To                {place.whereabouts}  ({place.name}, {described(place)})")
+        for deliverer in self._deliverers.values():
+            deliverer.start()
         self._warn_of_left_behind(self.site.settings.destinations)
+        await self._first_look()
         # FastAPI takes as long to import as all the rest; senders and scanners are served meanwhile.
         health = asyncio.create_task(asyncio.to_thread(importlib.import_module, "gateway.edges.health"))
         await self._dicom.start()
         if self._receiving is None:  # the workers receive
             self._announce_hl7(announce)
-        dicom = self.site.settings.dicom
-        announce(f"DICOM             {dicom.host}:{dicom.port}  ({self.site.settings.ae_title}: worklist, MPPS, echo)")
+        settings = self.site.settings
+        self._announce(announce, "DICOM", settings.dicom, "dicom", f"{settings.ae_title}: worklist, MPPS, echo")
         await self._start_http(await health)
-        http = self.site.settings.http
-        announce(f"HTTP              {http.host}:{http.port}  (/health/ready, /metrics)")
+        self._announce(announce, "HTTP", settings.http, "http", "/health/ready, /metrics")
+        self._tls.warn()
+        await self.watch_certificates()
+        self._watching = asyncio.create_task(self._tls.watch())
         hour, minute = self.site.settings.expiry.at.split(":")
         self._scheduler.add_job(self.expire, CronTrigger(hour=hour, minute=minute), id="expiry")
+        self._scheduler.add_job(self.watch_certificates, IntervalTrigger(hours=1), id="certificates")
         self._scheduler.add_job(self.forget_queries, CronTrigger(hour=hour, minute=minute), id="queries")
         self._scheduler.add_job(self.forget_messages, CronTrigger(hour=hour, minute=minute), id="messages")
         self._scheduler.add_job(self.assume_completed, IntervalTrigger(minutes=1), id="assumed")
+        self._watch_clock()
         self._scheduler.start()
         self._serving = True
 
     def _announce_hl7(self, announce: Callable[[str], None]) -> None:
         for settings in self.site.settings.hl7:
-            announce(f"HL7 v2 over MLLP  {settings.host}:{settings.port}  ({settings.name}, {settings.mapping})")
+            what = f"{settings.name}, {settings.mapping}"
+            self._announce(announce, "HL7 v2 over MLLP", settings, f"hl7 {settings.name}", what)
+
+    def _announce(
+        self,
+        announce: Callable[[str], None],
+        protocol: str,
+        listener: DICOMSettings | HL7Settings | HTTPSettings,
+        name: str,
+        what: str,
+    ) -> None:
+        """A line for each port of a listener."""
+        if listener.plain:
+            announce(f"{protocol:16}  {listener.host}:{listener.port}  ({what})")
+        if listener.tls is not None:
+            announce(f"{protocol:16}  {listener.host}:{listener.tls.port}  ({what}; {self._tls.described(name)})")
 
     async def _start_http(self, health: ModuleType) -> None:
         http = self.site.settings.http
@@ -141,12 +212,22 @@ class Service:
             health.DeskAPI(self.store, self._desk, now, self._wake), http.host, http.host in LOOPBACK
         )  # fmt: skip
         served = health.app(self.metrics, self._unready, self._counts, api)
-        self._http = health.HTTPServer(served, http.host, http.port)
+        self._http = health.HTTPServer(
+            served, http.host, http.port if http.plain else None, self._tls.port("http"), self._observe_http
+        )  # fmt: skip
         await self._http.start()
+
+    def _observe_http(self, event: str, /, **fields: Any) -> None:
+        self.metrics.tally.handshake_failed(event, fields)
+        _log.info(event, **fields)
 
     async def stop(self) -> None:
         """Finish what is in flight, then close everything."""
-        self._serving = False
+        self._serving, self._stopped = False, True
+        for look in self._looks:
+            look.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
         if self._scheduler.running:
             self._scheduler.shutdown(wait=False)
         if self._receiving is not None:
@@ -156,6 +237,7 @@ class Service:
         if self._http is not None:
             await self._http.stop()
         await self._queries.close()
+        await self._knocks.close()
         STRICT_CHECKS.close()
         self.store.close()
 
@@ -163,6 +245,9 @@ class Service:
         """Read the site again: all but what needs a restart changes together, on every process, or not at all."""
         async with self._reloading:
             await self._reload()
+        await self._follow_directory()
+        self._look_soon(whole=True)
+        self._watch_clock()
 
     async def _reload(self) -> None:
         try:
@@ -179,7 +264,7 @@ class Service:
         moved = [name for name, value in running.items() if getattr(site.settings, name) != value]
         if _addresses(site) != _addresses(self.site):
             moved.append("hl7")
-        if _connections(site.settings.destinations) != _connections(self._connected):
+        if _stay_where_they_are(self._connected, site.settings.destinations):
             moved.append("destinations")
         running["destinations"] = reloaded(self._connected, site.settings.destinations)
         if moved:
@@ -189,15 +274,132 @@ class Service:
         if not settings.devices.unknown and settings.dicom.host not in LOOPBACK:
             devices = replace(devices, accept_unknown=False)  # it goes by the address that the listener has
         site = replace(site, settings=settings, store_url=self.site.store_url, devices=devices)
-        self.site = site
-        self._dicom.serve(site)
+        self._hosts.purge()
+        self._answer_by(site)
         self._queries.per_device_max = site.settings.queries.per_device
         self._audience = audience_of(site)
         # A listener that is gone from the file serves on until the restart.
         self._feeds |= feeds_of(site, self._mint, self._audience)
         await remember_mappings(self.store, site)
+        self._tls.renew(always=True)
         _log.info("reloaded")
+        await self.watch_certificates()
+        await self._move_destinations()
         await self.release_held()
+
+    def _answer_by(self, site: Site) -> None:
+        """Answer everybody by this site from now on, in every process."""
+        self.site = site
+        self._dicom.serve(site)
+        if self._receiving is not None:
+            self._receiving.serve(site.settings)
+
+    # --- the directory of devices ----------------------------------------------------------------------------------
+
+    async def _first_look(self) -> None:
+        """Serve by the snapshot at once and look behind it.
+
+        Where there is none yet, scanners would be turned away as unknown: they are kept waiting instead, for one
+        answer of the directory at most, while HL7 is received. Workers receive HL7 themselves, so nobody waits there.
+        """
+        await self._follow_directory()
+        snapshot, ldap = _snapshot_of(self.site), self.site.settings.devices.ldap
+        look = self._look_soon(whole=True)
+        if look is None or snapshot is None or ldap is None or snapshot.exists() or self._receiving is None:
+            return
+        await asyncio.wait([look], timeout=ldap.timeout_s)
+
+    async def _follow_directory(self) -> None:
+        """Watch the directory that the settings name, if they name one."""
+        ldap, snapshot = self.site.settings.devices.ldap, _snapshot_of(self.site)
+        if self._followed != (ldap, snapshot, self.site.settings.tls):
+            self._followed = ldap, snapshot, self.site.settings.tls
+            self._directory = None
+            for look in self._looks:  # what another directory says is not waited for any more
+                look.cancel()
+            if self._scheduler.get_job(_DIRECTORY_JOB):
+                self._scheduler.remove_job(_DIRECTORY_JOB)
+            if ldap is None or snapshot is None:
+                return
+            # Few gateways have a directory: the others need not wait for its client to be imported.
+            source = await asyncio.to_thread(importlib.import_module, "gateway.directory_source")
+            self._directory = source.watch(self.site, ldap, snapshot, self._take_directory, lambda: self.site.directory)
+            every = IntervalTrigger(seconds=ldap.refresh_s)
+            self._scheduler.add_job(self.look_at_directory, every, id=_DIRECTORY_JOB)
+
+    async def look_at_directory(self) -> None:
+        """Serve by the directory as it is now, if it has changed. Returns at once; trouble is said, not raised."""
+        if not self._looks:  # else a slow server is still busy with the last one
+            self._look_soon(whole=False)
+
+    def _look_soon(self, *, whole: bool) -> asyncio.Task[None] | None:
+        if self._directory is None or self._stopped:
+            return None
+        task = asyncio.get_running_loop().create_task(self._directory.look(whole=whole))
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+        return task
+
+    async def _take_directory(self, directory: Directory) -> None:
+        """Serve by this directory, all of it, and keep it. Raises ConfigError or OSError, and nothing has changed."""
+        async with self._reloading:
+            snapshot = _snapshot_of(self.site)
+            if snapshot is None or self._stopped:
+                return
+            site, changes = await asyncio.to_thread(_kept, self.site, snapshot, directory)
+            self._say_doubts(site)
+            if not changes:
+                return
+            places = reloaded(self._connected, site.settings.destinations)
+            site = replace(site, settings=site.settings.model_copy(update={"destinations": places}))
+            self._hosts.doubt_all()
+            self._answer_by(site)
+            names = dict.fromkeys(each.device for each in changes)
+            some = list(names)[:CHANGED_SAID_MAX]
+            _log.info("directory_changed", devices=len(site.directory.devices), changed=len(names), some=some)
+            await self._move_destinations()
+
+    def _say_doubts(self, site: Site) -> None:
+        """What is wrong with single devices, once: they are served as far as that is safe."""
+        new = [doubt for doubt in site.doubts if doubt not in self._doubts]
+        for doubt in new[:DOUBTS_SAID_MAX]:
+            _log.warning("directory_doubt", where=doubt.where, text=doubt.text, hint=doubt.hint)
+        if len(new) > DOUBTS_SAID_MAX:
+            _log.warning("directory_doubts", more=len(new) - DOUBTS_SAID_MAX, see="gateway devices check")
+        self._doubts = frozenset(site.doubts)
+
+    async def _move_destinations(self) -> None:
+        """Send to where the directory says now."""
+        before = {place.name: place for place in self._connected}
+        for place in self.site.settings.destinations:
+            old = before.get(place.name)
+            if old is None or not follows(old, place) or connection_of(old) == connection_of(place):
+                continue
+            try:
+                deliverer = deliverer_of(self.site, place, self.store, self._observe, self._hear, self._hosts)
+            except OSError as error:
+                _log.error("destination_not_moved", destination=place.name, why=error.strerror or str(error))
+                continue
+            running = self._deliverers.pop(place.name, None)
+            if running is not None:
+                await running.stop(STOP_GRACE_S)  # of one patient's messages the oldest is sent first, by one alone
+            if self._stopped:
+                return
+            self._deliverers[place.name] = deliverer
+            deliverer.start()
+            before[place.name] = place
+            _log.info("destination_moved", destination=place.name, host=place.host, port=place.port)
+        self._connected = tuple(before.values())
+
+    def _watch_clock(self) -> None:
+        """Look at the clock now, and then as often as the settings say."""
+        every = IntervalTrigger(seconds=self.site.settings.clock.every_s)
+        self._scheduler.add_job(self.look_at_clock, every, id="clock", replace_existing=True, next_run_time=now())
+
+    async def look_at_clock(self) -> None:
+        """Compare the clock with the NTP servers that the settings name; trouble is said, not raised."""
+        clock = self.site.settings.clock
+        await self._clock.look(clock.servers, clock.warn_s)
 
     async def release_held(self) -> int:
         """Run held messages again: a procedure rule may exist by now. Returns how many came through."""
@@ -237,6 +439,11 @@ class Service:
             self._wake()
         _log.info("expired", steps=total, before=limit[:8])
         return total
+
+    async def watch_certificates(self) -> int:
+        """Warn of certificates that end soon, of each once for each threshold. Returns how many warnings there were."""
+        base = self.site.file.parent
+        return await asyncio.to_thread(self._expiries.look, self.site.settings, base, now())
 
     async def forget_queries(self) -> int:
         """Delete the kept queries whose days are over. Returns how many."""
@@ -334,20 +541,48 @@ class Service:
         return answer
 
 
-def _addresses(site: Site) -> list[tuple[str, str, int, int, int]]:
-    """What a listener needs a restart for."""
-    return sorted(
-        (each.name, each.host, each.port, each.frame_bytes_max, each.mllp_release) for each in site.settings.hl7
+def _addresses(site: Site) -> dict[str, tuple[object, ...]]:
+    """What a listener needs a restart for, by its name."""
+    return {
+        each.name: (each.host, each.port, each.plain, each.tls, each.frame_bytes_max, each.mllp_release)
+        for each in site.settings.hl7
+    }
+
+
+def _stay_where_they_are(running: Sequence[DestinationSettings], said: Sequence[DestinationSettings]) -> bool:
+    """Whether the settings have other destinations or connections of them than the service can go on to."""
+    before, after = {each.name: each for each in running}, {each.name: each for each in said}
+    return before.keys() != after.keys() or any(
+        not follows(before[name], place) and connection_of(before[name]) != connection_of(place)
+        for name, place in after.items()
     )
 
 
-def _connections(destinations: Sequence[DestinationSettings]) -> dict[str, object]:
-    """What a destination needs a restart for, by its name."""
-    return {each.name: connection_of(each) for each in destinations}
+def _snapshot_of(site: Site) -> Path | None:
+    """The file that keeps the directory which was read last; None where devices are not those of a directory."""
+    ldap = site.settings.devices.ldap
+    return site.file.parent / ldap.snapshot if ldap is not None and ldap.use else None
+
+
+def _kept(site: Site, snapshot: Path, directory: Directory) -> tuple[Site, Sequence[Difference]]:
+    """The site with this directory, as the next start would have it, and what is new. Blocks.
+
+    Raises ConfigError where nothing of it may be served, and OSError where it cannot be kept.
+    """
+    refused = check(directory, "LDAP").refused
+    if refused:
+        raise ConfigError(refused)
+    write_snapshot(snapshot, directory)
+    changed = with_snapshot(site)
+    return changed, differences(site.directory, changed.directory)
+
+
+_DIRECTORY_JOB = "directory"
 
 
 def serve(site: Site, announce: Callable[[str], None]) -> None:
     """Run the service until SIGTERM or SIGINT. Raises StoreError or OSError if it cannot start."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can reload: by itself this signal would end it
     run(_serve(site, announce))
 
 

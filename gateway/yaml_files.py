@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from ruamel.yaml import YAML
@@ -17,6 +17,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from gateway.domain.problem import Problem, did_you_mean
+from gateway.markdown import code
 
 AEText = Annotated[str, StringConstraints(min_length=1, max_length=16, strip_whitespace=True, pattern=r"^[ -\[\]-~]+$")]
 
@@ -192,20 +193,40 @@ def _expanded(tree: Any, path: Path, problems: list[Problem]) -> Any:
 
 
 def described(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
-    """(key, type, default, meaning) of every setting of a model, for the reference pages."""
+    """(key, kind of value, default, meaning) of every setting of a model, for the reference pages."""
     for attribute, item in model.model_fields.items():
         name = item.alias or attribute
         annotation: Any = item.annotation
         parts = [part for part in getattr(annotation, "__args__", ()) if isinstance(part, type)]
-        inner = next((part for part in parts if issubclass(part, BaseModel | StrEnum)), annotation)
+        inner = next((part for part in parts if issubclass(part, BaseModel)), annotation)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             several = getattr(annotation, "__origin__", None) is tuple
             yield from described(inner, f"{prefix}{name}{'[]' if several else ''}.")
             continue
-        default = "" if item.is_required() else repr(item.default)
-        if isinstance(inner, type) and issubclass(inner, StrEnum):
-            kind = f"Literal[{', '.join(repr(choice.value) for choice in inner)}]"
-            default = repr(item.default.value) if isinstance(item.default, StrEnum) else ""
-        else:
-            kind = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
-        yield prefix + name, kind, default, item.description or ""
+        default = "" if item.is_required() else item.default
+        default = default.value if isinstance(default, StrEnum) else default
+        yield prefix + name, _kind_of(annotation), str(default), item.description or ""
+
+
+_KINDS: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+
+
+def _kind_of(annotation: Any) -> str:
+    """What can be written for a setting of this type, as a person says it."""
+    if annotation in _KINDS:
+        return _KINDS[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return " or ".join(code(choice.value) for choice in annotation)
+    of, parts = get_origin(annotation), get_args(annotation)
+    if of is Annotated:
+        return _kind_of(parts[0])
+    if of is Literal:
+        return " or ".join(code(choice) for choice in parts if choice not in ("", 0))
+    if of is tuple:
+        one = _kind_of(parts[0])
+        return f"list of {one}" if one.endswith("`") else f"list of {one}s"
+    if of is dict:
+        key, value = map(_kind_of, parts)
+        return f"{'keys' if key == 'text' else key} with {value}"
+    kinds = (_kind_of(part) for part in parts if part is not type(None))
+    return " or ".join(dict.fromkeys(kind for kind in kinds if kind))

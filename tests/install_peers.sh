@@ -17,8 +17,14 @@ log=$(mktemp)
 # Tests start the servers themselves, on ports of their own: none is to start because it was installed.
 policy=/usr/sbin/policy-rc.d
 [ -e "$policy" ] && policy= || { printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"; }
-{ apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends $missing; } >"$log" 2>&1 \
-    || { tail -n 5 "$log"; echo "Could not install$missing; what depends on them is skipped."; }
-rm -f "$log"
-[ -n "$policy" ] && rm -f "$policy"
+trap '[ -n "$policy" ] && rm -f "$policy"; rm -f "$log"' EXIT
+trap 'exit 0' HUP INT TERM
+install() { apt-get install --quiet --yes --no-install-recommends "$@" >>"$log" 2>&1; }
+apt-get update --quiet >"$log" 2>&1
+if ! install $missing; then
+    # One that this release of Debian has not is to cost no other.
+    for package in $missing; do
+        install "$package" || { tail -n 3 "$log"; echo "Could not install $package; what depends on it is skipped."; }
+    done
+fi
 exit 0

@@ -8,18 +8,19 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Permission(StrEnum):
-    """What may be permitted on its own. Verification (C-ECHO) needs none but to be let in."""
+    """What may be permitted on its own. Verification (C-ECHO) needs none but to be let in; who may send HL7 is said of
+    listeners and senders (`domain.senders`)."""
 
     WORKLIST = "worklist"
     MPPS = "mpps"
     MPPS_RETRIEVE = "mpps-retrieve"
     AVAILABILITY = "availability"
-    HL7 = "hl7"
 
 
 EVERYTHING = frozenset(Permission)
@@ -41,6 +42,32 @@ class CertificateRule:
 
     kind: CertificateRuleKind
     value: str
+
+
+@lru_cache(maxsize=16_384)
+def network_of(text: str) -> Network:
+    """An address, or a network such as 10.1.2.0/24. Raises ValueError. Devices share networks: each is read once."""
+    return ipaddress.ip_network(text)
+
+
+def certificate_rule(text: str) -> CertificateRule:
+    """What stands behind `sha256:...`, `subject:...` or `name:...`. Raises ValueError."""
+    kind, _, value = text.partition(":")
+    try:
+        rule = CertificateRule(CertificateRuleKind(kind), value.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} names no certificate: write sha256:..., subject:... or name:...") from None
+    if rule.kind is CertificateRuleKind.FINGERPRINT:
+        digits = rule.value.replace(":", "").lower()
+        if len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+            raise ValueError(f"{text!r} is no SHA-256 fingerprint: it has 64 hex digits")
+        return CertificateRule(rule.kind, digits)
+    if not rule.value:
+        raise ValueError(f"{text!r} names nothing behind the colon")
+    label, equals, name = rule.value.partition("=")
+    if rule.kind is CertificateRuleKind.SUBJECT and equals and label.strip().upper() == "CN":
+        raise ValueError(f"{text!r} would fit no certificate: write the common name alone, subject:{name.strip()}")
+    return rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +102,16 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What one registered AE is bound to. Everything empty: whoever is let in may do everything."""
+    """What one registered AE is bound to. Everything empty: whoever is let in may do everything.
+
+    `certificates` demand TLS. `pinned` are those that the directory has of its device (PS3.15 H.1.2): they bind who
+    comes by TLS, and who comes without is not asked, as a reference to a certificate does not make TLS mandatory.
+    """
 
     may: frozenset[Permission] = EVERYTHING
     networks: tuple[Network, ...] = ()
     certificates: tuple[CertificateRule, ...] = ()
+    pinned: tuple[CertificateRule, ...] = ()
     called: frozenset[str] = frozenset()
     tls_required: bool = False
     user_required: bool = False
@@ -94,7 +126,7 @@ class Denial(StrEnum):
     CALLED_UNKNOWN = "the called AE title is none of ours"
     CALLED_NOT_ALLOWED = "it may not call this AE title"
     CALLING_UNKNOWN = "the calling AE title is not registered"
-    NOT_INSTALLED = "the device is registered as not installed"
+    NOT_INSTALLED = "the device is registered as not installed, or as one that calls nobody"
     ADDRESS = "the calling AE title came from an address that is not its own"
     PLAIN = "it has to use TLS and came without"
     CERTIFICATE = "its certificate is not the one of this AE title"
@@ -112,7 +144,8 @@ def denied(access: Access, caller: Caller) -> Denial | None:
         return Denial.ADDRESS
     if (access.tls_required or access.certificates) and not caller.tls:
         return Denial.PLAIN
-    if access.certificates and not any(fits(rule, caller.certificate) for rule in access.certificates):
+    rules = (*access.certificates, *access.pinned)
+    if rules and caller.tls and not any(fits(rule, caller.certificate) for rule in rules):
         return Denial.CERTIFICATE
     if access.user_required and caller.user is None:
         return Denial.NO_USER
@@ -123,13 +156,19 @@ def denied(access: Access, caller: Caller) -> Denial | None:
 
 def in_networks(address: str, networks: Sequence[Network]) -> bool:
     """Whether the address is in one of them; IPv4 addresses that came over an IPv6 socket count as IPv4."""
+    given = _address(address)
+    return given is not None and any(given.version == network.version and given in network for network in networks)
+
+
+@lru_cache(maxsize=4096)  # a device asks often, and reading its address takes longer than everything else here
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        given = ipaddress.ip_address(address.partition("%")[0])
+        given = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return False
+        return None
     if isinstance(given, ipaddress.IPv6Address) and given.ipv4_mapped is not None:
-        given = given.ipv4_mapped
-    return any(given.version == network.version and given in network for network in networks)
+        return given.ipv4_mapped
+    return given
 
 
 def fits(rule: CertificateRule, certificate: Certificate | None) -> bool:

@@ -141,6 +141,13 @@ class DeviceEntry:
             named[name] for name in ae.connections if name in named and self.is_installed(named[name].installed)
         )
 
+    def must_use_tls(self, ae: NetworkAE) -> bool:
+        """Whether who calls itself so has to come by TLS: its rules say so or name certificates, or every connection
+        of it is TLS (dicomTLSCipherSuite). That the directory has a certificate of it demands nothing."""
+        connections = self.connections_of(ae)
+        everywhere = bool(connections) and all(each.tls for each in connections)
+        return ae.rules.tls_required or bool(ae.rules.certificates) or everywhere
+
     def is_installed(self, part: bool | None) -> bool:
         """Whether an AE or connection that says this about itself is there: without a word it is as its device."""
         return self.installed if part is None else part and self.installed

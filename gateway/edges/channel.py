@@ -3,10 +3,15 @@
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.edges.handshake_words import Side, explained
 from gateway.workflow.outbox import Attempt, Delivery
+
+CONNECT_S_MAX = 10.0
+"""For a connection to one address: to it a living receiver answers at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +24,14 @@ class Destination:
     answer_timeout_s: float = 30.0
     pause_s: float = 0.0
     """Left to it between two messages; some systems lose what comes at once."""
-    tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None
+    """What it is checked by, or what gives that for each connection."""
     tls_name: str = ""
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """What the next connection is made by; None without TLS."""
+        return self.tls() if callable(self.tls) else self.tls
 
     @property
     def certificate_name(self) -> str | None:
@@ -49,11 +60,11 @@ class Channel(Protocol):
 
 def why(error: Exception) -> str:
     """An error of the network in words that hold no content: the system's, or what TLS says of a certificate."""
-    said = getattr(error, "verify_message", "") or getattr(error, "reason", "")
-    if said:
-        return f"{type(error).__name__}: {said}"
+    if isinstance(error, ssl.SSLError) or (isinstance(error, ConnectionAbortedError) and not error.errno):
+        return str(explained(error, Side.CLIENT))
     if isinstance(error, socket.gaierror):
-        return "the name of its host is not known"
+        away = error.errno == socket.EAI_AGAIN
+        return "no name server answers for the name of its host" if away else "the name of its host is not known"
     if isinstance(error, TimeoutError):
         return "no answer to the attempt to connect"
     if isinstance(error, OSError) and error.errno:

@@ -6,8 +6,9 @@ a change.
 
 import socket
 import sys
+from enum import StrEnum
 from queue import Empty, Queue
-from ssl import SSLContext
+from ssl import SSLContext, SSLError
 from typing import Any
 
 from pynetdicom import AE, _config
@@ -16,15 +17,21 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
-from gateway.edges.channel import Destination, why
+from gateway.edges.channel import CONNECT_S_MAX, Destination, why
+from gateway.edges.resolving import Hosts
 
 # By default pynetdicom writes what it sends and receives to the log, patients and all (design D15).
 _config.LOG_HANDLER_LEVEL = "none"
 _config.LOG_REQUEST_IDENTIFIERS = False
 _config.LOG_RESPONSE_IDENTIFIERS = False
 
-CONNECT_S_MAX = 10.0
-"""For the connection and the association: to these a living receiver answers at once, and nothing interrupts them."""
+
+class Phase(StrEnum):
+    """How far an attempt to connect came."""
+
+    TCP = "TCP"
+    TLS = "TLS"
+    ASSOCIATION = "association"
 
 
 class Caller(AE):
@@ -32,10 +39,18 @@ class Caller(AE):
 
     failure = ""
     """Why the last connection could not be had; '' where it could."""
+    error: OSError | None = None
+    """What it failed by."""
+    phase = Phase.ASSOCIATION
+    """Where it failed."""
+    address = ""
+    """The address that was connected to last, or in vain."""
 
-    def __init__(self, calling_ae_title: str, destination: Destination) -> None:
+    def __init__(self, calling_ae_title: str, destination: Destination, hosts: Hosts | None = None) -> None:
         super().__init__(calling_ae_title)
         self._to = destination
+        self._hosts = hosts or Hosts()
+        # To these a living receiver answers at once, and nothing interrupts them.
         self.connection_timeout = self.acse_timeout = min(destination.answer_timeout_s, CONNECT_S_MAX)
         self.dimse_timeout = destination.answer_timeout_s
         self.network_timeout = None  # whoever uses it ends it
@@ -46,19 +61,42 @@ class Caller(AE):
         contexts: list[PresentationContext],
         roles: list[SCP_SCU_RoleSelectionNegotiation],
     ) -> Association:
-        """The association, established or not; answers on it are waited for in `dimse.msg_queue`."""
-        self.failure = ""
+        """The association, established or not; answers on it are waited for in `dimse.msg_queue`.
+
+        Every address of the host is tried. Raises OSError where its name has none.
+        """
         to = self._to
-        association = self.associate(
-            to.host,
-            to.port,
-            contexts,
-            ae_title=called_ae_title,
-            ext_neg=roles,  # type: ignore[arg-type]  # its list of a union is invariant
-            tls_args=(to.tls, to.certificate_name or to.host) if to.tls else None,
-        )
+        context = to.context
+        for address in self._hosts.addresses(to.host):
+            self.failure, self.error, self.phase, self.address = "", None, Phase.ASSOCIATION, address
+            association = self.associate(
+                address,
+                to.port,
+                contexts,
+                ae_title=called_ae_title,
+                ext_neg=roles,  # type: ignore[arg-type]  # its list of a union is invariant
+                tls_args=(context, to.certificate_name or to.host) if context is not None else None,
+            )
+            if not self.failure:
+                self._hosts.worked(to.host, address)
+                break
         association.dimse.msg_queue = _Answers()
+        if not association.is_established:
+            self.doubt()
+            _let_go(association)
         return association
+
+    def doubt(self) -> None:
+        """The association ended before its time, or there was none: its host may be elsewhere by now."""
+        self._hosts.doubt(self._to.host)
+
+    @property
+    def moved(self) -> bool:
+        """Whether the name of the host does not mean the address any more that was connected to last."""
+        try:
+            return self.address not in self._hosts.addresses(self._to.host)
+        except OSError:
+            return False  # nobody knows it at this moment
 
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[SSLContext, str] | None
@@ -79,12 +117,35 @@ class _Connection(AssociationSocket):
 
     def _shutdown_socket(self) -> None:
         error = sys.exc_info()[1]  # it is called where the connection failed, and nobody else is told why
-        if isinstance(error, OSError) and isinstance(self.assoc.ae, Caller):
-            self.assoc.ae.failure = why(error)
         held = self.socket
+        if isinstance(error, OSError) and isinstance(self.assoc.ae, Caller):
+            self.assoc.ae.failure, self.assoc.ae.error = why(error), error
+            self.assoc.ae.phase = Phase.TLS if self.tls_args and _shook_hands(error, held) else Phase.TCP
         super()._shutdown_socket()
         if held is not None:
             held.close()  # the above leaves a connection open that never was one
+
+
+def _let_go(association: Association) -> None:
+    """Close the connection of an association that never was: pynetdicom leaves some open, as of peers that hang up."""
+    if association.dul.is_alive():
+        association.dul.join(_END_S)
+    held = association.dul.socket
+    if held is not None and held.socket is not None:
+        held.socket.close()
+
+
+_END_S = 1.0
+
+
+def _shook_hands(error: OSError, held: socket.socket | None) -> bool:
+    """Whether a connection was there already when this happened to it."""
+    if isinstance(error, SSLError | ConnectionResetError | BrokenPipeError):
+        return True
+    try:
+        return held is not None and bool(held.getpeername())
+    except OSError:
+        return False
 
 
 class _Answers(Queue[Any]):

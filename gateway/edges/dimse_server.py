@@ -32,12 +32,17 @@ import contextlib
 import socket
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
+from gateway.domain.access import Certificate, User
+from gateway.edges.certificates import certificate_of
 from gateway.edges.dimse_requests import REQUESTS_WAITING_MAX, Requests
-from gateway.edges.dimse_service import Association, DIMSEService, Limits, Observe, unobserved, where_raised
+from gateway.edges.dimse_service import Admission, Association, DIMSEService, Limits, Observe, unobserved, where_raised
+from gateway.edges.tls_listener import TLSListener, TLSPort
 from gateway.wire.dimse import ByteBudget, DIMSEViolation, FindAnswer, MessageAssembler, NAnswer
+from gateway.wire.tls_profiles import HELLO_START, TLS_ON_PLAIN_PORT
 from gateway.wire.upper_layer import (
     LOCAL_LIMIT_EXCEEDED,
     PDV,
@@ -55,6 +60,7 @@ from gateway.wire.upper_layer import (
     Signal,
     State,
 )
+from gateway.wire.user_identity import UserIdentity, response_item
 
 __all__ = [
     "REQUESTS_WAITING_MAX",
@@ -74,6 +80,9 @@ LISTEN_BACKLOG = 2_048
 SWEEP_S = 1.0
 """How late at most a peer that is too slow is noticed; sooner where the limits are shorter than eight of these."""
 
+WITH_EVERYTHING = Admission()
+"""How somebody is let in of whom the service says nothing else."""
+
 INTERNAL_ERROR = Rejection(2, 1, 1)
 """Transient, no reason given: our own fault at admission, and trying again may help."""
 
@@ -83,23 +92,30 @@ _NEVER = float("inf")
 
 
 class DIMSEServer:
-    """Accepts associations on host and port (0: any free one, then see `port`) until it is stopped."""
+    """Accepts associations on host and port (0: any free one, then see `port`) until it is stopped.
+
+    With `tls` also over TLS, on a port of its own (`tls_port`); `port` None: there only.
+    """
 
     def __init__(
         self,
         host: str,
-        port: int,
+        port: int | None,
         service: DIMSEService,
         limits: Limits | None = None,
         observe: Observe = unobserved,
+        tls: TLSPort | None = None,
     ) -> None:
-        self.port = port
+        self.port = port or 0
+        self._plain = port is not None
         self.service = service
         self.limits = limits = limits or Limits()
         self.observe = observe
         self.budget = ByteBudget(limits.held_bytes_max)
         self._host = host
         self._listeners: list[asyncio.Server] = []
+        self._tls = TLSListener("dicom", host, tls, self._new_tls_connection, observe) if tls is not None else None
+        self._started = False
         self._stopping = False
         self._number = 0
         self._connections: set[_Connection] = set()
@@ -123,8 +139,22 @@ class DIMSEServer:
         """How many are open now, with an association or without."""
         return len(self._connections)
 
-    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
-        """Listen, on these bound sockets where there are any; raises OSError where the address cannot be had."""
+    @property
+    def tls_port(self) -> int:
+        """Where it speaks TLS; 0 where it does not."""
+        return self._tls.port if self._tls is not None else 0
+
+    async def start(
+        self, sockets: Sequence[socket.socket] = (), tls_sockets: Sequence[socket.socket] = ()
+    ) -> None:  # fmt: skip
+        """Listen, on these bound sockets where there are any; raises OSError where an address cannot be had."""
+        self._started = True
+        if self._plain:
+            await self._start_plain(sockets)
+        if self._tls is not None:
+            await self._tls.start(tls_sockets)
+
+    async def _start_plain(self, sockets: Sequence[socket.socket]) -> None:
         loop, backlog = asyncio.get_running_loop(), LISTEN_BACKLOG
         if sockets:
             for each in sockets:
@@ -137,10 +167,12 @@ class DIMSEServer:
     async def stop(self, grace_s: float) -> None:
         """Take no more associations, let requests in progress finish, ask the peers for release, then cut."""
         self._stopping = True
-        if not self._listeners:
+        if not self._started:
             return
         for listener in self._listeners:
             listener.close()
+        if self._tls is not None:
+            self._tls.close()
         for connection in list(self._connections):
             connection.shut_down()
         try:
@@ -184,6 +216,10 @@ class DIMSEServer:
         self._number += 1
         return _Connection(self, self._number)
 
+    def _new_tls_connection(self) -> "_Connection":
+        self._number += 1
+        return _TLSConnection(self, self._number)
+
     def opened(self, connection: "_Connection") -> bool:
         """Take note of a new connection; False where none is wanted any more."""
         self._connections.add(connection)
@@ -207,24 +243,34 @@ class DIMSEServer:
         if not self._connections:
             self._none_left.set()
 
-    def admit(self, connection: "_Connection", association: Association) -> tuple[Rejection | None, Exception | None]:
+    def full(self, address: str) -> Rejection | None:
+        """Why nobody from this address can be let in now, whoever it is."""
+        if self._stopping:
+            return TEMPORARY_CONGESTION
+        if self._associations >= self.limits.associations_max:
+            return LOCAL_LIMIT_EXCEEDED
+        if self._per_address[address] >= self.limits.associations_per_address_max:
+            return LOCAL_LIMIT_EXCEEDED
+        return None
+
+    def admit(
+        self, connection: "_Connection", association: Association
+    ) -> tuple[Rejection | Admission, Exception | None]:
         """Count the association in, or say why not (with what our own fault was); `dismiss` counts it out."""
         address = association.remote_host
-        if self._stopping:
-            return TEMPORARY_CONGESTION, None
-        if self._associations >= self.limits.associations_max:
-            return LOCAL_LIMIT_EXCEEDED, None
-        if self._per_address[address] >= self.limits.associations_per_address_max:
-            return LOCAL_LIMIT_EXCEEDED, None
+        full = self.full(address)
+        if full is not None:
+            return full, None
         try:
-            rejection = self.service.admit(association)
+            decision = self.service.admit(association)
         except Exception as error:
             return INTERNAL_ERROR, error
-        if rejection is None:
-            self._associations += 1
-            self._per_address[address] += 1
-            self._waiting.leave(connection)
-        return rejection, None
+        if type(decision) is Rejection:
+            return decision, None
+        self._associations += 1
+        self._per_address[address] += 1
+        self._waiting.leave(connection)
+        return cast(Admission | None, decision) or WITH_EVERYTHING, None
 
     def dismiss(self, connection: "_Connection", association: Association) -> None:
         """The association has ended, though its connection may not be closed yet."""
@@ -278,6 +324,9 @@ class _WaitingRoom:
 class _Connection(asyncio.Protocol):
     """One transport connection and the association on it."""
 
+    tls = False
+    certificate: Certificate | None = None
+
     def __init__(self, server: DIMSEServer, number: int) -> None:
         self._server = server
         self._limits = server.limits
@@ -316,7 +365,7 @@ class _Connection(asyncio.Protocol):
             self.cut("the peer does not read")
             return
         outputs = self._machine.receive_data(data)
-        self._perform(outputs)
+        self._perform(outputs, "", data)
         if self._requests is not None:
             self._requests.go_on()
             if not self._requests.is_busy:
@@ -396,8 +445,8 @@ class _Connection(asyncio.Protocol):
 
     # Outputs of the state machine
 
-    def _perform(self, outputs: list[Output], reason: str = "") -> None:
-        """Carry out what the machine wants; `reason` is why we abort, for the log."""
+    def _perform(self, outputs: list[Output], reason: str = "", came: bytes = b"") -> None:
+        """Carry out what the machine wants; `reason` is why we abort, for the log, `came` what came."""
         for output in outputs:
             # Not a match statement: it would try every class in turn, a fifth of the time that an association takes.
             kind = type(output)
@@ -412,7 +461,7 @@ class _Connection(asyncio.Protocol):
             elif kind is AssociationRejected:
                 self._observe_rejection("", "", cast(AssociationRejected, output).rejection)
             else:
-                self._aborted(cast(Aborted, output), reason)
+                self._aborted(cast(Aborted, output), reason, came)
 
     def _start_artim(self) -> None:
         self._due = self._loop.time() + self._limits.artim_s
@@ -496,20 +545,66 @@ class _Connection(asyncio.Protocol):
             implementation_version=request.implementation_version,
             max_length=request.max_length,
             worklist_negotiation=request.worklist_negotiation,
+            tls=self.tls,
+            certificate=self.certificate,
         )
-        rejection, error = self._server.admit(self, association)
-        if rejection is not None:
-            self._observe_rejection(request.calling_ae_title, request.called_ae_title, rejection, error)
-            self._perform(self._machine.reject(rejection))
+        if request.user_identity is None:
+            self._admit(request, association)
+        else:
+            self._identify(request, association, request.user_identity)
+
+    def _identify(self, request: AssociationRequest, association: Association, identity: UserIdentity) -> None:
+        """Find out who the user is before it is decided who may in; the requester waits meanwhile (Sta3)."""
+        if self._machine.state is not State.AWAITING_LOCAL_ANSWER:
+            return  # aborted by what came with it: no proof is worth its time
+        full = self._server.full(association.remote_host)
+        if full is not None:
+            self._reject(request, full)
+            return
+        try:
+            proof = self._server.service.identify(association, identity)
+        except Exception as error:
+            self._reject(request, INTERNAL_ERROR, error)
+            return
+        if proof is None:
+            self._admit(request, association)
+        else:
+            self._server.started(self._loop.create_task(self._prove(request, association, proof)))
+
+    async def _prove(
+        self, request: AssociationRequest, association: Association, proof: Awaitable[User | Rejection]
+    ) -> None:
+        error: Exception | None = None
+        try:
+            found = await proof
+        except Exception as raised:
+            found, error = INTERNAL_ERROR, raised
+        if self._machine.state is not State.AWAITING_LOCAL_ANSWER:
+            return  # the peer has gone, or we have
+        if isinstance(found, Rejection):
+            self._reject(request, found, error)
+        else:
+            self._admit(request, replace(association, user=found))
+
+    def _reject(self, request: AssociationRequest, rejection: Rejection, error: Exception | None = None) -> None:
+        self._observe_rejection(request.calling_ae_title, request.called_ae_title, rejection, error)
+        self._perform(self._machine.reject(rejection))
+
+    def _admit(self, request: AssociationRequest, association: Association) -> None:
+        decision, error = self._server.admit(self, association)
+        if isinstance(decision, Rejection):
+            self._reject(request, decision, error)
             return
         server = self._server
+        contexts = request.contexts_of(decision.sop_classes)
         self._association = association
-        self._assembler = MessageAssembler(request.contexts, self._limits.dataset_bytes_max, server.budget)
+        self._assembler = MessageAssembler(contexts, self._limits.dataset_bytes_max, server.budget)
         self._requests = Requests(
-            self, association, request.contexts, server.service, server.budget, server.observe, server.started
+            self, association, contexts, server.service, server.budget, server.observe, server.started
         )
         self._opened_at = time.perf_counter()
-        self._perform(self._machine.accept())
+        response = _user_response(request.user_identity, association.user)
+        self._perform(self._machine.accept(decision.sop_classes, response))
         self._server.observe(
             "association_opened",
             association=self._number,
@@ -544,7 +639,9 @@ class _Connection(asyncio.Protocol):
             self._server.dismiss(self, association)
         return association
 
-    def _aborted(self, aborted: Aborted, reason: str) -> None:
+    def _aborted(self, aborted: Aborted, reason: str, came: bytes) -> None:
+        if self._association is None and came.startswith(HELLO_START) and not aborted.by_peer:
+            reason = TLS_ON_PLAIN_PORT
         if aborted.by_peer and aborted.source is None:
             reason = "connection closed"
         elif not reason:
@@ -594,6 +691,23 @@ class _Connection(asyncio.Protocol):
                     self._requests.take(message)
         except DIMSEViolation as violation:
             self._perform(self._machine.abort(), str(violation))
+
+
+def _user_response(asked: UserIdentity | None, user: User | None) -> bytes:
+    """The answer to a user identity: one that was asked for, and then only if it was proved (PS3.7 D.3.3.7)."""
+    is_due = asked is not None and asked.response_requested and user is not None and user.proved
+    return response_item() if is_due else b""
+
+
+class _TLSConnection(_Connection):
+    """The same inside TLS; the handshake is done."""
+
+    tls = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        self.certificate = certificate_of(shown) if shown else None
+        super().connection_made(transport)
 
 
 _SIGNALS: Mapping[Signal, Callable[[_Connection], None]] = {

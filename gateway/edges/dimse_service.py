@@ -4,13 +4,14 @@ What may live here: the caller's identity, the service that answers requests, th
 No socket, no timer, no bytes of the protocol.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.domain.access import Certificate, User
 from gateway.wire.dimse import FindPart, NAnswer
 from gateway.wire.upper_layer import Rejection
+from gateway.wire.user_identity import UserIdentity
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,9 @@ class Association:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """How somebody is let in: with presentation contexts of these SOP classes (None: all of ours), and with this answer
-    to the user identity where one was asked for."""
+    """How somebody is let in: with presentation contexts of these SOP classes (None: all of ours)."""
 
     sop_classes: frozenset[str] | None = None
-    user_response: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +96,17 @@ class EndedFind:
 class DIMSEService(Protocol):
     """What is behind the listener. Whatever a method raises is answered as an internal error of that request only."""
 
-    def admit(self, association: Association) -> Rejection | None:
-        """Why this caller may not in; None lets it in. Called on the event loop: no waiting."""
+    def identify(self, association: Association, identity: UserIdentity) -> Awaitable[User | Rejection] | None:
+        """Who the user is that the requester names, or why that gets nobody in; None where nobody looks at users.
+
+        None also for a caller that `admit` will not let in whoever its user is: what it could learn from a proof, or
+        spend by one, is not its own. Asked before `admit`, and only for a request with a user identity. Called on the
+        event loop; what is awaited takes the time it takes, while the requester waits for its answer.
+        """
+
+    def admit(self, association: Association) -> "Rejection | Admission | None":
+        """Why this caller may not in, or how it may; None lets it in with everything. Called on the event loop: no
+        waiting."""
 
     def find(self, association: Association, transfer_syntax: str, identifier: bytes) -> Iterator[FindPart]:
         """Pending answers with identifiers in that transfer syntax, then one answer with the final status.

@@ -98,6 +98,8 @@ def configure(stream: TextIO = sys.stderr, **fields: Any) -> Callable[[], None]:
     )
     logging.captureWarnings(True)
     warnings.simplefilter("default")
+    # ldap3 2.9.1 asks for names that pyasn1 has renamed, as it is imported: nobody who reads this log can change that.
+    warnings.filterwarnings("ignore", "(tagMap|typeMap) is deprecated", DeprecationWarning)
     root = logging.getLogger()
     root.handlers[:] = [_WithoutValues()]
     root.setLevel(_LIBRARIES_TOLD_ABOUT)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import accumulate
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -52,6 +52,10 @@ class Tally:
     aborted: int = 0
     queries_dropped: int = 0
     transient: int = 0
+    denied: dict[str, int] = field(default_factory=dict)
+    """Callers and senders that were not let in, by a word for the reason."""
+    handshakes_failed: dict[str, int] = field(default_factory=dict)
+    """TLS handshakes of callers that came to nothing, by `handshake_words.Reason`."""
 
     def message_done(self, listener: str, disposition: str, seconds: float) -> None:
         """An HL7 message was answered."""
@@ -65,6 +69,17 @@ class Tally:
         statuses[status] = statuses.get(status, 0) + 1
         self.matches += matches
         self.took(operation, seconds)
+
+    def caller_denied(self, reason: str) -> None:
+        """Somebody was not let in; `reason` is one of a few words."""
+        self.denied[reason] = self.denied.get(reason, 0) + 1
+
+    def handshake_failed(self, event: str, fields: Mapping[str, Any]) -> None:
+        """Count what an event of `tls_listener` tells, if it is one of failed handshakes."""
+        times = {"tls_handshake_failed": 1, "tls_handshakes_failed": fields.get("more", 0)}.get(event, 0)
+        if times:
+            reason = fields["reason"]
+            self.handshakes_failed[reason] = self.handshakes_failed.get(reason, 0) + times
 
     def took(self, operation: str, seconds: float) -> None:
         """Something was answered after this time."""
@@ -88,11 +103,21 @@ class Tally:
         self.aborted += other.aborted
         self.queries_dropped += other.queries_dropped
         self.transient += other.transient
+        _add(self.denied, other.denied)
+        _add(self.handshakes_failed, other.handshakes_failed)
 
 
 def _add(ours: dict[_Counted, int], theirs: Mapping[_Counted, int]) -> None:
     for what, count in theirs.items():
         ours[what] = ours.get(what, 0) + count
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryState:
+    """How old the directory is that is served by (None: none was ever read), and whether the last look failed."""
+
+    age_s: float | None
+    failing: bool
 
 
 class Metrics(Collector):
@@ -110,6 +135,12 @@ class Metrics(Collector):
         """What waits in the outbox."""
         self.queries_lost: Callable[[], int] = int
         """How many query records could not be written so far, besides those of the tally."""
+        self.directory: Callable[[], DirectoryState | None] = lambda: None
+        """How it stands with the directory of devices, where there is one."""
+        self.clock: Callable[[], Sequence[tuple[str, float]]] = tuple
+        """NTP servers that answered, and what has to be added to this machine's time by each, in seconds."""
+        self.certificates: Callable[[], Sequence[tuple[str, str, datetime]]] = tuple
+        """File, subject and end of each certificate and revocation list that the configuration names."""
         self.registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
@@ -129,6 +160,18 @@ class Metrics(Collector):
             for disposition, count in dispositions.items():
                 messages.add_metric([listener, disposition], count)
         yield messages
+        denied = CounterMetricFamily(
+            "gateway_callers_denied", "Callers and senders not let in, by reason", labels=["reason"]
+        )
+        for reason, count in tally.denied.items():
+            denied.add_metric([reason], count)
+        yield denied
+        handshakes = CounterMetricFamily(
+            "gateway_tls_handshakes_failed", "TLS handshakes of callers that failed, by reason", labels=["reason"]
+        )
+        for reason, count in tally.handshakes_failed.items():
+            handshakes.add_metric([reason], count)
+        yield handshakes
         dropped = tally.queries_dropped + self.queries_lost()
         for name, meaning, value in (
             ("gateway_worklist_matches", "Worklist answers sent", tally.matches),
@@ -140,12 +183,39 @@ class Metrics(Collector):
         ):
             yield CounterMetricFamily(name, meaning, value=value)
         yield from self._outbox()
+        offsets = GaugeMetricFamily(
+            "gateway_clock_offset_seconds", "What an NTP server is ahead of this machine", labels=["server"]
+        )
+        for server, offset_s in self.clock():
+            offsets.add_metric([server], offset_s)
+        yield offsets
+        yield from self._directory()
+        ends = GaugeMetricFamily(
+            "gateway_certificate_expires_seconds", "Time until a certificate or revocation list ends, negative after",
+            labels=["file", "certificate"],
+        )  # fmt: skip
+        first: dict[tuple[str, str], datetime] = {}  # an authority's old and new certificate may be in one file
+        for file, subject, end in self.certificates():
+            first[file, subject] = min(end, first.get((file, subject), end))
+        for place, end in first.items():
+            ends.add_metric(place, (end - datetime.now(UTC)).total_seconds())
+        yield ends
         seconds = HistogramMetricFamily("gateway_seconds", "Time to answer, by operation", labels=["operation"])
         bounds = [*(str(float(bound)) for bound in BOUNDS_S), "+Inf"]
         for operation, times in tally.times.items():
             counts = accumulate(times.buckets)
             seconds.add_metric([operation], list(zip(bounds, counts, strict=True)), times.seconds)
         yield seconds
+
+    def _directory(self) -> Iterator[Metric]:
+        state = self.directory()
+        if state is None:
+            return
+        failed = "Whether the last look at the directory of devices brought nothing to serve by"
+        yield GaugeMetricFamily("gateway_directory_refresh_failed", failed, value=state.failing)
+        if state.age_s is not None:
+            age = "Age of the directory that is served by, since it was last found unchanged or read"
+            yield GaugeMetricFamily("gateway_directory_age_seconds", age, value=state.age_s)
 
     def _outbox(self) -> Iterator[Metric]:
         messages = GaugeMetricFamily(

@@ -27,9 +27,13 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
+from gateway.domain.access import Certificate
 from gateway.domain.refusal import Refusal, RefusalKind
+from gateway.edges.certificates import certificate_of
+from gateway.edges.tls_listener import TLSListener, TLSPort
 from gateway.wire.ack import acknowledge
 from gateway.wire.mllp import FRAME_BYTES_MAX, Broken, Commit, Event, Frame, Framer, Junk, commit, wrap
+from gateway.wire.tls_profiles import HELLO_START, TLS_ON_PLAIN_PORT
 
 Release: TypeAlias = Literal[1, 2]
 """Of MLLP."""
@@ -40,12 +44,17 @@ _KEEP_ALIVE_S, _KEEP_ALIVE_EVERY_S, _KEEP_ALIVE_PROBES = 60, 15, 4  # a dead pee
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end of a connection; `connection` counts up from 1 per listener."""
+    """Who is at the other end of a connection; `connection` counts up from 1 per listener.
+
+    `certificate` is what it showed and TLS verified.
+    """
 
     listener: str
     host: str
     port: int
     connection: int
+    tls: bool = False
+    certificate: Certificate | None = None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -94,6 +103,14 @@ Reject = Callable[[bytes, Refusal, Peer], Awaitable[bytes]]
 """What is no frame, or could not be worked on, and why -> the answer, archived likewise; b"" for none."""
 
 
+Deny = Callable[[Peer], str]
+"""In a word why this peer may not send here; "" lets it."""
+
+
+def _deny_nobody(peer: Peer) -> str:
+    return ""
+
+
 def _observe_nothing(event: str, /, **fields: Any) -> None:
     """For a listener whose events nobody wants."""
 
@@ -122,6 +139,8 @@ class _Connection:
 class MLLPListener:
     """Listens on one address and hands every message to `receive`.
 
+    With `tls` also over TLS, on a port of its own (`tls_port`); `port` None: there only.
+
     `reject` is called for what arrived broken, for bytes outside any frame (its answer is then not sent, since the
     sender would take it for the answer to something else), and when `receive` raises, so that the sender gets a
     transient refusal and sends again.
@@ -131,23 +150,27 @@ class MLLPListener:
         self,
         name: str,
         host: str,
-        port: int,
+        port: int | None,
         receive: Receive,
         reject: Reject,
         limits: MLLPLimits | None = None,
         observe: Observe = _observe_nothing,
         release: Release = 1,
+        tls: TLSPort | None = None,
     ) -> None:
         self.name = name
         self.host = host
-        self.port = port
+        self._plain = port is not None
+        self.port = port or 0
         """After `start` the port really bound, also where 0 was asked for."""
+        self.deny: Deny = _deny_nobody
         self._receive = receive
         self._reject = reject
         self._limits = limits or MLLPLimits()
         self._observe = observe
         self._release = release
         self._servers: list[asyncio.Server] = []
+        self._tls = TLSListener(name, host, tls, self._new_stream, observe) if tls is not None else None
         self._connections: dict[_Connection, None] = {}  # in the order they came
         self._per_host: Counter[str] = Counter()
         self._numbers = itertools.count(1)
@@ -158,21 +181,37 @@ class MLLPListener:
         """How many are open now."""
         return len(self._connections)
 
-    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
-        """Listen on these sockets, or bind and listen. Raises OSError where the address cannot be had."""
+    @property
+    def tls_port(self) -> int:
+        """Where it speaks TLS; 0 where it does not."""
+        return self._tls.port if self._tls is not None else 0
+
+    async def start(
+        self, sockets: Sequence[socket.socket] = (), tls_sockets: Sequence[socket.socket] = ()
+    ) -> None:  # fmt: skip
+        """Listen on these sockets, or bind and listen. Raises OSError where an address cannot be had."""
         self._stopping = False
+        if self._plain:
+            await self._start_plain(sockets)
+            self._observe("mllp_listening", listener=self.name, host=self.host, port=self.port)
+        if self._tls is not None:
+            await self._tls.start(tls_sockets)
+            self._observe("mllp_listening", listener=self.name, host=self.host, port=self._tls.port, tls=True)
+
+    async def _start_plain(self, sockets: Sequence[socket.socket]) -> None:
         if sockets:
             self._servers = [await asyncio.start_server(self._serve, sock=each, limit=_CHUNK_BYTES) for each in sockets]
         else:
             self._servers = [await asyncio.start_server(self._serve, self.host, self.port, limit=_CHUNK_BYTES)]
         self.port = self._servers[0].sockets[0].getsockname()[1]
-        self._observe("mllp_listening", listener=self.name, host=self.host, port=self.port)
 
     async def stop(self) -> None:
         """Accept nothing more, finish and answer the message each connection is working on, then close."""
         self._stopping = True
         for server in self._servers:
             server.close()
+        if self._tls is not None:
+            self._tls.close()
         for connection in self._connections:
             if not connection.busy:
                 connection.task.cancel()
@@ -186,9 +225,24 @@ class MLLPListener:
         self._servers = []
         self._observe("mllp_stopped", listener=self.name)
 
+    def reconsider(self) -> None:
+        """Ask of every open connection whether its peer may still send, and end those that may not: at once, or with
+        the answer to what is being worked on. Called when `deny` has changed its mind, so that no frame costs more."""
+        for connection in list(self._connections):
+            denial = "" if connection.ended else self.deny(connection.peer)
+            if denial:
+                self._note("mllp_caller_denied", connection.peer, reason=denial)
+                connection.ended = f"may not send any more: {denial}"
+                if not connection.busy:
+                    connection.task.cancel()
+
+    def _new_stream(self) -> asyncio.Protocol:
+        """What `asyncio.start_server` makes of a connection, for one whose TLS handshake is done."""
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(limit=_CHUNK_BYTES), self._serve)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = writer.get_extra_info("peername") or ("", 0)  # a peer may be gone before it is looked at
-        peer = Peer(self.name, address[0], address[1], next(self._numbers))
+        peer = Peer(self.name, address[0], address[1], next(self._numbers), *_shown(writer))
         task = asyncio.current_task()
         if task is None or not self._admitted(peer):
             writer.close()
@@ -209,13 +263,18 @@ class MLLPListener:
             reason = connection.ended or "listener stopped"
         finally:
             self._forget(connection)
+            unsent = writer.transport.get_write_buffer_size()  # before: asyncio's TLS transport forgets it
             writer.close()
-            if writer.transport.get_write_buffer_size():  # a peer that never takes the rest would keep it for ever
+            if unsent:  # a peer that never takes the rest would keep it for ever
                 asyncio.get_running_loop().call_later(self._limits.answer_timeout_s, writer.transport.abort)
             self._note("mllp_connection_closed", peer, reason=reason)
 
     def _admitted(self, peer: Peer) -> bool:
         if self._stopping:
+            return False
+        denial = self.deny(peer)
+        if denial:
+            self._note("mllp_caller_denied", peer, reason=denial)
             return False
         limits = self._limits
         crowded = self._per_host[peer.host] >= limits.connections_per_peer_max
@@ -259,6 +318,11 @@ class MLLPListener:
             if begun is not None:
                 limit = max(begun + self._limits.frame_timeout_s - loop.time(), 0)
             data = await _read(reader, limit)
+            if connection.silent and data and data.startswith(HELLO_START):
+                self._observe(
+                    "tls_on_plain_port", listener=self.name, remote_host=connection.peer.host, text=TLS_ON_PLAIN_PORT
+                )
+                return "TLS on the plain port"
             events = framer.feed(data) if data else framer.close()
             if events or framer.unfinished:
                 connection.silent = False
@@ -273,10 +337,10 @@ class MLLPListener:
                 begun = None
             elif begun is None or events:
                 begun = loop.time()
-        return "listener stopped"
+        return connection.ended or "listener stopped"
 
     async def _answer_all(self, connection: _Connection, events: list[Event]) -> bool:
-        """Work on these in order. False when the listener stopped meanwhile; the rest will be sent again."""
+        """Work on these in order. False when we end the connection meanwhile; the rest will be sent again."""
         connection.busy = bool(events)
         try:
             for event in events:
@@ -288,7 +352,7 @@ class MLLPListener:
                     if connection.is_behind:
                         async with asyncio.timeout(self._limits.answer_timeout_s):
                             await connection.writer.drain()
-                if self._stopping:
+                if self._stopping or connection.ended:
                     return False
             return True
         finally:
@@ -347,6 +411,15 @@ async def _read(reader: asyncio.StreamReader, limit_s: float | None) -> bytes | 
         async with asyncio.timeout(limit_s):
             return await reader.read(_CHUNK_BYTES)
     return None
+
+
+def _shown(writer: asyncio.StreamWriter) -> tuple[bool, Certificate | None]:
+    """Whether it came over TLS, and the certificate that it showed."""
+    inside = writer.get_extra_info("ssl_object")
+    if inside is None:
+        return False, None
+    shown = inside.getpeercert(binary_form=True)
+    return True, certificate_of(shown) if shown else None
 
 
 def _keep_alive(writer: asyncio.StreamWriter) -> None:

@@ -28,8 +28,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 from gateway.domain.attributes import Element
 from gateway.domain.performed import MPPSState, PerformedStep
 from gateway.domain.refusal import Refused
-from gateway.edges.channel import Destination, Outcome
+from gateway.edges.channel import Destination, Outcome, why
 from gateway.edges.dimse_caller import Caller
+from gateway.edges.resolving import Hosts
 from gateway.wire.charsets import UNICODE
 from gateway.wire.dicom_json import (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -47,13 +48,14 @@ IDLE_S = 5.0
 """Most receivers drop an idle association after half a minute or more; pynetdicom's threads are never at rest."""
 
 _LOOK_S = 0.1  # how often a wait for an answer looks whether it still makes sense
-_TRANSFER_SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+TRANSFER_SYNTAXES = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 _STATUS = "00400252"  # Performed Procedure Step Status
 
-_SOP_CLASS: Mapping[DeliveryKind, str] = {
+SOP_CLASS_OF: Mapping[DeliveryKind, str] = {
     DeliveryKind.PERFORMED: str(ModalityPerformedProcedureStep),
     DeliveryKind.NOTIFICATION: str(ModalityPerformedProcedureStepNotification),
 }
+"""What is proposed for each kind of delivery, with each of `TRANSFER_SYNTAXES` in a context of its own."""
 
 Restate = Callable[[str], "tuple[bytes, str] | None"]
 """The N-CREATE dataset of all that is held of a performed step, and its transfer syntax; None where none is held."""
@@ -116,12 +118,13 @@ class PerformedChannel:
         calling_ae_title: str,
         restate: Restate,
         idle_s: float = IDLE_S,
+        hosts: Hosts | None = None,
     ) -> None:
         self._to = destination
         self._called_ae_title = called_ae_title
         self._restate = restate
         self._idle_s = idle_s
-        self._caller = Caller(calling_ae_title, destination)
+        self._caller = Caller(calling_ae_title, destination, hosts)
         self._thread: ThreadPoolExecutor | None = None  # while there is something to do
         self._open: _Open | None = None
         self._closing = False
@@ -193,6 +196,7 @@ class PerformedChannel:
             answer = self._exchanged(to.association, primitive, context.context_id or 0)
         except _NoAnswer as error:
             self._abort()  # who knows what else is under way
+            self._caller.doubt()
             return error.outcome
         status, comment = int(answer.Status), getattr(answer, "ErrorComment", None)
         attempt = dimse_attempt_of(request.operation, status, getattr(answer, "ErrorID", None))
@@ -202,19 +206,22 @@ class PerformedChannel:
     def _associated(self, kind: DeliveryKind) -> _Open:
         """The association, opened if it has to be. Raises _NoAnswer."""
         held = self._open
-        if held is not None and held.kind is kind and held.association.is_established:
+        if held is not None and held.kind is kind and held.association.is_established and not self._caller.moved:
             return held
         self._end()
-        sop_class = _SOP_CLASS[kind]
+        sop_class = SOP_CLASS_OF[kind]
         contexts = []
-        for transfer_syntax in _TRANSFER_SYNTAXES:  # a context each: one with both would let the receiver choose
+        for transfer_syntax in TRANSFER_SYNTAXES:  # a context each: one with both would let the receiver choose
             context = PresentationContext()
             context.abstract_syntax = UID(sop_class)
             context.transfer_syntax = [UID(transfer_syntax)]
             contexts.append(context)
         # Of events we are the SCP although we ask for the association (PS3.4 F.2.1, F.9).
         roles = [build_role(sop_class, scp_role=True)] if kind is DeliveryKind.NOTIFICATION else []
-        association = self._caller.associated(self._called_ae_title, contexts, roles)
+        try:
+            association = self._caller.associated(self._called_ae_title, contexts, roles)
+        except OSError as error:  # nobody knows its host
+            raise _NoAnswer(Outcome(Attempt.UNREACHABLE, why(error))) from error
         if not association.is_established:
             raise _NoAnswer(_why_none(association, self._caller.failure))
         self._open = _Open(association, kind)
@@ -287,7 +294,7 @@ def _why_none(association: Association, failure: str) -> Outcome:
 
 
 def _primitive(request: _Request, message_id: int, dataset: bytes) -> Any:
-    sop_class, uid = UID(_SOP_CLASS[request.kind]), UID(request.uid)
+    sop_class, uid = UID(SOP_CLASS_OF[request.kind]), UID(request.uid)
     if request.operation == "N-CREATE":
         create = N_CREATE()
         create.AffectedSOPClassUID, create.AffectedSOPInstanceUID = sop_class, uid

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 """The Alembic revision this code works with. Revisions are numbers, so that newer and older can be told apart."""
 
 metadata = MetaData(
@@ -489,6 +489,26 @@ queries = Table(
     _text("notes"),
     Index("queries_by_caller", "calling_ae_title", "id"),
     sqlite_autoincrement=True,
+)
+
+# Who knocked and was not let in, one row for each AE title, address and certificate; bounded (`workflow.knocks`).
+# `reason` is of the last time, as is all but `first_at` and `times`.
+knocks = Table(
+    "knocks",
+    metadata,
+    _text("ae_title"),
+    _text("address"),
+    _text("called_ae_title"),
+    _text("reason"),
+    _text("first_at"),
+    _text("last_at"),
+    _text("implementation_version"),
+    Column("tls", Integer, nullable=False),
+    _text("fingerprint"),
+    _text("common_name"),
+    Column("times", _Number, nullable=False),
+    PrimaryKeyConstraint("ae_title", "address", "fingerprint"),
+    sqlite_with_rowid=False,
 )
 
 # Facts about the site as a whole: `site_namespace`, the UUID under which keys are minted (design D10).

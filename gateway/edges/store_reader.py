@@ -24,6 +24,7 @@ from gateway.edges.archive_reader import ArchiveReader
 from gateway.edges.database import Queries, Row, StoreError
 from gateway.edges.statements import LIST_LENGTHS, Bound, Shape, padded
 from gateway.edges.store_identities import IdentityReader
+from gateway.edges.store_knocks import KnockReader
 from gateway.edges.store_outbox import OutboxReader
 from gateway.edges.store_queue_log import QueueLogReader
 from gateway.edges.store_reconciliation import ReconciliationReader
@@ -69,7 +70,7 @@ def _tell_nobody(step_id: int, reason: Exception) -> None:
     """For a reader whose bad items nobody wants to know."""
 
 
-class StoreReader(ArchiveReader, IdentityReader, OutboxReader, QueueLogReader, ReconciliationReader):
+class StoreReader(ArchiveReader, IdentityReader, KnockReader, OutboxReader, QueueLogReader, ReconciliationReader):
     """Reads through one connection, for one thread at a time, with no transaction open between calls.
 
     `left_out` is told the step and the reason of an item that cannot be read. Raises StoreUnavailable where the

@@ -19,6 +19,7 @@ from gateway.edges import statements
 from gateway.edges.archive_unit import ArchiveUnit
 from gateway.edges.database import Connection, Row, StoreError
 from gateway.edges.store_identities import IdentityWriter
+from gateway.edges.store_knocks import KnockWriter
 from gateway.edges.store_outbox import OutboxWriter
 from gateway.edges.store_performed import PerformedWriter
 from gateway.edges.store_queue_log import QueueLogWriter
@@ -38,7 +39,9 @@ _NOTES_KEPT_MAX = 16
 _NOTE_CHARACTERS_MAX = 300
 
 
-class StoreUnit(StoreReader, ArchiveUnit, IdentityWriter, OutboxWriter, QueueLogWriter, PerformedWriter):
+class StoreUnit(
+    StoreReader, ArchiveUnit, IdentityWriter, KnockWriter, OutboxWriter, QueueLogWriter, PerformedWriter
+):  # fmt: skip
     """One job's view of the transaction it runs in. Of use only until the job returns.
 
     Methods raise StoreConflict where a key that is unique is held already, StoreError where what is to be changed

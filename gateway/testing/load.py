@@ -6,6 +6,7 @@ length. Answers are not decoded: a pattern over the bytes finds each response's 
 
 import asyncio
 import re
+import ssl
 from collections.abc import Mapping
 from io import BytesIO
 from types import TracebackType
@@ -139,15 +140,21 @@ class LoadAssociation:
     """One association, on asyncio: `async with LoadAssociation(host, port, encode_association("CT1")) as association`.
 
     It is released at the end of the block, or cut off where the block fails. Every method raises ConnectionError if
-    the connection breaks. `accepted` is the A-ASSOCIATE-AC as it came.
+    the connection breaks. `accepted` is the A-ASSOCIATE-AC as it came. With `tls` it speaks TLS to a peer whose
+    certificate bears `tls_name`.
     """
 
-    def __init__(self, host: str, port: int, associate: bytes) -> None:
+    def __init__(
+        self, host: str, port: int, associate: bytes, tls: ssl.SSLContext | None = None, tls_name: str | None = None
+    ) -> None:
         self._address, self._associate = (host, port), associate
+        self._tls, self._tls_name = tls, tls_name
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._transport, self._receiver = await loop.create_connection(_Receiver, *self._address)
+        self._transport, self._receiver = await loop.create_connection(
+            _Receiver, *self._address, ssl=self._tls, server_hostname=self._tls_name
+        )
         try:
             self._transport.write(self._associate)
             answer = b""

@@ -6,6 +6,7 @@ Each operation opens an association of its own, as most devices do.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from ssl import SSLContext
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -66,7 +67,7 @@ class SimulatedModality:
     """One modality, known by its AE title. `called_ae_title` is the gateway's.
 
     `fuzzy_names` and `time_zones` offer the worklist's extended negotiation for them (PS3.4 K.5.1); what was promised
-    is in `promised` after each query: b"" where nothing was offered or answered.
+    is in `promised` after each query: b"" where nothing was offered or answered. With `tls` it calls over TLS.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class SimulatedModality:
         *,
         fuzzy_names: bool = False,
         time_zones: bool = False,
+        tls: SSLContext | None = None,
     ) -> None:
         self.ae_title = ae_title
         self.promised = b""
@@ -88,6 +90,7 @@ class SimulatedModality:
             self._extension.sop_class_uid = ModalityWorklistInformationFind
             self._extension.service_class_application_information = bytes((1, 1, fuzzy_names, time_zones))
         self._host, self._port, self._called_ae_title = host, port, called_ae_title
+        self._tls = tls
         self._ae = AE(ae_title)
         self._ae.connection_timeout = self._ae.acse_timeout = timeout_s
         self._ae.dimse_timeout = self._ae.network_timeout = timeout_s
@@ -162,6 +165,7 @@ class SimulatedModality:
             self._port,
             ae_title=self._called_ae_title,
             ext_neg=extensions,  # type: ignore[arg-type]  # its list of a union is invariant
+            tls_args=(self._tls, self._host) if self._tls is not None else None,
         )
         if not association.is_established:
             raise ConnectionError("the gateway rejected the association" if association.is_rejected else "no answer")

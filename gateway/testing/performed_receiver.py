@@ -46,7 +46,7 @@ Answer = int | Callable[[Event], int | Dataset]
 
 
 class PerformedReceiver:
-    """`with PerformedReceiver() as receiver:` listens on `receiver.port` of loopback.
+    """`with PerformedReceiver() as receiver:` listens on `receiver.port` of loopback, or of `host`.
 
     `script` holds the next answers, which nothing is kept for; after them the receiver answers as the standard says.
     `takes_events` is whether it lets the requestor be SCP of MPPS Notification; `transfer_syntaxes` are those it takes;
@@ -61,8 +61,10 @@ class PerformedReceiver:
         takes_events: bool = True,
         tls: ssl.SSLContext | None = None,
         port: int = 0,
+        host: str = "127.0.0.1",
     ) -> None:
         self.ae_title = ae_title
+        self.host = host
         self.port = port
         self.reported: list[Reported] = []
         self.steps: dict[str, str] = {}
@@ -92,7 +94,7 @@ class PerformedReceiver:
             (evt.EVT_RELEASED, self._released),
         ]
         self._server = self._ae.start_server(
-            ("127.0.0.1", self.port),
+            (self.host, self.port),
             block=False,
             ssl_context=self._tls,
             evt_handlers=handlers,  # type: ignore[arg-type]  # its list of a union is invariant

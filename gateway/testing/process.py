@@ -1,6 +1,8 @@
 """A gateway to test against: its clock, its site folder, and the process itself, which can be killed and restarted."""
 
+import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -153,6 +155,10 @@ class ServiceProcess:
         self._process = None
         if code:
             raise ServiceFailed(f"the service ended with {code}\n{self._last_words()}")
+
+    def reload(self) -> None:
+        """Have it read its files again (SIGHUP); it takes them on a moment later, or says in its output why not."""
+        os.kill(self.pid, signal.SIGHUP)
 
     def restart(self) -> Self:
         """Stop it cleanly if it runs, and start it again on the same store."""

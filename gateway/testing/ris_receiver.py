@@ -46,14 +46,17 @@ class ReceivedMessage:
 
 
 class SimulatedRISReceiver:
-    """`with SimulatedRISReceiver() as ris:` listens on `ris.port` of loopback.
+    """`with SimulatedRISReceiver() as ris:` listens on `ris.port` of loopback, or of `host`.
 
     `script` holds the next answers as MSA-1 codes (or HANG_UP); after them everything is accepted. `received` is
     everything that came, also what was not accepted.
     """
 
-    def __init__(self, name: str = "RIS", *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, name: str = "RIS", *, port: int = 0, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    ) -> None:  # fmt: skip
         self.name = name
+        self.host = host
         self.port = port
         self.received: list[ReceivedMessage] = []
         self.script: deque[str] = deque()
@@ -64,7 +67,7 @@ class SimulatedRISReceiver:
 
     def start(self) -> Self:
         """Listen, again on the same port if it did before."""
-        self._server = socket.create_server(("127.0.0.1", self.port))
+        self._server = socket.create_server((self.host, self.port))
         self.port = self._server.getsockname()[1]
         Thread(target=self._accept, args=(self._server,), daemon=True).start()
         return self

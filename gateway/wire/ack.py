@@ -36,6 +36,7 @@ ACKNOWLEDGMENT: Mapping[RefusalKind, tuple[int, str]] = {
     _K.UNSUPPORTED_PROCESSING_ID: (202, "AR"),
     _K.UNSUPPORTED_VERSION: (203, "AR"),
     _K.UNKNOWN_SENDER: (103, "AR"),
+    _K.NOT_AUTHORISED: (103, "AR"),  # table 0357 has no word for it; for the sender it is as the one above
     _K.UNKNOWN_KEY: (204, "AE"),
     _K.UNKNOWN_ORDER: (204, "AE"),
     _K.LOCKED: (206, "AE"),
@@ -50,7 +51,6 @@ ACKNOWLEDGMENT: Mapping[RefusalKind, tuple[int, str]] = {
     _K.DUPLICATE_INSTANCE: (205, "AE"),
     _K.NO_SUCH_INSTANCE: (204, "AE"),
     _K.STEP_CLOSED: (207, "AE"),
-    _K.NOT_AUTHORISED: (207, "AE"),
 }
 """Refusal -> (ERR-3 of table 0357, MSA-1 of table 0008)."""
 

@@ -19,7 +19,7 @@ Two rules keep a hostile or broken peer harmless:
 
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
 from functools import lru_cache
@@ -45,6 +45,8 @@ from pynetdicom.pdu_items import (
     SOPClassExtendedNegotiationSubItem,
     UserInformationItem,
 )
+
+from gateway.wire.user_identity import USER_IDENTITY, UserIdentity, read_user_identity
 
 VERIFICATION = "1.2.840.10008.1.1"
 MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
@@ -244,6 +246,7 @@ PROTOCOL_VERSION_NOT_SUPPORTED = Rejection(1, 2, 2)
 APPLICATION_CONTEXT_NOT_SUPPORTED = Rejection(1, 1, 2)
 CALLING_AE_TITLE_NOT_RECOGNISED = Rejection(1, 1, 3)
 CALLED_AE_TITLE_NOT_RECOGNISED = Rejection(1, 1, 7)
+AUTHENTICATION_FAILED = Rejection(1, 2, 1)  # PS3.7 D.3.3.7.3; the reason is "no reason given"
 TEMPORARY_CONGESTION = Rejection(2, 3, 1)
 LOCAL_LIMIT_EXCEEDED = Rejection(2, 3, 2)
 
@@ -263,7 +266,7 @@ class AssociationRequest:
 
     `max_length` is the longest P-DATA-TF the peer takes, in bytes without the PDU header; 0 is no limit.
     `worklist_negotiation` holds the bytes of the SOP Class Extended Negotiation for the worklist (PS3.4 K.5.1),
-    b"" where it was not offered.
+    b"" where it was not offered. `user_identity` is who the requester says its user is (PS3.7 D.3.3.7).
     """
 
     calling_ae_title: str
@@ -273,7 +276,14 @@ class AssociationRequest:
     implementation_class_uid: str
     implementation_version: str
     worklist_negotiation: bytes
+    user_identity: UserIdentity | None
     acceptance: bytes = field(repr=False)
+
+    def contexts_of(self, sop_classes: frozenset[str] | None) -> Mapping[int, Context]:
+        """The accepted contexts that remain when only these SOP classes are let in; None: all of them."""
+        if sop_classes is None:
+            return self.contexts
+        return {number: each for number, each in self.contexts.items() if each.abstract_syntax in sop_classes}
 
 
 class PDV(NamedTuple):
@@ -351,6 +361,10 @@ _CONTEXT_AC = struct.Struct(">BxHBxBxBxH")
 _APPLICATION_CONTEXT, _PROPOSED_CONTEXT, _ABSTRACT_SYNTAX, _TRANSFER_SYNTAX, _USER_INFORMATION = (
     0x10, 0x20, 0x30, 0x40, 0x50,
 )  # fmt: skip
+_ANSWERED_CONTEXT = 0x21
+_ITEMS_OF_A_SOP_CLASS = frozenset({0x54, 0x56})
+"""Role selection and extended negotiation; both begin with the length of a UID and the UID (PS3.7 D.3-10, D.3-11)."""
+_UID_LENGTH = struct.Struct(">H")
 _REQUEST_ITEMS = 74
 """Where the items of an A-ASSOCIATE-RQ or -AC begin (PS3.8 Tables 9-11 and 9-17)."""
 _DATA_TF, _REQUEST, _ABORT = 4, 1, 7
@@ -415,17 +429,22 @@ def _decoded(decode: Callable[..., _Value], *arguments: object) -> _Value:
     """
     try:
         return decode(*arguments)
+    except _InvalidPDU:
+        raise
     except Exception:
         raise _InvalidPDU(AbortReason.INVALID_PDU_PARAMETER) from None
 
 
 class _UserInformation(UserInformationItem):
-    """pynetdicom's item, except that unknown sub-items are skipped (PS3.8 9.3.1) and the number of known is bounded."""
+    """pynetdicom's item, except that unknown sub-items are skipped (PS3.8 9.3.1) and the number of known is bounded.
+
+    Who the user is stands in none of pynetdicom's objects: they print what they hold.
+    """
 
     def _wrap_generate_items(self, encoded: bytes) -> list[PDUItem]:  # type: ignore[override]
         items: list[PDUItem] = []
         for item_type, item_bytes in self._generate_items(encoded):
-            if item_type not in PDU_ITEM_TYPES:
+            if item_type not in PDU_ITEM_TYPES or item_type == USER_IDENTITY:  # `_user_identities` reads that
                 continue
             if len(items) >= USER_ITEMS_MAX:
                 raise ValueError("too many user information sub-items")
@@ -494,6 +513,7 @@ def _read_request(pdu: bytes, pdu_bytes_max: int) -> AssociationRequest | Reject
     titles = pdu[10:42].replace(b"\0", b" ")
     proposals: dict[int, _Proposal] = {}
     others = [pdu[:10], titles, pdu[42:_REQUEST_ITEMS]]
+    identities: list[UserIdentity] = []
     for item_type, start, end in _read_items(pdu, _REQUEST_ITEMS, len(pdu)):
         if item_type == _PROPOSED_CONTEXT:
             proposal = _read_proposal(pdu, start, end)
@@ -501,6 +521,10 @@ def _read_request(pdu: bytes, pdu_bytes_max: int) -> AssociationRequest | Reject
                 raise ValueError("presentation context ID used twice")
         elif item_type in (_APPLICATION_CONTEXT, _USER_INFORMATION):  # others are skipped, as PS3.8 9.3.1 wants
             others.append(pdu[start - _ITEM.size : end])
+            if item_type == _USER_INFORMATION:
+                identities += _user_identities(pdu, start, end)
+    if len(identities) > 1:  # there may be one (PS3.7 D.3.3.7)
+        raise _InvalidPDU(AbortReason.UNEXPECTED_PDU_PARAMETER)
     request = _RequestPDU()
     with warnings.catch_warnings():
         # pydicom warns of UIDs with leading zeros, which some devices have as their implementation class.
@@ -511,17 +535,41 @@ def _read_request(pdu: bytes, pdu_bytes_max: int) -> AssociationRequest | Reject
             return PROTOCOL_VERSION_NOT_SUPPORTED
         if request.application_context_name != APPLICATION_CONTEXT:
             return APPLICATION_CONTEXT_NOT_SUPPORTED
-        return _negotiate(request, list(proposals.values()), pdu_bytes_max)
+        return _negotiate(request, list(proposals.values()), identities[0] if identities else None, pdu_bytes_max)
 
 
-_read_request_cached = lru_cache(maxsize=CACHED_REQUESTS_MAX)(_read_request)
+def _user_identities(pdu: bytes, start: int, end: int) -> Iterator[UserIdentity]:
+    """The user identities in the user information that stands between two offsets."""
+    for item_type, begin, stop in _read_items(pdu, start, end):
+        if item_type == USER_IDENTITY:
+            yield read_user_identity(pdu[begin:stop])
+
+
+class _NotToBeKept(Exception):  # noqa: N818  (says what becomes of the request)
+    """Leaves `_read_request_cached` with the request, which remembers only what it returns."""
+
+    def __init__(self, request: AssociationRequest) -> None:
+        self.request = request
+        super().__init__()
+
+
+@lru_cache(maxsize=CACHED_REQUESTS_MAX)
+def _read_request_cached(pdu: bytes, pdu_bytes_max: int) -> AssociationRequest | Rejection:
+    """Raises _NotToBeKept where the request holds a user identity: it could be a password."""
+    request = _read_request(pdu, pdu_bytes_max)
+    if isinstance(request, AssociationRequest) and request.user_identity is not None:
+        raise _NotToBeKept(request)
+    return request
 
 
 def _request(pdu: bytes, pdu_bytes_max: int) -> AssociationRequest | Rejection:
-    """`_read_request`, remembered. What may hold a user identity (item 58H) is not: it could be a password."""
-    if len(pdu) > CACHED_REQUEST_BYTES_MAX or b"\x58\x00" in pdu:
+    """`_read_request`, remembered as far as that is wise."""
+    if len(pdu) > CACHED_REQUEST_BYTES_MAX:
         return _read_request(pdu, pdu_bytes_max)
-    return _read_request_cached(pdu, pdu_bytes_max)
+    try:
+        return _read_request_cached(pdu, pdu_bytes_max)
+    except _NotToBeKept as read:
+        return read.request
 
 
 class _Result(IntEnum):
@@ -533,7 +581,9 @@ class _Result(IntEnum):
     TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
 
 
-def _negotiate(request: A_ASSOCIATE_RQ, proposals: list[_Proposal], pdu_bytes_max: int) -> AssociationRequest:
+def _negotiate(
+    request: A_ASSOCIATE_RQ, proposals: list[_Proposal], identity: UserIdentity | None, pdu_bytes_max: int
+) -> AssociationRequest:
     """The answer. No context acceptable is an answer too: the association stands, and the requester ends it."""
     user = request.user_information or _UserInformation()
     # Per SOP class, whether the requester wants to be SCU at all; by default it does (PS3.7 D.3.3.4).
@@ -562,7 +612,7 @@ def _negotiate(request: A_ASSOCIATE_RQ, proposals: list[_Proposal], pdu_bytes_ma
         answer.sop_class_uid = MODALITY_WORKLIST
         answer.service_class_application_information = accepted
         answers.append(answer)
-    # No answer to a user identity: it is not verified here, and an answer would say that it was (PS3.7 D.3.3.7).
+    # No answer to a user identity: it is not proved yet, and an answer says that it is (PS3.7 D.3.3.7).
 
     return AssociationRequest(
         calling_ae_title=request.calling_ae_title,
@@ -572,6 +622,7 @@ def _negotiate(request: A_ASSOCIATE_RQ, proposals: list[_Proposal], pdu_bytes_ma
         implementation_class_uid=str(user.implementation_class_uid or ""),
         implementation_version=user.implementation_version_name or "",
         worklist_negotiation=offered,
+        user_identity=identity,
         acceptance=_accept_pdu(request, context_items, answers, pdu_bytes_max),
     )
 
@@ -594,7 +645,7 @@ def _negotiate_context(proposal: _Proposal, scu: Mapping[str, bool]) -> tuple[_R
 def _context_item(context_id: int, result: _Result, transfer_syntax: str) -> bytes:
     """A presentation context in the answer (PS3.8 9.3.3.2)."""
     uid = transfer_syntax.encode("ascii")
-    return _CONTEXT_AC.pack(0x21, len(uid) + 8, context_id, result, _TRANSFER_SYNTAX, len(uid)) + uid
+    return _CONTEXT_AC.pack(_ANSWERED_CONTEXT, len(uid) + 8, context_id, result, _TRANSFER_SYNTAX, len(uid)) + uid
 
 
 def _role_item(sop_class_uid: str) -> PDUItem:
@@ -639,6 +690,41 @@ def _accept_pdu(
     place = _REQUEST_ITEMS + _ITEM.size + len(APPLICATION_CONTEXT)
     body = b"".join((encoded[_HEADER.size : place], *context_items, encoded[place:]))
     return _HEADER.pack(encoded[0], len(body)) + body
+
+
+def _narrowed(
+    acceptance: bytes, contexts: Mapping[int, Context], sop_classes: frozenset[str] | None, user_response: bytes
+) -> bytes:
+    """The A-ASSOCIATE-AC with contexts of other SOP classes refused, and with this user information sub-item as well.
+
+    Roles and extensions are answered for SOP classes that are let in, so those of the others go (PS3.7 D.3.3.4, 5).
+    """
+    refused = set()
+    if sop_classes is not None:
+        refused = {each.abstract_syntax for each in contexts.values()} - sop_classes
+    parts = [acceptance[_HEADER.size : _REQUEST_ITEMS]]
+    for item_type, start, end in _read_items(acceptance, _REQUEST_ITEMS, len(acceptance)):
+        value = acceptance[start:end]
+        if item_type == _ANSWERED_CONTEXT:
+            context = contexts.get(value[0])
+            if context is not None and context.abstract_syntax in refused:
+                value = value[:2] + bytes((_Result.USER_REJECTION,)) + value[3:]
+        elif item_type == _USER_INFORMATION:
+            value = b"".join((*_user_items_without(value, refused), user_response))
+        parts.append(_ITEM.pack(item_type, len(value)) + value)
+    body = b"".join(parts)
+    return _HEADER.pack(acceptance[0], len(body)) + body
+
+
+def _user_items_without(user_information: bytes, refused: Collection[str]) -> Iterator[bytes]:
+    """Its sub-items, without the roles and extensions of these SOP classes."""
+    for item_type, start, end in _read_items(user_information, 0, len(user_information)):
+        if item_type in _ITEMS_OF_A_SOP_CLASS:
+            (length,) = _UID_LENGTH.unpack_from(user_information, start)
+            uid = user_information[start + _UID_LENGTH.size :][:length].decode("ascii")
+            if uid in refused:
+                continue
+        yield user_information[start - _ITEM.size : end]
 
 
 def _read_data(pdu: bytes) -> tuple[PDV, ...]:
@@ -701,7 +787,7 @@ class Acceptor:
         self._pdu_bytes_max = pdu_bytes_max
         self._buffer = bytearray()
         self._lost = False  # framing is lost: what follows cannot be read
-        self._acceptance = b""
+        self._request: AssociationRequest | None = None  # while it waits for the answer
 
     # What the transport reports
 
@@ -749,9 +835,14 @@ class Acceptor:
 
     # What the caller decides
 
-    def accept(self) -> list[Output]:
-        """Evt7: let the association in, with the contexts its request says were accepted."""
-        return self._on(Event.LOCAL_ACCEPT)
+    def accept(self, sop_classes: frozenset[str] | None = None, user_response: bytes = b"") -> list[Output]:
+        """Evt7: let the association in, with the contexts its request says were accepted.
+
+        With `sop_classes` only contexts of these are: see `AssociationRequest.contexts_of`; the others are answered
+        "user rejection". `user_response` is the sub-item that answers a user identity (`user_identity.response_item`),
+        b"" for no answer.
+        """
+        return self._on(Event.LOCAL_ACCEPT, (sop_classes, user_response))
 
     def reject(self, rejection: Rejection) -> list[Output]:
         """Evt8."""
@@ -826,10 +917,10 @@ class Acceptor:
         match action:
             case Action.AE_6:
                 request = cast(AssociationRequest, argument)
-                self._acceptance = request.acceptance
+                self._request = request
                 return [Signal.STOP_ARTIM, AssociationRequested(request)]
             case Action.AE_7:
-                return [SendBytes(self._acceptance)]
+                return [SendBytes(self._answer(*cast(tuple[frozenset[str] | None, bytes], argument)))]
             case Action.AE_8:
                 return [SendBytes(_reject_pdu(cast(Rejection, argument))), Signal.START_ARTIM]
             case Action.AA_1 | Action.AA_8:
@@ -839,6 +930,13 @@ class Acceptor:
                 return [Aborted(True, source, reason), Signal.CLOSE_CONNECTION]
             case _:  # AA-7
                 return [SendBytes(_abort_pdu(AbortSource.SERVICE_PROVIDER, cast(AbortReason, argument)))]
+
+    def _answer(self, sop_classes: frozenset[str] | None, user_response: bytes) -> bytes:
+        """The A-ASSOCIATE-AC: the one that was ready with the request, unless it has to say something else."""
+        request, self._request = cast(AssociationRequest, self._request), None
+        if sop_classes is None and not user_response:
+            return request.acceptance
+        return _narrowed(request.acceptance, request.contexts, sop_classes, user_response)
 
     def _abort(self, argument: object) -> list[Output]:
         """AA-1 and AA-8: with a reason it is the provider's abort, without one it is the user's.

@@ -50,13 +50,13 @@ class HandingOn:
         self.failing = processed.failing
         self._asking.answered(processed.number, processed)
 
-    async def process(self, listener: str, raw: bytes, peer: str) -> Receipt:
+    async def process(self, listener: str, raw: bytes, peer: str, barred: tuple[str, ...] = ()) -> Receipt:
         """One message down the whole road."""
         feed, read_by = self._feeds.get(listener), self._read_by
         here = feed is not None and len(raw) <= READ_HERE_BYTES_MAX
-        understood = await understand_message(raw, feed) if feed is not None and here else None
+        understood = await understand_message(raw, feed, barred) if feed is not None and here else None
         return await self._handed_on(
-            listener, raw, lambda number: self._say(Received(number, listener, peer, raw, read_by, understood))
+            listener, raw, lambda number: self._say(Received(number, listener, peer, raw, read_by, understood, barred))
         )
 
     async def refuse(self, listener: str, raw: bytes, refusals: Sequence[Refusal], peer: str) -> Receipt:

@@ -25,6 +25,7 @@ from gateway.edges.metrics import Tally
 from gateway.wire.dimse import NAnswer
 from gateway.workflow.availability import Announcement
 from gateway.workflow.intake import Receipt, Understood
+from gateway.workflow.knocks import Knock
 from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import QueryRecord
 
@@ -73,6 +74,8 @@ class Received:
     raw: bytes = field(repr=False)
     read_by: int
     understood: Understood | tuple[Refusal, ...] | None
+    barred: tuple[str, ...] = ()
+    """Senders that whoever sent it must not say to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,12 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What happened since it last told, how many associations are open now, and the queries to keep."""
+    """What happened since it last told, how many associations are open now, the queries to keep, and who knocked."""
 
     tally: Tally
     associations: int
     queries: tuple[QueryRecord, ...] = ()
+    knocks: tuple[Knock, ...] = ()
     kind: Literal["told"] = "told"
 
 

@@ -20,6 +20,7 @@ from gateway.edges.store_unit import within_bounds
 from gateway.listening import Listening
 from gateway.receiving import Receiving
 from gateway.running import STOP_GRACE_S, run
+from gateway.securing import ListenersTLS
 from gateway.wire.dimse import NAnswer
 from gateway.wire.mpps_dataset import STATUSES
 from gateway.workers.asking import ANSWER_S, Asking, Unanswered
@@ -39,6 +40,7 @@ from gateway.workers.messages import (
     encode_from_worker,
 )
 from gateway.workflow.availability import Announcement
+from gateway.workflow.knocks import Knocks
 from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import QueryRecord
 
@@ -47,6 +49,9 @@ TELL_S = 0.25
 
 ALIVE_S = 2.0
 """How often it tells at least, also where nothing happened: the main process ends a worker that is silent."""
+
+KNOCKS_MAX = 200
+"""Knocks that wait for the next telling; the oldest goes where more come."""
 
 QUERIES_MAX = 500
 """Queries that wait; then they are told at once, and dropped where the main process does not read."""
@@ -62,13 +67,18 @@ class Worker:
         dicom: Sequence[socket.socket],
         hl7: Sequence[Sequence[socket.socket]] = (),
         answer_s: float = ANSWER_S,
+        tls: Sequence[Sequence[socket.socket]] = ((),),
     ) -> None:
-        """It listens on the sockets for `dicom`, and for `hl7` on those of each listener.
+        """It listens on the sockets for `dicom`, for `hl7` on those of each listener, and for `tls` on those of DICOM
+        and then of each HL7 listener.
 
         `answer_s` is how long the main process may take to write something.
         """
         self._dicom = dicom
         self._hl7 = hl7
+        self._dicom_tls, *self._hl7_tls = tls
+        self._tls: ListenersTLS | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._reports = Asking[NAnswer](answer_s)
         self._handing_on = HandingOn(self._say, answer_s)
         self._receiving: Receiving | None = None
@@ -78,6 +88,7 @@ class Worker:
         self._ended = asyncio.Event()
         self._stop = False
         self._queries: list[QueryRecord] = []
+        self._knocks = Knocks(KNOCKS_MAX)
         self._dropped = 0
         self._associations_told = 0
         self._told_at = 0.0
@@ -93,6 +104,8 @@ class Worker:
                 self._tell()
         finally:
             telling.cancel()
+            if self._watching is not None:
+                self._watching.cancel()
             self._channel.close()
 
     async def report(self, operation: Operation | Announcement, request: PerformRequest) -> NAnswer:
@@ -124,13 +137,24 @@ class Worker:
                 self._handing_on.processed(message)
             case Serve() if self._listening is not None:
                 self._listening.serve(message.site)
+                if self._receiving is not None:
+                    self._receiving.serve(message.site.settings)
                 self._handing_on.serve(message)
+                if self._tls is not None:
+                    self._tls.renew(always=True)
                 _log.info("reloaded")
             case Serve():
                 # Made now, not in the task: a reload while this process started comes with the same read.
+                self._tls = self._secured(message)
+                if self._tls is None:
+                    return
                 reader, tally = read_only(message.site.store_url), Tally()
-                listening = Listening(message.site, reader, self.report, self.keep, tally, message.workers)
-                receiving = Receiving(message.listeners, self._handing_on, tally, message.workers)
+                listening = Listening(
+                    message.site, reader, self.report, self.keep, tally, message.workers, self._knocks.add,
+                    self._tls,
+                )  # fmt: skip
+                receiving = Receiving(message.listeners, self._handing_on, tally, message.workers, self._tls)
+                receiving.serve(message.site.settings)
                 self._handing_on.serve(message)
                 self._listening, self._receiving = listening, receiving
                 self._starting = asyncio.create_task(self._start(listening, receiving))
@@ -138,14 +162,25 @@ class Worker:
                 self._stop = True
                 self._ended.set()
 
+    def _secured(self, serve: Serve) -> ListenersTLS | None:
+        """The TLS of the listeners; None, and the end, where a file cannot be used: it was good a moment ago."""
+        try:
+            return ListenersTLS(serve.site.file.parent, serve.site.settings, serve.listeners, serve.workers)
+        except OSError as error:
+            _log.error("worker_cannot_listen", exc_info=error)
+            self._ended.set()
+            return None
+
     async def _start(self, listening: Listening, receiving: Receiving) -> None:
         try:
-            await receiving.start(self._hl7)
-            await listening.start(self._dicom)
+            await receiving.start(self._hl7, self._hl7_tls)
+            await listening.start(self._dicom, self._dicom_tls)
         except OSError as error:
             _log.error("worker_cannot_listen", exc_info=error)
             self._ended.set()
             return
+        if self._tls is not None:
+            self._watching = asyncio.create_task(self._tls.watch())
         self._say(Listens())
 
     def _orphaned(self) -> None:
@@ -163,14 +198,18 @@ class Worker:
         tally, associations = listening.tally, listening.associations
         tally.queries_dropped, self._dropped = tally.queries_dropped + self._dropped, 0
         now = asyncio.get_running_loop().time()
-        nothing_new = tally == Tally() and associations == self._associations_told and not self._queries
+        unsaid = self._queries or self._knocks
+        nothing_new = tally == Tally() and associations == self._associations_told and not unsaid
         if nothing_new and now - self._told_at < ALIVE_S:
             return
-        if self._say(Told(tally, associations, tuple(self._queries))):
+        knocks = self._knocks.take()
+        if self._say(Told(tally, associations, tuple(self._queries), knocks)):
             self._told_at = now
             listening.tally = receiving.tally = Tally()
             self._associations_told = associations
             self._queries = []
+        else:
+            self._knocks.extend(knocks)
 
 
 _NOT_WRITTEN = NAnswer(STATUSES[RefusalKind.TRANSIENT], "not known to be stored, send it again later")
@@ -179,11 +218,14 @@ _NOT_WRITTEN = NAnswer(STATUSES[RefusalKind.TRANSIENT], "not known to be stored,
 def main() -> None:
     """Run the worker of the command line: its number, then descriptors (see `gateway.workers.__main__`)."""
     number, *groups = sys.argv[1:]
-    (channel,), dicom, *hl7 = (
-        [socket.socket(fileno=int(descriptor)) for descriptor in group.split(",")] for group in groups
+    (channel,), *listening = (
+        [socket.socket(fileno=int(descriptor)) for descriptor in filter(None, group.split(","))] for group in groups
     )
-    run(_run(channel, dicom, hl7), worker=int(number))
+    run(_run(channel, listening[0::2], listening[1::2]), worker=int(number))
 
 
-async def _run(channel: socket.socket, dicom: Sequence[socket.socket], hl7: Sequence[Sequence[socket.socket]]) -> None:
-    await Worker(dicom, hl7).run(channel)
+async def _run(
+    channel: socket.socket, plain: Sequence[Sequence[socket.socket]], tls: Sequence[Sequence[socket.socket]]
+) -> None:
+    dicom, *hl7 = plain
+    await Worker(dicom, hl7, tls=tls).run(channel)

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.config import Site
+from gateway.config import DICOMSettings, HL7Settings, Site
+from gateway.domain.directory import Directory
 from gateway.edges.dimse_server import LISTEN_BACKLOG
 from gateway.edges.metrics import Metrics
 from gateway.listening import Report
@@ -31,6 +32,7 @@ from gateway.workers.messages import (
     encode_from_main,
 )
 from gateway.workflow.intake import Receipt, Understood
+from gateway.workflow.knocks import Knock
 from gateway.workflow.ports import QueryRecord
 
 START_S = 60.0
@@ -66,11 +68,14 @@ class Workers:
         keep: Callable[[QueryRecord], None],
         metrics: Metrics,
         look_s: float = LOOK_S,
+        knocked: Callable[[Knock], None] = lambda knock: None,
     ) -> None:
-        """`report` runs what modalities report, `road` what senders send, `keep` takes the records of queries.
+        """`report` runs what modalities report, `road` what senders send, `keep` takes the records of queries and
+        `knocked` who was not let in.
 
         `look_s` is `LOOK_S`.
         """
+        self._knocked = knocked
         self._of_start = site
         self._site = site
         self._site_number = 1
@@ -79,7 +84,7 @@ class Workers:
         self._keep = keep
         self._metrics = metrics
         self._look_s = look_s
-        self._addresses: list[list[_Address]] = []  # of DICOM, and of each HL7 listener
+        self._addresses: list[list[_Address]] = []  # of DICOM and of each HL7 listener: plain, then TLS
         self._seats: dict[int, _Worker] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
@@ -98,8 +103,12 @@ class Workers:
     async def start(self) -> None:
         """Start all; returns when every one listens. Raises OSError where the address is taken, or one cannot start."""
         settings = self._of_start.settings
-        places = [(settings.dicom.host, settings.dicom.port), *((each.host, each.port) for each in settings.hl7)]
-        self._addresses = [await _addresses(host, port) for host, port in places]
+        listeners: tuple[DICOMSettings | HL7Settings, ...] = (settings.dicom, *settings.hl7)
+        self._addresses = [
+            await _addresses(listener.host, port) if port else []
+            for listener in listeners
+            for port in (listener.port if listener.plain else 0, listener.tls.port if listener.tls else 0)
+        ]
         for address in itertools.chain.from_iterable(self._addresses):
             _check_free(address)
         # All of them are bound and listen before the first worker starts: from here on nobody finds the port free.
@@ -140,11 +149,13 @@ class Workers:
     def _for_worker(self) -> Serve:
         """The site without what a worker does not read, and with what the running service still has of old."""
         first, now = self._of_start, self._site
-        settings = now.settings.model_copy(update={"dicom": first.settings.dicom})
+        devices = now.settings.devices.model_copy(update={"ldap": None})  # a password, which no worker needs
+        settings = now.settings.model_copy(update={"dicom": first.settings.dicom, "devices": devices})
         # What is compiled, from the site's own Python too, cannot be sent; the mappings' recipe can.
         site = replace(
             now, settings=settings, store_url=first.store_url,
             mappings={}, mapping_content=str, outbound={}, outbound_content=str,
+            directory=Directory(), doubts=(), device_doubts=(),
         )  # fmt: skip
         return Serve(site, first.settings.workers, self._site_number, first.settings.hl7)
 
@@ -158,7 +169,7 @@ class Workers:
             case Received(_, listener, peer, raw, read_by, tuple(refusals)) if read_by == self._site_number:
                 return await self._road.refuse(listener, raw, refusals, peer)
             case Received(_, listener, peer, raw):
-                return await self._road.process(listener, raw, peer)
+                return await self._road.process(listener, raw, peer, received.barred)
 
     async def _processed(self, received: Received | Rejected) -> Processed:
         receipt: Receipt | None = None
@@ -216,6 +227,8 @@ class Workers:
         self._metrics.tally.add(told.tally)
         for record in told.queries:
             self._keep(record)
+        for knock in told.knocks:
+            self._knocked(knock)
 
 
 class _Worker:
@@ -333,7 +346,7 @@ class _Worker:
 
 _Address = tuple[socket.AddressFamily, tuple[str, int]]
 _Sockets = Sequence[Sequence[socket.socket]]
-"""What a worker listens on: for DICOM, and for each HL7 listener."""
+"""What a worker listens on: for DICOM, and for each HL7 listener; each plain, then TLS, and none where not served."""
 
 
 async def _addresses(host: str, port: int) -> list[_Address]:

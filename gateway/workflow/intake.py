@@ -20,6 +20,7 @@ from gateway.domain.order import Order, OrderEvent, Unheld, effect_of, removes
 from gateway.domain.order_change import apply
 from gateway.domain.patient import IdentifierChange, PatientEvent, PatientLink, PatientMerge, PatientUpdate, VisitMove
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
+from gateway.domain.senders import says_to_be
 from gateway.domain.source import Document
 from gateway.wire import er7, hl7_source
 from gateway.wire.ack_modes import Answers, answers
@@ -33,6 +34,9 @@ from gateway.workflow.telling import pass_on_message
 
 HELD_OF_ONE_ORDER_MAX = 100
 """Held or early messages looked at for one order; a sender repeats an order a few times, not a hundred."""
+
+FROM_ELSEWHERE = "are not taken from this address or with this certificate"
+"""How the archive says that a message is by somebody else than it says, or that its sender was moved."""
 
 _POSITIVE = frozenset({"accepted", "held", "ignored", "withdrawn", "superseded"})
 """What was answered positively; what was held stays so answered, whatever became of it."""
@@ -167,12 +171,17 @@ class Understood:
     meaning: MappingResult = MappingResult()  # noqa: RUF009  (frozen)
 
 
-def read_message(raw: bytes, feed: Feed, malformed: Sequence[Refusal] = ()) -> Understood:
-    """Parse, check and map. `malformed` is what a strict listener found before (`wire.strict`).
+def read_message(
+    raw: bytes, feed: Feed, malformed: Sequence[Refusal] = (), barred: Sequence[str] = ()
+) -> Understood:  # fmt: skip
+    """Parse, check and map. `malformed` is what a strict listener found before (`wire.strict`); `barred` are senders
+    that this one must not say to be (`domain.senders`).
 
-    Raises Refused for what is no message.
+    Raises Refused for what is no message, or is by somebody else than it says.
     """
     message = feed.read(raw)
+    if barred and says_to_be(message.msh.text(3), message.msh.text(4), barred):
+        raise Refused(_impostor(message))
     if not feed.takes(message) or feed.ignores(message):
         return Understood(message)
     problems = (*er7.check_header(message, feed.processing_ids, feed.header_required), *malformed)
@@ -362,6 +371,18 @@ def _stranger(message: er7.Message, feed: Feed) -> Refusal:
         RefusalKind.UNKNOWN_SENDER, "MSH-3", f"messages of {message.sender!r} (MSH-3|MSH-4) are not taken here",
         f"taken are {', '.join(sorted(feed.senders))}; the listener's `senders` names them",
     )  # fmt: skip
+
+
+def _impostor(message: er7.Message) -> Refusal:
+    return Refusal(
+        RefusalKind.NOT_AUTHORISED, "MSH-3", f"messages of {message.sender!r} (MSH-3|MSH-4) {FROM_ELSEWHERE}",
+        "send from where that system is; the listener's `bound_senders` says where",
+    )  # fmt: skip
+
+
+def is_from_elsewhere(record: MessageRecord) -> bool:
+    """Whether an archived message was refused because its sender does not send from there."""
+    return record.disposition == "refused" and FROM_ELSEWHERE in record.reasons
 
 
 def _run_early(unit: Unit, created: Collection[Identifier], feed: Feed, now: datetime) -> list[str]:

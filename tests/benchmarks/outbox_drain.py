@@ -167,6 +167,9 @@ def _receiver(protocol: str) -> Iterator[int]:
 class _Takes:
     """Every N-CREATE and N-SET is answered with success, and nothing is kept."""
 
+    def identify(self, *_arguments: object) -> None:
+        return None
+
     def admit(self, _association: Association) -> None:
         return None
 

@@ -23,6 +23,7 @@ from tests.benchmarks.performed import performed_rows
 from tests.benchmarks.profiled import where_the_time_goes
 from tests.benchmarks.questions import asking_once, group_request, query_rates
 from tests.benchmarks.report import Row, Section, number
+from tests.benchmarks.silent import silent_rows
 
 CLIENTS = 4
 START_S_MAX = 60.0
@@ -45,7 +46,7 @@ class Scale:
     `compared`; `seconds` for each figure that stands beside a peer, `cell_seconds` for each of the matrix;
     `crowd_seconds` of `devices` that ask every two seconds, once for each number of `workers`; `messages` of each kind
     of HL7; the `archive`; messages `drained` from the outbox by each protocol; the `backlogs` that are compared, of
-    which the first is small, and rounds of what is done with each.
+    which the first is small, and rounds of what is done with each; peers that stay `silent` in the TLS handshake.
     """
 
     sizes: tuple[int, ...]
@@ -61,13 +62,14 @@ class Scale:
     drained: int
     backlogs: tuple[int, ...]
     backlog_rounds: int
+    silent: int
 
 
 FULL = Scale(
     (100, 1_000, 10_000), 100_000, 1_000, 3.0, 1.0, 20.0, DEVICES, (0, 2), 1_500, archive.SAMPLE, 2_000,
-    (10_000, 1_000_000), 2_000,
+    (10_000, 1_000_000), 2_000, 1_000,
 )  # fmt: skip
-QUICK = Scale((50,), 1_100, 50, 0.2, 0.05, 1.0, 20, (0,), 40, archive.QUICK, 100, (200, 2_000), 50)
+QUICK = Scale((50,), 1_100, 50, 0.2, 0.05, 1.0, 20, (0,), 40, archive.QUICK, 100, (200, 2_000), 50, 50)
 
 
 def worklists(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
@@ -223,6 +225,11 @@ def crowds(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
     ]
 
 
+def silent(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
+    """Modalities over TLS, alone and beside peers that hold the handshake open."""
+    return [*silent_rows(folder, scale.crowd_seconds, progress, scale.silent)]
+
+
 def profile(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
     """Where the time of the common query goes, and how near that is to what asyncio can do at all."""
     config = department(folder / "profile")
@@ -286,5 +293,5 @@ async def _ask_for_everything(port: int, size: int) -> Rate:
 
 
 SCENARIOS: Sequence[Callable[[Path, Scale, Progress], list[Found]]] = (
-    hl7, crowds, profile, worklists, outgoing, archived,
+    hl7, crowds, silent, profile, worklists, outgoing, archived,
 )  # fmt: skip

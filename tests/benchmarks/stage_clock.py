@@ -48,7 +48,7 @@ GATES: Mapping[Place, str] = {
     ("edges.store", "Store._write_batch"): WRITER,
     ("workflow.intake", "Feed.answers"): ANSWER,
     ("receiving", "Receiving._told"): TELLING,
-    ("receiving", "_observe"): TELLING,
+    ("receiving", "Receiving._observe"): TELLING,
 }
 UNIT: Place = ("edges.store_unit", "StoreUnit")
 """Each of its public methods is a gate to `RECORDS`, but those that are given a use case to run."""

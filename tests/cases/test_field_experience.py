@@ -17,7 +17,7 @@ ROWS = [
     for line in PAGE.read_text(encoding="utf-8").splitlines()
     if re.match(r"\| \d+ \|", line)
 ]
-NUMBERS = [*range(1, 86), *range(114, 121)]
+NUMBERS = [*range(1, 94), *range(114, 121)]
 LINK = re.compile(r"\[(`?)(.+?)\1\]\(([^)#]+)(?:#([^)]+))?\)")
 
 

@@ -30,6 +30,7 @@ from gateway.edges.channel import Channel, Destination, Outcome
 from gateway.edges.database import StoreUnavailable
 from gateway.edges.delivery import Deliverer
 from gateway.edges.hl7_channel import HL7Channel
+from gateway.edges.resolving import Hosts
 from gateway.edges.store import Store, StoreUnit
 from gateway.workflow.outbox import (
     Attempt,
@@ -220,6 +221,13 @@ def what(delivery: Delivery) -> str:
     return delivery.control_id if delivery.kind is DeliveryKind.HL7 else delivery.payload.decode()
 
 
+class Anywhere(Hosts):
+    """Receivers go by their names, and nobody is asked for them: a thread would not keep to simulated time."""
+
+    async def addresses_soon(self, host: str) -> tuple[str, ...]:
+        return (host,)
+
+
 @dataclass
 class Site:
     """The gateway, which dies and comes back, over one file; and what it was given to tell."""
@@ -249,7 +257,10 @@ class Site:
                 self._observe,
                 self.patience,
                 self.now,
-                channel=Watched(HL7Channel(destination) if hl7 else SimulatedAssociation(receiver), receiver.outcomes),
+                channel=Watched(
+                    HL7Channel(destination, hosts=Anywhere()) if hl7 else SimulatedAssociation(receiver),
+                    receiver.outcomes,
+                ),
             )
             deliverer.start()
             self.deliverers[receiver.name] = deliverer

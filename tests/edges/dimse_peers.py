@@ -6,7 +6,7 @@ import io
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
@@ -21,9 +21,11 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context
 
+from gateway.domain.access import User
 from gateway.edges.dimse_server import Association, DIMSEServer, FindAnswer, Limits, NAnswer, Rejection
-from gateway.edges.dimse_service import EndedFind
+from gateway.edges.dimse_service import Admission, EndedFind
 from gateway.wire.upper_layer import CALLING_AE_TITLE_NOT_RECOGNISED, MODALITY_WORKLIST, MPPS, VERIFICATION, data_pdus
+from gateway.wire.user_identity import UserIdentity
 
 WAIT_S = 10.0
 """How long a test waits for what has to happen; far more than it takes."""
@@ -56,6 +58,8 @@ class CannedService:
     def __init__(self, matches: int = 3) -> None:
         self.matches = matches
         self.refused = CALLING_AE_TITLE_NOT_RECOGNISED
+        self.admission: Admission | None = None
+        self.proof: Callable[[UserIdentity], Awaitable[User | Rejection]] | None = None
         self.known = {"CT1", "CT2", "ECHOSCU", "FINDSCU"}
         self.callers: list[Association] = []
         self.queries: list[Dataset] = []
@@ -68,11 +72,14 @@ class CannedService:
         self.entered = threading.Event()
         self.may_finish: asyncio.Event | None = None
 
-    def admit(self, association: Association) -> Rejection | None:
+    def identify(self, association: Association, identity: UserIdentity) -> Awaitable[User | Rejection] | None:
+        return None if self.proof is None else self.proof(identity)
+
+    def admit(self, association: Association) -> Rejection | Admission | None:
         self.callers.append(association)
         if self.error is not None and association.calling_ae_title == "CT2":
             raise self.error
-        return None if association.calling_ae_title in self.known else self.refused
+        return self.admission if association.calling_ae_title in self.known else self.refused
 
     def find(self, association: Association, transfer_syntax: str, keys: bytes) -> Iterator[FindAnswer]:
         self.queries.append(decode(io.BytesIO(keys), transfer_syntax == ImplicitVRLittleEndian, True))

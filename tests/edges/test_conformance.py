@@ -5,13 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from gateway.answering import REJECTIONS as REJECTIONS_OF_DENIALS
 from gateway.config import load_site
 from gateway.conformance import FIND_STATUSES, N_STATUSES, site_statement, statement
+from gateway.conformance_security import security_statement
+from gateway.domain.access import Denial
 from gateway.domain.performed_table import REQUIREMENTS
 from gateway.testing import site
 from gateway.wire.dimse import OPERATIONS, Command, Operation, refusal_of
 from gateway.wire.mpps_dataset import STATUSES, accepted_answer, retrieved_answer
+from gateway.wire.tls_profiles import PROFILES
 from gateway.wire.upper_layer import SOP_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
+from gateway.wire.user_identity import IdentityKind
 from gateway.workflow.forwarding import EVENT_TYPES
 
 TEXT = "\n".join(statement())
@@ -125,3 +130,13 @@ def test_a_site_that_sends_nothing_says_so(tmp_path: Path) -> None:
     assert "Performed steps are sent to nobody." in text
     assert ["Instance Availability Notification", "completes what no MPPS is held for"] in rows(text)
     assert not re.search(r"\bNone\b", text)
+
+
+def test_every_denial_profile_and_kind_of_identity_is_in_the_security_part() -> None:
+    said = "\n".join(security_statement())
+    for denial in Denial:
+        assert denial.value in said
+    for name in PROFILES:
+        assert f"`{name}`" in said
+    assert {f"\n| {kind.value} |" in said for kind in IdentityKind} == {True}
+    assert all(f"{each.result}, {each.source}, {each.reason}" in said for each in REJECTIONS_OF_DENIALS.values())

@@ -666,3 +666,55 @@ def test_the_client_says_when_the_peer_closed_without_an_answer() -> None:
                 await client.send(b"MSH|")
 
     ran(scenario())
+
+
+# Who may not send any more
+
+
+@pytest.mark.parametrize("unfinished", [b"", b"\x0bMSH|half"], ids=["idle", "half a frame"])
+def test_a_connection_that_may_not_send_any_more_is_ended_at_once_and_others_stay(unfinished: bytes) -> None:
+    async def scenario() -> None:
+        site = Site()
+        async with listening(site) as listener, connected(listener) as strange, connected(listener) as known:
+            for each in (strange, known):
+                each.writer.write(wrap(b"FIRST"))
+                assert await each.frame() == b"ACK FIRST"
+            strange.writer.write(unfinished)
+            await strange.writer.drain()
+            listener.deny = lambda peer: "address" if peer.connection == 1 else ""
+            listener.reconsider()
+            with suppress(ConnectionResetError):  # where its half frame was not read yet
+                assert await strange.frame() == b""
+            assert (await site.seen("mllp_connection_closed"))["reason"] == "may not send any more: address"
+            assert (await site.seen("mllp_caller_denied"))["reason"] == "address"
+            known.writer.write(wrap(b"SECOND"))
+            assert await known.frame() == b"ACK SECOND"
+            assert site.rejected == []
+
+    asyncio.run(scenario())
+
+
+def test_what_is_worked_on_is_answered_and_nothing_after_it_is_taken() -> None:
+    async def scenario() -> None:
+        site, begun, may_end = Site(), asyncio.Event(), asyncio.Event()
+
+        async def slow(frame: bytes) -> bytes:
+            begun.set()
+            await may_end.wait()
+            return b"ACK " + frame
+
+        site.answer = slow
+        async with listening(site) as listener, connected(listener) as sender:
+            sender.writer.write(wrap(b"FIRST") + wrap(b"SECOND"))
+            await begun.wait()
+            listener.deny = lambda peer: "certificate"
+            listener.reconsider()
+            listener.reconsider()  # told once, however often
+            may_end.set()
+            assert await sender.frame() == b"ACK FIRST"
+            assert await sender.frame() == b""
+            assert (await site.seen("mllp_connection_closed"))["reason"] == "may not send any more: certificate"
+        assert site.received == [b"FIRST"]
+        assert len(site._named("mllp_caller_denied")) == 1
+
+    asyncio.run(scenario())

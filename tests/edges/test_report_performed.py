@@ -11,11 +11,12 @@ from pydicom.dataset import Dataset
 
 from gateway import processing
 from gateway.config import Site, load_site
-from gateway.domain.devices import PLAIN, Device, MPPSAnswers
+from gateway.device_settings import DevicesFile
+from gateway.domain.devices import Device, MPPSAnswers
 from gateway.domain.performed import MPPSState, Operation
 from gateway.edges.store import Store
 from gateway.processing import READ_AT_ONCE_BYTES, report_performed
-from gateway.registry import DeviceSettings, device
+from gateway.registry import device, directory_of
 from gateway.testing import invented_person, site
 from gateway.testing.modality import final_state, performed_step
 from gateway.wire.dicom_json import EXPLICIT_VR_LITTLE_ENDIAN, attributes_from_dataset, write_attributes
@@ -74,9 +75,11 @@ def test_a_positive_answer_is_a_status_unless_the_device_wants_the_attributes(pl
 
 
 def test_the_registry_says_what_a_device_wants() -> None:
-    asked = DeviceSettings(ae_title="CT1", mpps_answers=MPPSAnswers("dataset"))
-    assert device(asked, PLAIN).mpps_answers is MPPSAnswers.DATASET
-    assert device(DeviceSettings(ae_title="CT1"), PLAIN).mpps_answers is MPPSAnswers.STATUS
+    said = {"devices": [{"ae_title": "CT1", "mpps_answers": "dataset"}, {"ae_title": "CT2"}]}
+    directory = directory_of(DevicesFile.model_validate(said))
+    asked, silent = (device(entry, entry.aes[0]) for entry in directory.devices)
+    assert asked.mpps_answers is MPPSAnswers.DATASET
+    assert silent.mpps_answers is MPPSAnswers.STATUS
 
 
 def test_a_refusal_shows_what_is_wrong_whatever_the_device_wants(place: tuple[Site, Store]) -> None:
