@@ -62,8 +62,8 @@ def security_statement() -> Iterable[str]:
     yield ""
     yield from table(("Type", "What is done with it"), ((str(int(kind)), words) for kind, words in _IDENTITIES.items()))
     yield "A requested response is sent where the identity was proved, with an empty Server-response field. For type 4"
-    yield "the SAML response that D.3.3.7.2 has in it is left out. The identity of a requester whose AE titles, address,"
-    yield "TLS or certificate are not accepted is not looked at."
+    yield "the SAML response that D.3.3.7.2 has in it is left out. The identity of a requester whose AE titles,"
+    yield "address, TLS or certificate are not accepted is not looked at."
     yield ""
     yield "## Network, time and configuration management"
     yield ""
