@@ -115,9 +115,11 @@ class Answering:
         """
         denial, bounds = self._standing(association)
         if denial is None:
-            if self._limits is not self.site.settings.limits:
-                self._limits = self.site.settings.limits
-                self._limit()
+            limits = self.site.settings.limits
+            if self._limits is not limits:
+                changed, self._limits = self._limits != limits, limits
+                if changed:  # a reload of other things gives nobody a full allowance again
+                    self._limit()
             if not self._associations.per_s or self._associations.allows(
                 association.calling_ae_title, time.monotonic()
             ):

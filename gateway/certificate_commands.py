@@ -439,7 +439,7 @@ def _files_for(
 
 def _own_files(config: Path) -> list[Path]:
     """Every file of certificates, keys and lists that the configuration names."""
-    from gateway.certificate_expiry import certificate_files
+    from gateway.certificate_files import certificate_files
 
     settings = _settings(config)
     if settings is None:
@@ -451,7 +451,7 @@ def _own_files(config: Path) -> list[Path]:
 
 
 def _authority_files(config: Path) -> Iterable[Path]:
-    from gateway.certificate_expiry import Kind, certificate_files
+    from gateway.certificate_files import Kind, certificate_files
 
     settings = _settings(config)
     files = certificate_files(settings, config.parent) if settings is not None else ()

@@ -22,7 +22,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from gateway import retention
-from gateway.certificate_expiry import ExpiryWatch, seconds_left
+from gateway.certificate_files import certificate_files
 from gateway.config import (
     LOOPBACK,
     ConfigError,
@@ -77,6 +77,7 @@ from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import StoredMessage
 
 if TYPE_CHECKING:
+    from gateway.certificate_expiry import ExpiryWatch
     from gateway.directory_source import DirectoryWatch
     from gateway.edges.health import HTTPServer
 
@@ -140,8 +141,7 @@ class Service:
             )  # fmt: skip
         self.metrics.associations.set_function(lambda: self._dicom.associations)
         self.metrics.backlogs = lambda: self._desk().backlogs(self.store.reader.queues())
-        self._expiries = ExpiryWatch()
-        self.metrics.certificates = lambda: seconds_left(self._expiries.held)
+        self._expiries: ExpiryWatch | None = None  # made where there is a certificate
         self.metrics.queries_lost = lambda: self._queries.counts.dropped + self._queries.counts.lost
         self._http: HTTPServer | None = None
         self._rule_reader: StoreReader | None = None  # opened where there is a rule: it reads in a thread of its own
@@ -442,8 +442,15 @@ class Service:
 
     async def watch_certificates(self) -> int:
         """Warn of certificates that end soon, of each once for each threshold. Returns how many warnings there were."""
-        base = self.site.file.parent
-        return await asyncio.to_thread(self._expiries.look, self.site.settings, base, now())
+        settings, base = self.site.settings, self.site.file.parent
+        if self._expiries is None:
+            if not certificate_files(settings, base):
+                return 0
+            # What reads certificates takes time and memory that a site without TLS shall not give.
+            expiry = await asyncio.to_thread(importlib.import_module, "gateway.certificate_expiry")
+            self._expiries = watch = expiry.ExpiryWatch()
+            self.metrics.certificates = lambda: expiry.seconds_left(watch.held)
+        return await asyncio.to_thread(self._expiries.look, settings, base, now())
 
     async def forget_queries(self) -> int:
         """Delete the kept queries whose days are over. Returns how many."""

@@ -37,10 +37,9 @@ from dataclasses import replace
 from typing import cast
 
 from gateway.domain.access import Certificate, User
-from gateway.edges.certificates import certificate_of
 from gateway.edges.dimse_requests import REQUESTS_WAITING_MAX, Requests
 from gateway.edges.dimse_service import Admission, Association, DIMSEService, Limits, Observe, unobserved, where_raised
-from gateway.edges.tls_listener import TLSListener, TLSPort
+from gateway.edges.tls_listener import TLSListener, TLSPort, certificate_shown
 from gateway.wire.dimse import ByteBudget, DIMSEViolation, FindAnswer, MessageAssembler, NAnswer
 from gateway.wire.tls_profiles import HELLO_START, TLS_ON_PLAIN_PORT
 from gateway.wire.upper_layer import (
@@ -705,8 +704,7 @@ class _TLSConnection(_Connection):
     tls = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
-        self.certificate = certificate_of(shown) if shown else None
+        self.certificate = certificate_shown(transport.get_extra_info("ssl_object"))
         super().connection_made(transport)
 
 

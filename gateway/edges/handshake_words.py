@@ -8,9 +8,10 @@ import re
 import ssl
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.edges.certificates import Facts
+if TYPE_CHECKING:
+    from gateway.edges.certificates import Facts
 
 
 class Side(StrEnum):
@@ -78,7 +79,7 @@ class Explained:
         return f"TLS failed while {self.phase}: {self.what}{todo}{detail}"
 
 
-def explained(error: BaseException, side: Side, peer: Facts | None = None, own: Facts | None = None) -> Explained:
+def explained(error: BaseException, side: Side, peer: "Facts | None" = None, own: "Facts | None" = None) -> Explained:
     """Why a handshake failed with this exception; total: whatever it is, there are words.
 
     `peer` and `own` are the certificates that were shown, where they are known.
@@ -203,7 +204,7 @@ _VERIFY: dict[int, _Row] = {
 _WHOSE = {Side.SERVER: "the caller's certificate", Side.CLIENT: "the destination's certificate"}
 
 
-def _refused_by_us(error: ssl.SSLCertVerificationError, side: Side, peer: Facts | None) -> Explained:
+def _refused_by_us(error: ssl.SSLCertVerificationError, side: Side, peer: "Facts | None") -> Explained:
     code = getattr(error, "verify_code", 0)
     message = getattr(error, "verify_message", "") or _reason_of(error)
     row = _VERIFY.get(code, _Row(Reason.BAD_CERTIFICATE, f"OpenSSL says: {message}", ""))
@@ -212,7 +213,7 @@ def _refused_by_us(error: ssl.SSLCertVerificationError, side: Side, peer: Facts 
     return Explained(row.reason, Phase.PEER_CERTIFICATE, f"{whose} is refused, as {what}", _told(row, side), message)
 
 
-def _described(facts: Facts) -> str:
+def _described(facts: "Facts") -> str:
     names = f", for {', '.join(facts.names[:3])}" if facts.names else ""
     period = f"valid {facts.not_before:%Y-%m-%d} to {facts.not_after:%Y-%m-%d}"
     return f"{facts.subject or 'without a subject'}, {period}{names}, signed by {facts.issuer}"
@@ -298,7 +299,7 @@ _REASONS: dict[str, tuple[Phase, _Row]] = {
 }  # fmt: skip
 
 
-def _by_reason(reason: str, side: Side, own: Facts | None) -> Explained:
+def _by_reason(reason: str, side: Side, own: "Facts | None") -> Explained:
     alert = _alert_of(reason)
     if alert:
         return _alerted(alert, side, own, reason)
@@ -391,7 +392,7 @@ def _alert_of(reason: str) -> str:
 _PEER = {Side.SERVER: "the caller", Side.CLIENT: "the destination"}
 
 
-def _alerted(alert: str, side: Side, own: Facts | None, detail: str) -> Explained:
+def _alerted(alert: str, side: Side, own: "Facts | None", detail: str) -> Explained:
     peer = _PEER[side]
     if alert in _ABOUT_OURS:
         shown = f" (ours: {_described(own)})" if own is not None else ""

@@ -29,8 +29,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from gateway.domain.access import Certificate
 from gateway.domain.refusal import Refusal, RefusalKind
-from gateway.edges.certificates import certificate_of
-from gateway.edges.tls_listener import TLSListener, TLSPort
+from gateway.edges.tls_listener import TLSListener, TLSPort, certificate_shown
 from gateway.wire.ack import acknowledge
 from gateway.wire.mllp import FRAME_BYTES_MAX, Broken, Commit, Event, Frame, Framer, Junk, commit, wrap
 from gateway.wire.tls_profiles import HELLO_START, TLS_ON_PLAIN_PORT
@@ -418,8 +417,7 @@ def _shown(writer: asyncio.StreamWriter) -> tuple[bool, Certificate | None]:
     inside = writer.get_extra_info("ssl_object")
     if inside is None:
         return False, None
-    shown = inside.getpeercert(binary_form=True)
-    return True, certificate_of(shown) if shown else None
+    return True, certificate_shown(inside)
 
 
 def _keep_alive(writer: asyncio.StreamWriter) -> None:

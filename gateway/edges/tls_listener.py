@@ -23,6 +23,7 @@ Events for the log have fixed names and fields:
 import asyncio
 import contextlib
 import errno
+import importlib
 import socket
 import ssl
 from collections import OrderedDict
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from gateway.domain.access import Certificate
 from gateway.domain.rates import Rates
 from gateway.edges.flood import Flood
 from gateway.edges.handshake_words import Explained, Phase, Reason, Side, explained
@@ -52,6 +54,9 @@ ACCEPT_AGAIN_S = 1.0
 PARTING_S, PARTING_MAX = 2.0, 64
 """For a peer to read why it is not let in, and for so many at once; others are cut."""
 DRAINED_BYTES = 65_536
+
+_READER = "gateway.edges.certificates"
+"""What reads certificates is loaded where TLS is spoken: a site without pays nothing for it."""
 
 _HTTP_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 41\r\n\r\n"
@@ -177,6 +182,7 @@ class TLSListener:
 
     async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
         """Listen, on these bound sockets where there are any; raises OSError where the address cannot be had."""
+        await asyncio.to_thread(importlib.import_module, _READER)  # not by the first caller
         self._listening = list(sockets) or await bound(self._host, self.port)
         for listening in self._listening:
             listening.setblocking(False)
@@ -421,3 +427,11 @@ async def bound(host: str, port: int) -> list[socket.socket]:
             each.close()
         raise OSError(error.errno, f"cannot listen on {host} port {port}: {(error.strerror or '').lower()}") from error
     return made
+
+
+def certificate_shown(inside: ssl.SSLObject) -> Certificate | None:
+    """The certificate that a peer showed and TLS verified."""
+    from gateway.edges.certificates import certificate_of
+
+    shown = inside.getpeercert(binary_form=True)
+    return certificate_of(shown) if shown else None

@@ -11,7 +11,8 @@ from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from gateway.certificate_expiry import BUNDLE_MIN, ExpiryWatch, certificate_files, doubts, held
+from gateway.certificate_expiry import BUNDLE_MIN, ExpiryWatch, doubts, held
+from gateway.certificate_files import certificate_files
 from gateway.cli import cli
 from gateway.config import Settings, load_site
 from gateway.service import Service

@@ -15,7 +15,8 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from gateway.certificate_expiry import ExpiryWatch, certificate_files, doubts
+from gateway.certificate_expiry import ExpiryWatch, doubts
+from gateway.certificate_files import certificate_files
 from gateway.cli import cli
 from gateway.config import Settings, load_site
 from gateway.destinations import DestinationTLS
