@@ -78,7 +78,8 @@ def test_a_bound_sender_is_taken_from_its_place_and_refused_from_elsewhere(servi
     assert refused.first("MSA").text(1) == "AR"
     assert "103&Table value not found" in refused.first("ERR").raw(1)  # as 2.3.1 has it
     assert archived(service, "B2") == [("refused", ELSEWHERE)]
-    until(lambda: metric(service, 'gateway_callers_denied_total{reason="sender"}') == before + 1, service)
+    # A worker tells what it counted some seconds later, so more may come than what was refused just now.
+    until(lambda: metric(service, 'gateway_callers_denied_total{reason="sender"}') > before, service)
     until(lambda: logged(service, "sender_denied"), service)
     assert logged(service, "sender_denied")[-1]["peer"].startswith(ELSEWHERE)
 
@@ -147,11 +148,16 @@ def test_a_listener_of_certain_certificates_takes_nothing_without_tls(tmp_path):
         assert logged(service, "mllp_caller_denied")[-1]["reason"] == "plain"
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("bounds", [{"addresses": ["10.0.0.0/8"]}, {"certificates": ["subject:RIS"]}])
+@pytest.mark.parametrize(
+    ("workers", "bounds"),
+    [
+        (0, {"addresses": ["10.0.0.0/8"]}),
+        (0, {"certificates": ["subject:RIS"]}),
+        (1, {"addresses": ["10.0.0.0/8"]}),
+    ],
+)
 def test_a_reload_ends_open_connections_that_new_bounds_do_not_let_in(tmp_path, workers, bounds):
-    if workers and "certificates" in bounds:
-        pytest.skip("the same code decides; one case shows that workers follow")
+    """The same code decides in a worker: one case shows that it follows."""
     with secured(tmp_path, [], hl7=listeners(), workers=workers) as service:
 
         async def scene():

@@ -364,7 +364,7 @@ def test_a_receiver_that_only_takes_the_connection_is_told_from_one_that_is_away
         (socket.gaierror(socket.EAI_NONAME, "x"), "the name of its host is not known"),
         (TimeoutError(), "no answer to the attempt to connect"),
         (OSError("Multiple exceptions: x"), "no address of its host takes a connection"),
-        (ssl.SSLError("x"), "SSLError"),
+        (ssl.SSLError("x"), "TLS failed while shaking hands: it ended by SSLError [SSLError]"),
     ],
 )
 def test_why_there_is_no_connection_is_said_in_words(error: Exception, words: str) -> None:
