@@ -67,7 +67,16 @@ def _measured(folder: Path, only_archive: bool, quick: bool, names: Collection[s
     if only_archive:
         return archive.measured(folder, archive.QUICK if quick else archive.MILLION, progress)
     scale = QUICK if quick else FULL
-    return [each for scenario in SCENARIOS if scenario.__name__ in names for each in scenario(folder, scale, progress)]
+    found: list[Found] = []
+    for scenario in SCENARIOS:
+        if scenario.__name__ in names:
+            came = scenario(folder, scale, progress)
+            for each in came:  # so that a run that is broken off was not for nothing
+                if isinstance(each, Row):
+                    beside = f", {each.ratio:.2f} of {each.peer}" if each.ratio is not None else ""
+                    progress(f"  {each.what}: {each.ours:,.2f} {each.unit}{beside} ({each.times})")
+            found += came
+    return found
 
 
 if __name__ == "__main__":

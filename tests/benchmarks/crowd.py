@@ -7,6 +7,7 @@ however late earlier answers or the generator itself are. So nothing that is slo
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -183,4 +184,6 @@ async def _until(due: float) -> None:
 
 if __name__ == "__main__":
     dicom_port, hl7_port, devices = map(int, sys.argv[1:4])
-    print(json.dumps(asdict(uvloop.run(generate(dicom_port, hl7_port, devices, float(sys.argv[4]))))))
+    measured = asdict(uvloop.run(generate(dicom_port, hl7_port, devices, float(sys.argv[4]))))
+    os.set_blocking(sys.stdout.fileno(), True)  # it may not be, and more than the pipe holds would be lost
+    print(json.dumps(measured))
