@@ -244,10 +244,15 @@ class TLSListener:
     def _make_room(self, callers: OrderedDict[_Caller, None], newest: _Caller) -> None:
         """Cut who has said nothing for longest; where all others have said something, who has waited for longest, or
         else who is at it for longest."""
-        unheard = [caller for caller in callers if caller.shaking is None and caller is not newest]
-        silent = (caller for caller in unheard if not caller.waits)
         self._shed += 1
-        self._cut(next(silent, next(iter(unheard), next(iter(callers)))))
+        waits: _Caller | None = None
+        for caller in callers:
+            if caller.shaking is None and caller is not newest:
+                if not caller.waits:
+                    self._cut(caller)
+                    return
+                waits = waits or caller
+        self._cut(waits or next(iter(callers)))
 
     def _sweep(self) -> None:
         """Cut who is too slow, and come back when the next one is."""
