@@ -6,9 +6,8 @@ connects to anybody or makes a certificate. The only importer of `cryptography.x
 
 import hashlib
 import re
-import ssl
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -329,11 +328,6 @@ def signed_by(listed: x509.CertificateRevocationList, authority: x509.Certificat
 def ders_of(file: Path) -> list[bytes]:
     """The DER forms of the certificates in a file. Raises CertificateFileError."""
     return [each.public_bytes(Encoding.DER) for each in certificates_in(file)]
-
-
-def pem_of(ders: Sequence[bytes]) -> str:
-    """Certificates in PEM form, one behind the other."""
-    return "".join(ssl.DER_cert_to_PEM_cert(der) for der in ders)
 
 
 def _common_name(name: x509.Name) -> str:

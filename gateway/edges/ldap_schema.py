@@ -237,8 +237,6 @@ def init_entries(root: DN) -> tuple[tuple[DN, str, tuple[Part, ...]], ...]:
     )
 
 
-EXAMPLE_BASE = "dc=hospital,dc=example"
-
 _ABOUT_STANDARD = """\
 PS3.15 H.1.3, the schema of DICOM configuration, from the tables of modality-gateway.
 The OID printed twice (3.31) is dicomSupportedCharacterSet; dicomInstitutionDepartmentType, in no class, is left out."""

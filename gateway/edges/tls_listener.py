@@ -6,8 +6,8 @@ What may live here: connections until their handshake is done. Certificates are 
 A connection is a socket and a moment until its first bytes come; only then is a TLS session made for it, by the context
 of that moment. Every caller has the same short time for all of it. When too many are at it, in all or from one address,
 the one that has been silent for longest goes, and where none is, the one that has taken longest: a device says hello
-at once, so peers that are silent or slow, however many, delay nobody. What is spoken without TLS is recognised by its
-first byte, and told in words.
+at once, so peers that are silent or slow, however many, keep nobody out. What is spoken without TLS is recognised by
+its first byte, and told in words.
 
 A hello costs us a signature, and nothing the one who sends it. So one address begins so many handshakes a second;
 what is more waits unread for its turn, within the same bounds of number and time.

@@ -7,15 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.domain.devices import MPPSAnswers, Sees
 from gateway.domain.directory import (
     DeviceEntry,
     Directory,
     NetworkAE,
     NetworkConnection,
-    Protocol,
     Role,
-    Rules,
     TransferCapability,
 )
 from gateway.domain.directory_checks import check
@@ -23,42 +20,14 @@ from gateway.edges.ldap_changes import entries_of, plan_of, unwritable
 from gateway.edges.ldap_entries import entry_of, reading_of
 from gateway.edges.ldif import ldif_of
 from gateway.wire.distinguished_names import DN, DNError, parse_dn
+from tests.ldap.whole_device import WHOLE
 
 DEVICES = parse_dn("cn=Devices,cn=DICOM Configuration,dc=hospital,dc=example")
 MWL = "1.2.840.10008.5.1.4.31"
 IMPLICIT = "1.2.840.10008.1.2"
 
-CT = DeviceEntry(
-    name="ct1",
-    description="in the basement",
-    manufacturer="Invented",
-    model="Tube 3",
-    software_versions=("1", "1a"),
-    station_name="CT-1",
-    serial_number="007",
-    institution_names=("Hospital",),
-    institution_addresses=("Road 1",),
-    departments=("Radiology",),
-    issuer_of_patient_id="HOSP",
-    primary_types=("CT", "PET"),
-    related_devices=("cn=ups,dc=hospital,dc=example",),
-    connections=(
-        NetworkConnection("dicom", "ct1.hosp.example", 104),
-        NetworkConnection("dicom-tls", "ct1.hosp.example", 2762, ("TLS_AES_128_GCM_SHA256",), installed=False),
-        NetworkConnection("hl7", "ct1.hosp.example", 2575, protocol=Protocol.HL7),
-        NetworkConnection("out", "ct1.hosp.example"),
-    ),
-    aes=(
-        NetworkAE(
-            "CT1", ("dicom-tls", "dicom"), True, True, "scanner", ("ct",), ("GATEWAY",), ("PACS",),
-            ("ISO_IR 100", "ISO_IR 192"), True,
-            (TransferCapability(MWL, Role.SCU, (IMPLICIT, "1.2.840.10008.1.2.1")),
-             TransferCapability(MWL, Role.SCP, (IMPLICIT,), "odd one")),
-            Rules("old-ct", Sees.GROUP, ("north",), True, MPPSAnswers.DATASET, ("worklist", "mpps"), ("10.0.0.0/8",),
-                  ("subject:ct1",), ("GATEWAY",), True, True),
-        ),
-        NetworkAE("CT1_STORE", ("dicom",), installed=False),
-    ),
+CT = replace(
+    WHOLE, institution_names=("Hospital",), aes=(replace(WHOLE.aes[0], clusters=("ct",)), *WHOLE.aes[1:])
 )  # fmt: skip
 
 
