@@ -28,7 +28,7 @@ peers: ## install the real peers the tests talk to (Debian packages and one from
 	@command -v npm >/dev/null 2>&1 || sh tests/install_peers.sh nodejs npm
 	@sh tests/install_npm_peer.sh tests/interop/node
 
-demo: $(READY) ## a department's day in under a minute, over real HL7, DICOM and SQLite
+demo: $(READY) ## a department's day in about a minute, over real HL7, FHIR, DICOM and SQLite
 	@$(BIN)/gateway demo
 
 run: $(READY) ## lay out a site in ./site (once) and run the service on it
@@ -50,7 +50,8 @@ bench: $(READY) peers ## the benchmark table, side by side with the peers; write
 bench-archive: $(READY) ## the archive at a million messages, about half an hour; writes its part of docs/benchmarks.md
 	$(BIN)/python -m tests.benchmarks --archive
 
-docs: $(READY) ## rewrite the pages that are generated from the code's tables and the test cases
+docs: $(READY) ## rewrite what is generated: tables of FHIR, and pages from the code's tables and the test cases
+	$(BIN)/python -m tests.fhir_tables
 	$(BIN)/python -m gateway.schemas
 	$(BIN)/python -m gateway.edges.ldap_schema
 	$(BIN)/python -m gateway.reference docs/reference

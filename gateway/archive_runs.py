@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 from uuid import UUID
 
-from gateway.config import load_site
+from gateway.config import Site, load_site
 from gateway.domain.identifiers import Mint
 from gateway.edges.store import StoreReader, read_only
+from gateway.fhir_processing import fhir_feeds_of
 from gateway.processing import feeds_of
 from gateway.wire.hl7_source import HANDLED
 from gateway.workflow.compare import Comparison
 from gateway.workflow.coverage import Coverage
+from gateway.workflow.fhir_feed import FHIRFeed
 from gateway.workflow.intake import Feed
 from gateway.workflow.ports import MessageSearch, StoredMessage
-from gateway.workflow.rereading import meanings
+from gateway.workflow.rereading import AnyFeed, meanings
 
 CHUNK = 2_000
 """Messages of one task: some seconds of work, so that a bar moves and no process waits for the last one."""
@@ -82,7 +84,7 @@ def compare(
 def cover(
     config: Path, which: Extent, listener: str = "", processes: int = 0, progress: Progress = _untold
 ) -> Coverage:
-    """Which fields of the archive no rule reads."""
+    """Which fields of the archive no rule reads. Of HL7 v2: requests of FHIR are counted as skipped."""
     return _over(_Covering(config, listener), which, processes, progress, Coverage())
 
 
@@ -116,23 +118,45 @@ class _Comparing:
 
     def prepare(self) -> Callable[[Extent], Comparison]:
         site = load_site(self.config)
-        feeds, reader = feeds_of(site, _NO_MINT), read_only(site.store_url)
-        changed = feeds_of(load_site(self.config, self.mappings), _NO_MINT)
-        alike = {name for name, feed in feeds.items() if feed.mapping.digest == changed[name].mapping.digest}
+        feeds, reader = _feeds(site), read_only(site.store_url)
+        changed = _feeds(load_site(self.config, self.mappings))
+        alike = {name for name, feed in feeds.items() if _digests(feed) == _digests(changed[name])}
 
         def run(part: Extent) -> Comparison:
             comparison = Comparison()
             for stored in _received(reader, part, self.listener):
-                feed = _feed(stored, feeds)
+                feed = _any_feed(stored, feeds)
                 if feed is None:
                     comparison.skipped += 1
                 elif feed.name in alike:  # the same mapping gives the same: there is nothing to read
                     comparison.unchanged += 1
                 else:
-                    comparison.note(stored.id, *meanings(stored.record.raw, feed, changed[feed.name]))
+                    kept = reader.kept_report(stored.id) if isinstance(feed, FHIRFeed) else None
+                    comparison.note(stored.id, *meanings(stored.record.raw, feed, changed[feed.name], kept))
             return comparison
 
         return run
+
+
+def _feeds(site: Site) -> dict[str, AnyFeed]:
+    return {**fhir_feeds_of(site, _NO_MINT), **feeds_of(site, _NO_MINT)}
+
+
+def _digests(feed: AnyFeed) -> frozenset[str]:
+    """What the feed's rule sets are made of."""
+    mappings = feed.mappings.values() if isinstance(feed, FHIRFeed) else (feed.mapping,)
+    return frozenset(mapping.digest for mapping in mappings)
+
+
+def _any_feed(stored: StoredMessage, feeds: dict[str, AnyFeed]) -> AnyFeed | None:
+    """The feed it came by; None where there is none any more, or it said nothing that a mapping reads."""
+    found = feeds.get(stored.record.listener)
+    if isinstance(found, FHIRFeed):
+        return found if stored.record.disposition not in _NOTHING_SAID else None
+    return _feed(stored, {found.name: found}) if found is not None else None
+
+
+_NOTHING_SAID = frozenset({"refused", "unreadable", "ignored"})
 
 
 def _received(reader: StoreReader, part: Extent, listener: str) -> Iterator[StoredMessage]:

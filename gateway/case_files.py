@@ -1,8 +1,8 @@
 """Golden cases in a mappings folder: which there are, which mapping each is for, what it must give.
 
-A case is `NAME.hl7` and beside it `NAME.expected.json`. A folder in `cases` that is called like a mapping holds the
-cases of that mapping; any other case names one under `given`, or is for DEFAULT_MAPPING. Those in the folder OUTBOUND
-are of another kind.
+A case is `NAME.hl7`, or `NAME.json` with a FHIR resource or Bundle, and beside it `NAME.expected.json`. A folder in
+`cases` that is called like a mapping holds the cases of that mapping; any other case names one under `given`, or is for
+DEFAULT_MAPPING or DEFAULT_FHIR_MAPPING. Those in the folder OUTBOUND are of another kind.
 """
 
 import json
@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeVar
 
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.transcript import Readable, differences
-from gateway.workflow.golden_cases import case_outcome
+from gateway.workflow.golden_cases import case_outcome, fhir_case_outcome
 
 DEFAULT_MAPPING = "ihe-swf"
-MESSAGE, EXPECTED = ".hl7", ".expected.json"
+DEFAULT_FHIR_MAPPING = "imaging-order"
+MESSAGE, RESOURCE, EXPECTED = ".hl7", ".json", ".expected.json"
 OUTBOUND = "outbound"
 """The folder of the cases of outbound mappings (`outbound_cases`)."""
 
@@ -40,7 +41,7 @@ class Case:
 
     @property
     def expected_file(self) -> Path:
-        return self.message.with_name(self.message.name.removesuffix(MESSAGE) + EXPECTED)
+        return self.message.with_name(self.message.stem + EXPECTED)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -80,7 +81,8 @@ AnyCase = TypeVar("AnyCase", bound=Named)
 
 def cases_in(folder: Path, known: Collection[str]) -> list[Case]:
     """The cases of `folder`, by name; `known` are the mappings that there are. Raises CaseError."""
-    paths = sorted(folder.rglob(f"*{MESSAGE}"))
+    resources = (path for path in folder.rglob(f"*{RESOURCE}") if not path.name.endswith(EXPECTED))
+    paths = sorted((*folder.rglob(f"*{MESSAGE}"), *resources))
     return [read_case(path, folder, known) for path in paths if path.relative_to(folder).parts[0] != OUTBOUND]
 
 
@@ -103,8 +105,8 @@ def _is_named(case: Named, text: str) -> bool:
 
 def read_case(message: Path, folder: Path, known: Collection[str]) -> Case:
     """The case of one message file in the cases folder. Raises CaseError."""
-    name = message.relative_to(folder).as_posix().removesuffix(MESSAGE)
-    expected_file = message.with_name(message.name.removesuffix(MESSAGE) + EXPECTED)
+    name = message.relative_to(folder).with_suffix("").as_posix()
+    expected_file = message.with_name(message.stem + EXPECTED)
     expected: Any = None
     if expected_file.is_file():
         try:
@@ -118,7 +120,8 @@ def read_case(message: Path, folder: Path, known: Collection[str]) -> Case:
     if strange:
         raise CaseError(f"{expected_file}: `given` has no {strange[0]}; it may have {', '.join(_GIVEN)}")
     in_folder = name.split("/")[0] if "/" in name else ""
-    mapping = given.get("mapping") or (in_folder if in_folder in known else DEFAULT_MAPPING)
+    default = DEFAULT_FHIR_MAPPING if message.suffix == RESOURCE else DEFAULT_MAPPING
+    mapping = given.get("mapping") or (in_folder if in_folder in known else default)
     if mapping not in known:
         raise CaseError(f"{name}: there is no mapping {mapping}; have: {', '.join(sorted(known)) or 'none'}")
     return Case(name, message, mapping, given, expected)
@@ -128,7 +131,8 @@ def run_cases(cases: Sequence[Case], mappings: Mapping[str, FieldMapping]) -> It
     """Each case's result."""
     for case in cases:
         settings = {key: value for key, value in case.given.items() if key != "mapping"}
-        got = case_outcome(mappings[case.mapping], case.message.read_bytes(), **settings)
+        outcome = fhir_case_outcome if case.message.suffix == RESOURCE else case_outcome
+        got = outcome(mappings[case.mapping], case.message.read_bytes(), **settings)
         yield Result(case, got, tuple(differences(case.expected or {}, got)))
 
 

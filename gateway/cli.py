@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ from gateway.console import (
     store_of,
 )
 from gateway.device_commands import devices
+from gateway.fhir_commands import fhir
 from gateway.mapping_commands import mappings
 from gateway.message_commands import messages
 from gateway.order_commands import orders
@@ -58,6 +59,7 @@ cli.add_typer(queues, name="queues")
 cli.add_typer(devices, name="devices")
 cli.add_typer(certs, name="certs")
 cli.add_typer(users, name="users")
+cli.add_typer(fhir, name="fhir")
 
 
 def main() -> None:
@@ -93,7 +95,7 @@ def run(config: ConfigOption = CONFIG) -> None:
     from gateway.edges.database import StoreError
     from gateway.service import serve
 
-    site = site_of(config)
+    site = site_of(config, fhir=None)
     try:
         serve(site, announce=lambda line: out.print(line, highlight=False, markup=False))
     except StoreError as error:
@@ -108,7 +110,7 @@ def check(config: ConfigOption = CONFIG) -> None:
     from gateway.certificate_expiry import doubts as certificate_doubts
     from gateway.processing import now
 
-    site = site_of(config)
+    site = site_of(config, fhir=True)
     doubts = (*site.doubts, *certificate_doubts(site.settings, site.file.parent, now()))
     for doubt in doubts:
         err.print(str(doubt), markup=False, highlight=False, soft_wrap=True)
@@ -212,7 +214,7 @@ def clock(
 
 @cli.command()
 def demo() -> None:
-    """A department's day in under a minute: orders in, worklist out, MPPS back, printed as it happens."""
+    """A department's day in about a minute: orders in, worklist out, MPPS back, printed as it happens."""
     from gateway.demo import play
 
     raise typer.Exit(play(out))
@@ -221,7 +223,8 @@ def demo() -> None:
 @cli.command()
 def explain(
     message: Annotated[
-        list[str] | None, typer.Argument(help="Files with HL7 v2 messages; - reads standard input.")
+        list[str] | None,
+        typer.Argument(help="Files with HL7 v2 messages, or FHIR resources or Bundles; - reads standard input."),
     ] = None,
     config: ConfigOption = CONFIG,
     number: Annotated[list[int] | None, typer.Option("--message", help="Number of an archived message.")] = None,
@@ -229,19 +232,27 @@ def explain(
         str, typer.Option(help="Read as this listener would; default: the one it came by, or the first.")
     ] = "",
     on_store: Annotated[bool, typer.Option("--store", help="Also what it would do to the orders held now.")] = False,
+    release: Annotated[str, typer.Option("--fhir", help="The release of FHIR files: R4, R4B or R5.")] = "",
     json_output: JSONOption = False,
 ) -> None:
     """Say what a message would do: every attribute with its source, raw value, rule and converter, or each refusal."""
     from gateway.explain import explanation, render
-    from gateway.site_tools import feed_for_explaining
+    from gateway.site_tools import came_by_fhir, feed_for_explaining
 
     site = site_of(config)
+    if release not in ("", "R4", "R4B", "R5"):
+        raise typer.BadParameter("R4, R4B or R5", param_hint="--fhir")
     given = [*_given(message or []), *_archived(config, number or [])]
     if not given:
         raise typer.BadParameter("name a file, - or --message NUMBER", param_hint="MESSAGE")
     refused = False
     explained = []
-    for name, came_by, raw in given:
+    for name, came_by, raw, number_ in given:
+        if came_by_fhir(site, came_by) if came_by else _is_fhir(raw):
+            result = _explained_fhir(config, raw, number_, listener or came_by, release, on_store)
+            refused |= bool(result["refusals"])
+            explained.append({"file": name, **result})
+            continue
         feed = feed_for_explaining(site, listener or came_by)
         if feed is None and not listener:  # typed by hand, or by a listener that is not there any more
             feed = feed_for_explaining(site, "")
@@ -272,25 +283,70 @@ def conformance(
     print("\n".join(lines).rstrip())
 
 
-def _given(names: Iterable[str]) -> Iterable[tuple[str, str, bytes]]:
-    """(name, "", message) of each message in these files."""
+def _is_fhir(raw: bytes) -> bool:
+    """Whether a file is a FHIR resource, as JSON or XML."""
+    return raw.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"<")
+
+
+def _explained_fhir(
+    config: Path, raw: bytes, number: int | None, source: str, release: str, on_store: bool
+) -> dict[str, Any]:
+    """The explanation of a FHIR file, or of an archived request by what was kept beside it."""
+    from gateway.explain import FHIRSaid, explanation
+    from gateway.fhir_processing import feed_for_explaining
+    from gateway.site_tools import EXAMPLE_MINT
+    from gateway.wire.fhir_release import Release
+
+    site = site_of(config, fhir=True)
+    feed = feed_for_explaining(site, source, EXAMPLE_MINT)
+    if feed is None:
+        fail(f"there is no FHIR feed {source}")
+    if on_store and number is None:
+        fail(
+            "--store is for HL7 v2 files and archived requests; what a FHIR file would do says $validate of the server"
+        )
+    own = site.settings.fhir.release if site.settings.fhir is not None else Release.R4
+    kept = store_of(config).reader.kept_report(number) if number is not None else None
+    rehearse = partial(_rehearsed_again, config, number) if on_store and number is not None else None
+    return explanation(raw, feed, rehearse, FHIRSaid(kept, Release(release) if release else own))
+
+
+def _rehearsed_again(config: Path, number: int, _raw: bytes) -> list[str]:
+    """What an archived request would do to the store as it is."""
+    import asyncio
+
+    from gateway.replaying import Replaying
+
+    async def run() -> list[str]:
+        replaying = Replaying(site_of(config), store_of(config))
+        return [
+            line
+            async for done in replaying.rehearse([number])
+            for line in (done.disposition, *done.reasons, *done.changes)
+        ]
+
+    return asyncio.run(run())
+
+
+def _given(names: Iterable[str]) -> Iterable[tuple[str, str, bytes, int | None]]:
+    """(name, "", message, None) of each message in these files."""
     for name in names:
         try:
             data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
         except OSError as error:
             raise typer.BadParameter(f"{name}: {error.strerror}", param_hint="MESSAGE") from None
-        yield from ((name, "", raw) for raw in _frames(data))
+        yield from ((name, "", raw, None) for raw in _frames(data))
 
 
-def _archived(config: Path, numbers: Iterable[int]) -> Iterable[tuple[str, str, bytes]]:
-    """(name, listener, message) of archived messages."""
+def _archived(config: Path, numbers: Iterable[int]) -> Iterable[tuple[str, str, bytes, int | None]]:
+    """(name, listener, message, number) of archived messages."""
     for number in numbers:
         stored = store_of(config).reader.message(number)
         if stored is None:
             fail(f"there is no message {number}")
         if stored.record.direction == "out":
             fail(f"message {number} is one of ours: `gateway messages show {number} --trace` says how it was written")
-        yield f"message {number}", stored.record.listener, stored.record.raw
+        yield f"message {number}", stored.record.listener, stored.record.raw, number
 
 
 def _rehearsed(config: Path, listener: str, raw: bytes) -> list[str]:
@@ -317,6 +373,8 @@ def _frames(data: bytes) -> list[bytes]:
     from gateway.wire.hl7_batch import split
     from gateway.wire.mllp import Frame, Framer
 
+    if _is_fhir(data):
+        return [data]
     blocks = [data]
     if b"\x0b" in data:
         blocks = [event.data for event in Framer(len(data) + 1).feed(data) if isinstance(event, Frame)]

@@ -7,7 +7,7 @@ and a refused start say the same. Reading files is all that happens here; nothin
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -16,15 +16,17 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 from tzlocal import get_localzone
 
 from gateway.described_devices import Around, Described
-from gateway.destinations import DestinationSettings, share_a_listener
+from gateway.destinations import DestinationSettings, of_feeds, share_a_listener
 from gateway.domain.devices import CalledWorklist, Devices
 from gateway.domain.directory import Directory
 from gateway.domain.directory_checks import Known
 from gateway.domain.identifiers import Issuer, Issuers, clashes
 from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.problem import Problem, did_you_mean, one_of
+from gateway.fhir_files import Listening, fhir_problems, mapping_problems, server_problems
+from gateway.fhir_settings import FHIRSettings
 from gateway.identity_files import identity_problems
-from gateway.mapping_files import MappingRecipe, StationNamed, load_mappings
+from gateway.mapping_files import MappingFolder, MappingRecipe, StationNamed, load_mappings
 from gateway.security_settings import (
     ClockSettings,
     DeviceGroupSettings,
@@ -232,6 +234,7 @@ class Settings(Strict):
     destinations: tuple[DestinationSettings, ...] = ()
     archive: ArchiveSettings = ArchiveSettings()
     http: HTTPSettings = HTTPSettings()
+    fhir: FHIRSettings | None = Field(None, description="FHIR orders in, FHIR status out; empty: FHIR is not spoken")
     devices: DevicesSettings = DevicesSettings()
     worklists: tuple[WorklistSettings, ...] = ()
     queries: QuerySettings = QuerySettings()
@@ -313,9 +316,11 @@ class Site:
         return now.astimezone(self.zone)
 
 
-def load_site(file: Path, mappings: Path | None = None, *, devices: bool = True) -> Site:
+def load_site(file: Path, mappings: Path | None = None, *, devices: bool = True, fhir: bool | None = None) -> Site:
     """Read and check everything `gateway.yaml` points to; with `mappings` as if that were its mappings folder, and
-    without `devices` as if none were described, for whoever mends what describes them.
+    without `devices` as if none were described, for whoever mends what describes them. The rule sets of FHIR are read
+    where FHIR is spoken; with `fhir` in any case, and where that is False when the first of them is asked for: it takes
+    two seconds, which a command that has nothing to do with them need not wait for.
 
     Raises ConfigError with every problem.
     """
@@ -328,12 +333,19 @@ def load_site(file: Path, mappings: Path | None = None, *, devices: bool = True)
         raise ConfigError(list(dict.fromkeys(problems)))
     file_problems = _Cross(file, settings, problems)
     issuers = file_problems.issuers()
-    folder = load_mappings(mappings or base / settings.mappings, issuers, problems, _variants(settings))
+    now = settings.fhir is not None if fhir is None else fhir
+    place, variants = mappings or base / settings.mappings, _variants(settings)
+    folder = load_mappings(place, issuers, problems, variants, fhir=now)
     file_problems.destinations(folder.outbound_names)
     file_problems.mappings(folder.names)
+    if now:
+        file_problems.fhir_mappings(folder.names, folder.mappings)
     file_problems.keys()
     file_problems.listeners()
     file_problems.users()
+    file_problems.fhir()
+    feeds = settings.fhir.feeds if settings.fhir is not None else ()
+    settings = settings.model_copy(update={"destinations": of_feeds(settings.destinations, feeds)})
     described = Described(base, _around(settings), problems, directory=None if devices else Directory())
     said = settings.destinations
     if devices:
@@ -348,11 +360,50 @@ def load_site(file: Path, mappings: Path | None = None, *, devices: bool = True)
         *described.doubts,
         *_unregistered(folder.stations, registered, "" if described.ldap else described.source),
         *_told_nobody(file, settings),
+        *_fhir_unnamed(file, settings),
     )
+    later = None if fhir is not False else _Later(folder, place, issuers, variants)
     return Site(
-        file, settings, store_url, folder.mappings, registered, issuers, folder.content, doubts, folder.outbound,
+        file, settings, store_url, folder.mappings if later is None else later, registered, issuers,
+        folder.content if later is None else later.content, doubts, folder.outbound,
         folder.outbound_content, folder.recipe, described.directory, said, tuple(described.doubts),
     )  # fmt: skip
+
+
+class _Later(dict[str, FieldMapping]):
+    """The rule sets of HL7 v2, and those of FHIR once one is asked for by its name. Raises ConfigError where they have
+    problems, KeyError where there is none of that name."""
+
+    def __init__(
+        self, known: MappingFolder, place: Path, issuers: Issuers, variants: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        super().__init__(known.mappings)
+        self._known = known
+        self._load = partial(_whole_folder, place, issuers, variants)
+
+    def __missing__(self, name: str) -> FieldMapping:
+        self._complete()
+        if name not in self:
+            raise KeyError(name)
+        return self[name]
+
+    def content(self, name: str) -> str:
+        """As `MappingFolder.content`."""
+        if name not in self._known.names:
+            self._complete()
+        return self._known.content(name)
+
+    def _complete(self) -> None:
+        self._known = self._load()
+        self.update(self._known.mappings)
+
+
+def _whole_folder(place: Path, issuers: Issuers, variants: Mapping[str, Mapping[str, Any]]) -> MappingFolder:
+    problems: list[Problem] = []
+    folder = load_mappings(place, issuers, problems, variants)
+    if problems:
+        raise ConfigError(problems)
+    return folder
 
 
 def with_snapshot(site: Site) -> Site:
@@ -544,6 +595,27 @@ class _Cross:
         for where, text, hint in identity_problems(self.file.parent, self.settings.users, self.problems):
             self.problem(("users", *where), text, hint)
 
+    def fhir(self) -> None:
+        """The files of the door of FHIR and of our own proofs to other servers, and what would travel in clear."""
+        settings, base = self.settings, self.file.parent
+        http = settings.http
+        if settings.fhir is not None:
+            asks = http.tls is not None and tls_of(settings.tls, http.tls).clients != "none"
+            listening = Listening(http.host in LOOPBACK, http.plain, http.tls is not None, asks)
+            written_to = {place.fhir.feed for place in settings.destinations if place.fhir is not None}
+            for where, text, hint in fhir_problems(base, settings.fhir, listening, written_to):
+                self.problem(("fhir", *where), text, hint)
+        feeds = [each.name for each in settings.fhir.feeds] if settings.fhir is not None else []
+        for number, place in enumerate(settings.destinations):
+            if place.fhir is not None:
+                at = ("destinations", str(number), "fhir")
+                if place.fhir.feed and place.fhir.feed not in feeds:
+                    self.problem(
+                        (*at, "feed"), f"`fhir.feeds` has no {place.fhir.feed!r}", one_of(place.fhir.feed, feeds)
+                    )  # fmt: skip
+                for where, text, hint in server_problems(base, place.fhir.url, place.fhir.credentials, place.fhir.tls):
+                    self.problem(("destinations", str(number), "fhir", *where), text, hint)
+
     def mappings(self, known: frozenset[str]) -> None:
         own = {_variant(listener) for listener in self.settings.hl7}
         for place, listener in enumerate(self.settings.hl7):
@@ -552,6 +624,13 @@ class _Cross:
                     ("hl7", str(place), "mapping"), f"there is no mapping {listener.mapping!r}",
                     one_of(listener.mapping, known - own),
                 )  # fmt: skip
+
+    def fhir_mappings(self, known: frozenset[str], mappings: Mapping[str, FieldMapping]) -> None:
+        """The rule sets that FHIR is read by."""
+        if self.settings.fhir is not None and known:
+            languages = {name: each.language for name, each in mappings.items()}
+            for where, text, hint in mapping_problems(self.settings.fhir, known, languages):
+                self.problem(("fhir", *where), text, hint)
 
     def keys(self) -> None:
         """Say where a listener's own key policies are wrong: they were found as a rule set's."""
@@ -610,6 +689,16 @@ def _unregistered(named: Sequence[StationNamed], devices: Devices, registry_file
             text = f"{ae_title!r} is not in {where}, so this station would not be served"
             hint = f"{near} Otherwise {add}" if near else add
             yield Problem(source, "station_ae_titles", text, hint, line)
+
+
+def _fhir_unnamed(file: Path, settings: Settings) -> Iterator[Problem]:
+    """A problem where others reach our FHIR server, and nobody says by which address."""
+    fhir = settings.fhir
+    if fhir is not None and fhir.clients and not fhir.url and settings.http.host not in LOOPBACK:
+        yield Problem(
+            file.name, "fhir.url", "others reach the FHIR server, and what it calls itself in links and notifications "
+            "is whatever address a caller named it by", "say the address by which others see /fhir",
+        )  # fmt: skip
 
 
 def _told_nobody(file: Path, settings: Settings) -> Iterator[Problem]:

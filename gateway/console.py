@@ -49,12 +49,13 @@ def fail(text: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def site_of(config: Path, *, devices: bool = True) -> "Site":
-    """The configured site; without `devices` also where what describes them is what has to be mended."""
+def site_of(config: Path, *, devices: bool = True, fhir: bool | None = False) -> "Site":
+    """The configured site; without `devices` also where what describes them is what has to be mended, with `fhir` with
+    the rule sets of FHIR also where FHIR is not spoken, or with None where it is."""
     from gateway.config import ConfigError, load_site
 
     try:
-        return load_site(config, devices=devices)
+        return load_site(config, devices=devices, fhir=fhir)
     except ConfigError as error:
         for problem in error.problems:
             err.print(str(problem), markup=False, highlight=False, soft_wrap=True)

@@ -1,6 +1,7 @@
-"""A radiology department's day in under a minute: a RIS, two modalities, a PACS, and the service as its own process.
+"""A radiology department's day in about a minute: a RIS, an EHR, modalities, a PACS, the service as its own process.
 
-Everything is real: HL7 v2 over MLLP, DICOM over TCP, a database file, and a kill in the middle. The people are not.
+Everything is real: HL7 v2 over MLLP, FHIR over HTTP, DICOM over TCP, a database file, and a kill in
+the middle. The people are not.
 """
 
 import json
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
@@ -23,11 +25,13 @@ from gateway.edges.tls import client_context
 from gateway.testing import (
     Acknowledgement,
     Draft,
+    EHRRefused,
     ImagingOrder,
     Person,
     ReceivedMessage,
     ServiceFailed,
     ServiceProcess,
+    SimulatedEHR,
     SimulatedModality,
     SimulatedRIS,
     SimulatedRISReceiver,
@@ -39,10 +43,12 @@ from gateway.testing import (
     invented_person,
     merge_patients,
     omi,
+    order_bundle,
     rad4_orm,
     register,
     site,
 )
+from gateway.testing.ehr import ORDERS, PATIENTS
 from gateway.testing.modality import performed_step
 from gateway.testing.performed_receiver import PerformedReceiver
 
@@ -84,7 +90,7 @@ def play(console: Console) -> int:
             service = ServiceProcess(_site(Path(folder), ris, pacs, tls_port))
             with service, pacs:
                 _Day(console, service, ris, pacs, tls_port).play()
-        except (Surprise, ServiceFailed, StatusError, OSError) as error:
+        except (Surprise, ServiceFailed, StatusError, EHRRefused, OSError) as error:
             console.print(f"\nThis should not have happened: {error}", style="red", markup=False)
             return 1
     console.print(f"\nThe day took {time.monotonic() - began:.0f} seconds. How to go on:", highlight=False)
@@ -116,7 +122,7 @@ def _make_certificates(folder: Path) -> None:
 
 
 def _site(folder: Path, ris: SimulatedRISReceiver, pacs: PerformedReceiver, tls_port: int) -> Path:
-    """The configuration: who may call, who is told what, and that patient IDs without an issuer are the RIS's."""
+    """The configuration: who may call, who is told what, and whose numbers patient IDs are."""
     here = "127.0.0.1"
     (folder / "devices.yaml").write_text(REGISTRY, encoding="utf-8")
     return site(
@@ -129,6 +135,8 @@ def _site(folder: Path, ris: SimulatedRISReceiver, pacs: PerformedReceiver, tls_
             {"name": "ris", "host": here, "port": ris.port, "application": "RIS", "status": {"mapping": "status-orm"}},
             {"name": "pacs", "host": here, "port": pacs.port, "performed": {"ae_title": "PACS"}, "retry_most_s": 1},
         ],
+        fhir={},
+        issuers=[{"name": "HOSPITAL", "fhir": [PATIENTS]}],  # so a patient of the RIS is the EHR's
         timezone="",  # the machine's, which the modalities have as well
     )
 
@@ -171,7 +179,7 @@ class _Day:
         self._say(
             "The gateway starts",
             f"One process, an empty database. HL7 v2 on port {self._service.hl7_port}, DICOM on "
-            f"{self._service.dicom_port}, over TLS on {self._tls_port}, health on {self._service.http_port},\n   "
+            f"{self._service.dicom_port}, over TLS on {self._tls_port}, FHIR on {self._service.http_port},\n   "
             f"all on loopback. It tells the RIS by HL7 v2 on port {self._told.port} and the PACS by DICOM on "
             f"{self._pacs.port} what becomes of orders.",
         )
@@ -185,6 +193,7 @@ class _Day:
         self._a_scan_is_cut_short_by_a_power_failure()
         self._an_examination_is_broken_off()
         self._nobody_had_ordered_it()
+        self._an_ehr_orders_by_fhir()
         self._two_patients_are_one()
         self._pacs_has(self._reports)
         self._console.print(
@@ -359,6 +368,45 @@ class _Day:
         self._ask("performed", "propose", scan)
         self._ask("performed", "link", scan, "--accession", trauma.accession)
         self._ris_is_told(trauma, "CM")
+
+    def _an_ehr_orders_by_fhir(self) -> None:
+        order = ImagingOrder(7, self._head.person, self._head.start + timedelta(hours=3))
+        with SimulatedEHR(f"http://{self._service.host}:{self._service.http_port}/fhir") as ehr:
+            self._say(
+                "The EHR speaks FHIR R4: it subscribes to what becomes of orders, and sends one (a transaction Bundle)",
+                "The patient is one whom the RIS registered by HL7: the numbers are known to be of one authority.",
+            )
+            ehr.subscribe("order-status")
+            for entry in ehr.send(order_bundle(order))["entry"]:
+                made = entry["response"]
+                self._console.print(
+                    f"   [green]{made['status']}[/green]  {made['location'].partition('/')[0]}", highlight=False
+                )
+            listed = self._look(self._ct, "CT1", 2, ScheduledStationAETitle="CT1")
+            self._say("The CT does it (MPPS). The EHR is told, and reads what has become of its order")
+            (item,) = (each for each in listed if each.PatientID == order.person.patient_id)
+            scan = self._ct.start(item)
+            self._ris_is_told(order, "IP")
+            self._ct.complete(scan)
+            self._reports += 2
+            self._ris_is_told(order, "CM")
+            (request,) = ehr.find("ServiceRequest", identifier=f"{ORDERS}|{order.placer}")
+            self._ehr_reads(ehr, request)
+
+    def _ehr_reads(self, ehr: SimulatedEHR, request: Mapping[str, Any]) -> None:
+        """Wait until the EHR was told of its order, and show what it finds then."""
+        named = f"ServiceRequest/{request['id']}"
+        self._wait(ehr.wait_for, lambda: ehr.told_of(named) > 0, "the EHR was to be notified")
+        (study,) = ehr.find("ImagingStudy", basedon=named)
+        self._console.print("   What the EHR reads:", style="dim", highlight=False)
+        self._console.print(
+            f"    ServiceRequest {request['identifier'][0]['value']}: [green]{request['status']}[/green]\n"
+            f"    ImagingStudy {study['description']}: [green]{study['status']}[/green], "
+            f"{study['numberOfSeries']} series, began {study['started'][11:16]}",
+            highlight=False,
+        )
+        if request["status"] != "completed":
+            raise Surprise("the ServiceRequest was to be completed")
 
     def _ris_is_told(self, order: ImagingOrder, status: str) -> None:
         """Wait until the RIS was told of this order, and show what of it matters."""

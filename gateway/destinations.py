@@ -1,9 +1,9 @@
-"""The settings of destinations: whom the gateway tells something, what, and how.
+"""The settings of destinations: whom the gateway tells something, what, and how: by HL7 v2, DICOM or FHIR.
 
 Where a destination is may stand in the directory of devices; `addressed` looks it up there.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,7 +12,9 @@ from gateway.domain.directory import DeviceEntry, Directory, NetworkAE, NetworkC
 from gateway.domain.order import ORDER_STATUSES, OrderControl
 from gateway.domain.problem import one_of
 from gateway.domain.progress import Progress
+from gateway.fhir_settings import FHIRTLS, FHIRCredentials, FHIRFeedSettings, HTTPAddress
 from gateway.setting_types import Charset, MessageTypes, Name, Port
+from gateway.wire.fhir_release import Release
 from gateway.yaml_files import AEText, Strict
 
 NOTHING = "nothing"
@@ -30,7 +32,9 @@ def _order_controls(said: dict[Progress, str]) -> dict[Progress, str]:
 class StatusSettings(Strict):
     """What a destination is told of how orders get on (RAD-3)."""
 
-    mapping: Name = Field("status-orm", description="rule set in mappings/outbound that writes the messages")
+    mapping: Name = Field(
+        "status-orm", description="rule set in mappings/outbound that writes the messages; with `fhir` none does"
+    )
     tell: Annotated[dict[Progress, str], AfterValidator(_order_controls)] = Field(
         {}, description="ORC-1 and ORC-5 to tell it by, as `SC CM`, or `nothing`; what is not named as in the reference"
     )
@@ -82,6 +86,30 @@ class PerformedSettings(Strict):
     )
 
 
+Told = Literal["ServiceRequest", "Task", "Appointment", "Procedure", "ImagingStudy", "Observation", "Provenance"]
+
+
+class FHIRDestination(Strict):
+    """A FHIR server that is told how orders get on."""
+
+    feed: Name | Literal[""] = Field("", description="one of `fhir.feeds`: its address, credentials and TLS are used")
+    url: HTTPAddress | Literal[""] = Field("", description="base address of the server, where it is no feed")
+    release: Release = Field(Release.R4, description="the release it speaks, where it is no feed")
+    credentials: FHIRCredentials | None = Field(None, description="SMART Backend Services, where it is no feed")
+    tls: FHIRTLS = FHIRTLS()
+    resources: tuple[Told, ...] = Field(
+        ("ServiceRequest", "Task", "Procedure", "ImagingStudy", "Observation", "Provenance"), min_length=1,
+        description="what is written there; ServiceRequest, Task and Appointment only where they are there already; "
+        "Observation is the radiation dose",
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _one_server(self) -> Self:
+        if bool(self.feed) == bool(self.url):
+            raise ValueError("fhir: say which server, by `feed` or by `url`")
+        return self
+
+
 class DestinationTLS(Strict):
     """TLS on the way to a destination."""
 
@@ -93,7 +121,7 @@ class DestinationTLS(Strict):
 
 
 class DestinationSettings(Strict):
-    """Somebody who is told something: by HL7 v2 over MLLP, or with `performed` by DICOM."""
+    """Somebody who is told something: by HL7 v2 over MLLP, with `performed` by DICOM, with `fhir` by FHIR."""
 
     name: Name = Field(description="names the destination in the outbox, the archive and the logs")
     device: str = Field(
@@ -107,6 +135,7 @@ class DestinationSettings(Strict):
     status: StatusSettings | None = Field(None, description="told how orders get on")
     pass_on: PassOnSettings | None = Field(None, description="gets messages that were received")
     performed: PerformedSettings | None = Field(None, description="gets performed steps, by DICOM")
+    fhir: FHIRDestination | None = Field(None, description="told how orders get on in FHIR, over HTTP")
     application: str = Field("", description="MSH-5 of messages written for it")
     facility: str = Field("", description="MSH-6 of messages written for it")
     answer_timeout_s: float = Field(30, gt=0, le=3600, description="for its answer; then the message is sent again")
@@ -121,14 +150,20 @@ class DestinationSettings(Strict):
 
     @model_validator(mode="after")
     def _one_protocol(self) -> Self:
-        if self.performed and (self.status or self.pass_on):
-            raise ValueError("performed steps go by DICOM, status and messages by HL7: make them two destinations")
+        if self.performed and (self.status or self.pass_on or self.fhir):
+            raise ValueError("performed steps go by DICOM, all else by HL7 or FHIR: make them two destinations")
+        if self.fhir and self.pass_on:
+            raise ValueError("messages are passed on by HL7, status by FHIR: make them two destinations")
         return self
 
     @model_validator(mode="after")
     def _one_address(self) -> Self:
         if self.device and (self.host or self.port):
             raise ValueError("`device` says where it is: leave out `host` and `port`, or leave out `device`")
+        if self.fhir is not None:
+            if self.device or self.host or self.port or self.tls:
+                raise ValueError("`fhir` says where it is: leave out `device`, `host`, `port` and `tls`")
+            return self
         if not self.device and not (self.host and self.port):
             raise ValueError("say where it is: `host` and `port`, or `device` as the directory of devices has it")
         if self.performed is not None and not (self.performed.ae_title or self.device):
@@ -138,11 +173,13 @@ class DestinationSettings(Strict):
     @property
     def is_addressed(self) -> bool:
         """Whether it is known where it is. One named by `device` is not before the directory was read once."""
-        return bool(self.host)
+        return bool(self.host or self.fhir)
 
     @property
     def whereabouts(self) -> str:
         """Where it is, for people."""
+        if self.fhir is not None:
+            return self.fhir.url or f"the server of feed {self.fhir.feed}"
         return f"{self.host}:{self.port}" if self.is_addressed else f"{self.device}, not in the directory yet"
 
 
@@ -233,6 +270,24 @@ _TOLD = frozenset({"status", "pass_on", "performed", "application", "facility", 
 """What of a destination a running service changes: what is told, and how it is written."""
 
 
+def of_feeds(
+    places: Iterable[DestinationSettings], feeds: Iterable[FHIRFeedSettings]
+) -> tuple[DestinationSettings, ...]:  # fmt: skip
+    """The destinations, those that are servers of feeds with the address, release, credentials and TLS of these."""
+    by_name = {feed.name: feed for feed in feeds}
+    return tuple(_of_feed(place, by_name) for place in places)
+
+
+def _of_feed(place: DestinationSettings, feeds: Mapping[str, FHIRFeedSettings]) -> DestinationSettings:
+    feed = feeds.get(place.fhir.feed) if place.fhir is not None else None
+    if place.fhir is None or feed is None:
+        return place
+    server = {"url": feed.url, "release": feed.release, "credentials": feed.credentials, "tls": feed.tls}
+    return place.model_copy(
+        update={"fhir": place.fhir.model_copy(update=server), "answer_timeout_s": feed.timeout_s}
+    )  # fmt: skip
+
+
 def connection_of(place: DestinationSettings) -> tuple[dict[str, Any], tuple[str, str] | None]:
     """What of a destination needs a restart: where it is and how it is spoken to."""
     performed = place.performed
@@ -259,9 +314,11 @@ def reloaded(
 
 
 def follows(running: DestinationSettings, new: DestinationSettings) -> bool:
-    """Whether the running service goes where the new settings say: the directory does, and did before."""
+    """Whether the running service goes where the new settings say: the directory does, and did before, and so does
+    FHIR, whose feeds follow a reload as well."""
     same_protocol = (running.performed is None) is (new.performed is None)
-    return bool(running.device and new.device) and same_protocol
+    by_fhir = running.fhir is not None and new.fhir is not None
+    return by_fhir or (bool(running.device and new.device) and same_protocol)
 
 
 def _told(running: DestinationSettings, new: DestinationSettings) -> DestinationSettings:

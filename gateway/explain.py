@@ -4,6 +4,7 @@ For a refusal it tells the nearest fix. For people with the right to see the mes
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -12,43 +13,90 @@ from rich.text import Text
 
 from gateway.domain.attributes import text, values
 from gateway.domain.converters import Assigned, cx, ei
+from gateway.domain.mapping import Mapping as FieldMapping
 from gateway.domain.mapping import TraceEntry
 from gateway.domain.order import Order
 from gateway.domain.refusal import Refusal, Refused
 from gateway.domain.rules import STEP_PREFIX
 from gateway.domain.source import Entry, Repetition
-from gateway.wire import hl7_source
+from gateway.wire import fhir_json, fhir_xml, hl7_source
 from gateway.wire.er7_writer import MessageWriter
+from gateway.wire.fhir_release import Release
 from gateway.wire.hl7_names import field_name
+from gateway.workflow.fhir_feed import FHIRFeed
+from gateway.workflow.fhir_meaning import meanings, meanings_of_file
 from gateway.workflow.fixes import Fix, fixes
-from gateway.workflow.intake import Feed, preview
+from gateway.workflow.intake import Feed, preview, previewed
 from gateway.workflow.kept_reports import restored
+from gateway.workflow.rereading import AnyFeed, speech_kept
 
 Rehearse = Callable[[bytes], Sequence[str]]
 """Says what a message would do to what is held now."""
 
 
-def explanation(raw: bytes, feed: Feed, rehearse: Rehearse | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class FHIRSaid:
+    """What is known of a FHIR request beside its bytes: what the archive `kept`, or the release of a bare file."""
+
+    kept: bytes | None = field(default=None, repr=False)
+    release: Release = Release.R4
+
+
+def explanation(
+    raw: bytes, feed: AnyFeed, rehearse: Rehearse | None = None, said: FHIRSaid | None = None
+) -> dict[str, Any]:
     """The mapping's trace, the worklist items on an empty store, notes, and each refusal with its fixes.
 
-    With `rehearse` also what it would do to the store as it is.
+    With `rehearse` also what it would do to the store as it is. `said` is what is to be explained of FHIR.
     """
+    if isinstance(feed, FHIRFeed):
+        now = {"now": list(rehearse(raw))} if rehearse is not None else {}
+        return _explanation_of_fhir(raw, feed, said or FHIRSaid()) | now
     read, entries = _read(raw, feed)
     told: dict[str, Any] = {"mapping": feed.mapping.version_id, "listener": feed.name, **read}
     try:
         seen = preview(raw, feed)
     except Refused as refused:
-        return told | _refusals(refused.refusals, feed, entries)
+        return told | _refusals(refused.refusals, feed.mapping, entries)
     told |= {
         "does": [type(event).__name__ for event in seen.result.events],
         "trace": [_traced(entry) for entry in seen.result.trace],
         "items": [item for order in seen.orders for item in _items(order)],
-        "authorities": _authorities(entries, feed),
+        "authorities": _authorities(entries, feed.mapping, feed),
         "notes": [*read["notes"], *seen.result.notes, *seen.notes],
     }
     if rehearse is not None:
         told["now"] = list(rehearse(raw))
-    return told | _refusals(seen.refusals, feed, entries)
+    return told | _refusals(seen.refusals, feed.mapping, entries)
+
+
+def _explanation_of_fhir(raw: bytes, feed: FHIRFeed, said: FHIRSaid) -> dict[str, Any]:
+    """The same of a FHIR request: a file is its own world, an archived request is read as it was kept."""
+    speech = speech_kept(said.kept)
+    release = speech.release if speech is not None else said.release
+    mapping = feed.mapping(release)
+    told: dict[str, Any] = {
+        "mapping": mapping.version_id, "listener": feed.name, "type": f"FHIR {release}", "control_id": "",
+        "version": release.version, "sender": "", "notes": [],
+    }  # fmt: skip
+    try:
+        if speech is not None:
+            meant = meanings(speech, feed, trace=True)
+        else:
+            is_xml = raw.lstrip()[:1] == b"<"
+            meant = meanings_of_file(fhir_xml.parse(raw, release) if is_xml else fhir_json.parse(raw), release, feed)
+    except Refused as refused:
+        return told | _refusals(refused.refusals, mapping, ())
+    entries = tuple(entry for each in meant if each.document is not None for entry in each.document.entries)
+    seen = [previewed(replace(each.result, events=each.news), feed.mint) for each in meant]
+    told |= {
+        "does": [type(event).__name__ for each in seen for event in each.result.events],
+        "trace": [_traced(entry) for each in seen for entry in each.result.trace],
+        "items": [item for each in seen for order in each.orders for item in _items(order)],
+        "authorities": _authorities(entries, mapping, feed),
+        "notes": list(dict.fromkeys(note for each in seen for note in (*each.result.notes, *each.notes))),
+    }
+    return told | _refusals([refusal for each in seen for refusal in each.refusals], mapping, entries)
 
 
 def explanation_of_written(report: bytes, writer: MessageWriter, sent: bytes) -> dict[str, Any]:
@@ -102,26 +150,27 @@ _ASSIGNED: Mapping[str, Callable[[Repetition], Assigned]] = {
 }
 
 
-def _authorities(entries: Iterable[Entry], feed: Feed) -> list[str]:
+def _authorities(entries: Iterable[Entry], mapping: FieldMapping, feed: AnyFeed) -> list[str]:
     """Who issued each identifier, and by which line of `issuers` that is known: only so are two of them the same."""
     told: dict[str, None] = {}
+    of_fhir = isinstance(feed, FHIRFeed)
     for entry in entries:
         for keyword, parse in _ASSIGNED.items():
-            paths = feed.mapping.rules.identity[keyword].paths
+            paths = mapping.rules.identity[keyword].paths
             said = next((found for path in paths if (found := entry.read(path))), ())
             for sourced in said:
-                assigned = parse(sourced.repetition)
+                assigned = (cx if of_fhir else parse)(sourced.repetition)  # an Identifier is read as a CX, whatever of
                 if assigned.value:
                     why = feed.issuers.explain(assigned.namespace, assigned.universal_id, feed.issuer)
                     told[f"{sourced.where}: {why}"] = None
     return list(told)
 
 
-def _refusals(refusals: Iterable[Refusal], feed: Feed, entries: tuple[Entry, ...]) -> dict[str, Any]:
+def _refusals(refusals: Iterable[Refusal], mapping: FieldMapping, entries: tuple[Entry, ...]) -> dict[str, Any]:
     listed = list(dict.fromkeys(refusals))
     once: dict[Fix, Refusal] = {}  # one row of a table may mend several refusals
     for each in listed:
-        for fix in fixes(each, feed.mapping, entries):
+        for fix in fixes(each, mapping, entries):
             once[fix] = each
     return {
         "refusals": [str(each) for each in listed],
@@ -163,7 +212,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-_TITLES = ("Source", "Field name", "Raw", "", "Target", "Value", "Converter", "Rule")
+_FIELD_NAME = "Field name"
+_TITLES = ("Source", _FIELD_NAME, "Raw", "", "Target", "Value", "Converter", "Rule")
 
 
 def render(explained: dict[str, Any], console: Console) -> None:
@@ -171,12 +221,17 @@ def render(explained: dict[str, Any], console: Console) -> None:
     heading = Text(explained["file"], style="bold")
     heading.append(f", mapping {explained['mapping']}", style="not bold")
     if explained.get("type"):
-        heading.append(f", {explained['type']} of {explained['sender']}, control ID {explained['control_id']}", "dim")
+        heading.append(f", {explained['type']}", "dim")
+        for before, key in ((" of ", "sender"), (", control ID ", "control_id")):
+            if explained[key]:
+                heading.append(f"{before}{explained[key]}", "dim")
     console.print(heading)
     if explained.get("trace"):
-        table = _table(*_TITLES)
+        named = any(entry["name"] for entry in explained["trace"])  # a place in FHIR is its own name
+        table = _table(*(title for title in _TITLES if named or title != _FIELD_NAME))
         for entry in explained["trace"]:
-            table.add_row(*_trace_row(entry))
+            row = _trace_row(entry)
+            table.add_row(*(row if named else (row[0], *row[2:])))
         console.print(table)
     if explained.get("items"):
         console.print("\n[bold]Worklist items, were the store empty[/bold]")

@@ -5,7 +5,8 @@ What may live here: reading and checking these files. A private or shared key is
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,22 +44,40 @@ def read_keys(path: Path) -> tuple[VerifyingKey, ...]:
     """The public keys of a JWKS (RFC 7517) or PEM file. Raises OSError, or ValueError with words."""
     content = path.read_bytes()
     keys = tuple(_jwks(content) if content.lstrip().startswith(b"{") else _pem_keys(content))
+    return _some(keys, "holds no public key")
+
+
+def published_keys(content: bytes) -> tuple[VerifyingKey, ...]:
+    """The public keys of a JWKS that somebody else shows: those that cannot be used are passed over (RFC 7517 5).
+
+    Raises ValueError with words where there is none.
+    """
+    keys: list[VerifyingKey] = []
+    for number, each in enumerate(_shown(content), 1):
+        with suppress(ValueError):
+            keys.append(_jwk(each, f"key {number}"))
+    return _some(tuple(keys), "holds no public key that can be used")
+
+
+def _some(keys: tuple[VerifyingKey, ...], none: str) -> tuple[VerifyingKey, ...]:
     if not keys:
-        raise ValueError("holds no public key")
+        raise ValueError(none)
     if len(keys) > KEYS_MAX:
         raise ValueError(f"holds more than {KEYS_MAX} keys")
     return keys
 
 
 def _jwks(content: bytes) -> Iterator[VerifyingKey]:
+    return (_jwk(each, f"key {number}") for number, each in enumerate(_shown(content), 1))
+
+
+def _shown(content: bytes) -> Sequence[dict[str, Any]]:
+    """What a JWKS holds for signatures."""
     try:
-        said = json.loads(content)["keys"]
-        shown = [dict(each) for each in said]
-    except (ValueError, KeyError, TypeError):
+        shown = [dict(each) for each in json.loads(content)["keys"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError('is no JWKS: {"keys": [...]}') from None
-    for number, each in enumerate(shown, 1):
-        if each.get("use", "sig") == "sig":
-            yield _jwk(each, f"key {number}")
+    return [each for each in shown if each.get("use", "sig") == "sig"]
 
 
 def _jwk(said: dict[str, Any], which: str) -> VerifyingKey:

@@ -3,7 +3,7 @@
 What is shown here is for people with the right to see messages.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +62,7 @@ def mappings_test(
     from gateway.case_files import Case, CaseError, cases_in, chosen, run_cases
     from gateway.outbound_cases import OutboundCase, outbound_cases_in, run_outbound_cases
 
-    site = _site_with(site_of(config), folder)
+    site = _site_with(site_of(config, fhir=True), folder)
     place = (folder or _folder_of(site)) / "cases"
     try:
         known: list[Case | OutboundCase] = [
@@ -116,7 +116,7 @@ def mappings_record(
     from gateway.case_files import DEFAULT_MAPPING, CaseError, write_case
     from gateway.domain.refusal import Refused
     from gateway.processing import feeds_of
-    from gateway.site_tools import EXAMPLE_MINT
+    from gateway.site_tools import EXAMPLE_MINT, came_by_fhir
     from gateway.workflow.anonymise import anonymise
 
     site, store = site_of(config), store_of(config)
@@ -124,6 +124,8 @@ def mappings_record(
     if stored is None:
         fail(f"there is no message {number}")
     feed = feeds_of(site, EXAMPLE_MINT).get(stored.record.listener)
+    if came_by_fhir(site, stored.record.listener):
+        fail(f"message {number} is FHIR: cases are made of HL7 v2 messages; write a .json file with invented people")
     if feed is None:
         fail(f"message {number} came by listener {stored.record.listener}, which is not configured any more")
     try:
@@ -168,7 +170,7 @@ def mappings_diff(
     """
     from gateway.archive_runs import Extent, compare
 
-    site = site_of(config)
+    site = site_of(config, fhir=True)
     versions = _versions(site, _compiled(site, folder), listener)  # mistakes are told before any process starts
     which = _which(config, site, since)
     if all(each["same"] for each in versions):
@@ -189,20 +191,36 @@ def mappings_diff(
 
 
 def _versions(site: "Site", changed: "Mapping[str, FieldMapping]", listener: str) -> list[dict[str, Any]]:
-    """By which version of its mapping each listener's messages are read now, and would be read then."""
-    feeds = [feed for feed in site.settings.hl7 if listener in ("", feed.name)]
-    if not feeds:
-        have = ", ".join(feed.name for feed in site.settings.hl7)
+    """By which version of its mapping each listener's messages, and FHIR server's, are read now, and would be then."""
+    every = list(_readers(site))
+    readers = [(reader, mapping) for reader, mapping in every if listener in ("", reader)]
+    if not readers:
+        have = ", ".join(dict.fromkeys(reader for reader, _ in every))
         fail(f"there is no listener {listener}; have: {have}")
     return [
         {
-            "listener": feed.name,
-            "now": site.mapping(feed).version_id,
-            "then": changed[site.mapping_name(feed)].version_id,
-            "same": changed[site.mapping_name(feed)].digest == site.mapping(feed).digest,
+            "listener": reader,
+            "now": site.mappings[mapping].version_id,
+            "then": changed[mapping].version_id,
+            "same": changed[mapping].digest == site.mappings[mapping].digest,
         }
-        for feed in feeds
+        for reader, mapping in readers
     ]
+
+
+def _readers(site: "Site") -> Iterator[tuple[str, str]]:
+    """(Listener, our FHIR server or feed; a mapping by which it is read)."""
+    from gateway.wire.fhir_release import Release
+    from gateway.workflow.fhir_feed import OUR_SERVER
+
+    for listener in site.settings.hl7:
+        yield listener.name, site.mapping_name(listener)
+    settings = site.settings.fhir
+    if settings is not None:
+        yield from ((OUR_SERVER, name) for name in dict.fromkeys((settings.mapping, settings.mapping_r5)))
+        for feed in settings.feeds:
+            own = settings.mapping_r5 if feed.release is Release.R5 else settings.mapping
+            yield feed.name, feed.mapping or own
 
 
 def _plain_comparison(comparison: "Comparison") -> dict[str, Any]:
@@ -285,7 +303,7 @@ def mappings_coverage(
     from gateway.archive_runs import cover
     from gateway.workflow.coverage import rows
 
-    site = site_of(config)
+    site = site_of(config, fhir=True)
     which = _which(config, site, since)
     with progress(which.messages_max, "messages") as done:
         coverage = cover(config, which, listener, processes, done)
@@ -324,7 +342,7 @@ def mappings_table(
     """A mapping as "source field -> target", with constants and code tables, to go through with a vendor."""
     from gateway.mapping_table import code_tables, table_rows
 
-    site = site_of(config)
+    site = site_of(config, fhir=True)
     compiled = _compiled(site, folder)
     name = name or next((listener.mapping for listener in site.settings.hl7), "")
     if name not in compiled:
@@ -362,7 +380,7 @@ def _site_with(site: "Site", folder: Path | None) -> "Site":
     from gateway.config import ConfigError, load_site
 
     try:
-        return load_site(site.file, folder)
+        return load_site(site.file, folder, fhir=True)
     except ConfigError as error:
         for problem in error.problems:
             err.print(str(problem), markup=False, highlight=False, soft_wrap=True)

@@ -1,8 +1,9 @@
 """The mappings folder read: rule sets, code tables, translations, catalogue, stations, the site's own converters.
 
-Every mistake is a problem with its file and line. What was read can be written as text (`MappingFolder.content`) from
-which `mapping_of` makes the same mapping again, so that the archive can keep what a message was read by. Python files
-are run only if a rule set declares a function of theirs, and never from that text.
+Rule sets of HL7 v2 are in the folder hl7v2, those of FHIR in fhir; outbound ones read reports. Every mistake is a
+problem with its file and line. What was read can be written as text (`MappingFolder.content`) from which `mapping_of`
+makes the same mapping again, so that the archive can keep what a message was read by. Python files are run only if a
+rule set declares a function of theirs, and never from that text.
 """
 
 import csv
@@ -32,6 +33,8 @@ from gateway.domain.rule_checks import Library, LineOf
 from gateway.domain.stations import Stations
 from gateway.domain.tables import compile_table
 from gateway.wire.er7_writer import MessageWriter
+from gateway.wire.fhir_paths import reader
+from gateway.wire.fhir_release import Release
 from gateway.yaml_files import line_of, load_yaml, not_utf_8, plain
 
 FILE_BYTES_MAX = 64 * 1_048_576
@@ -96,6 +99,12 @@ class MappingRecipe:
     files: _Files = field(default_factory=_Files, repr=False)
     issuers: Issuers = field(default_factory=Issuers, repr=False)
 
+    @property
+    def systems(self) -> dict[str, str]:
+        """The FHIR systems of the coding schemes that coding-schemes.csv adds, by designator: of several the first."""
+        rows = reversed(self.files.tables.get("coding-schemes", ()))
+        return {each.get("value", ""): each["code"] for each in rows if ":" in each.get("code", "")}
+
     def mappings(self, names: Iterable[str]) -> dict[str, FieldMapping]:
         """Those rule sets, compiled. Raises MappingError."""
         problems: list[Problem] = []
@@ -143,10 +152,13 @@ def load_mappings(
     issuers: Issuers,
     problems: list[Problem],
     overlays: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    fhir: bool = True,
 ) -> MappingFolder:
     """Every rule set of the folder, compiled; problems are noted.
 
-    `overlays` are rule sets by name that are no files: what a listener has otherwise than its mapping.
+    `overlays` are rule sets by name that are no files: what a listener has otherwise than its mapping. Without `fhir`
+    those of FHIR are left alone: reading and compiling them takes time that a site without FHIR need not wait.
     """
     if not folder.is_dir():
         problems.append(
@@ -154,7 +166,7 @@ def load_mappings(
         )
         return MappingFolder()
     files = _Files()
-    files.sources, lines = _rule_sets(folder / "hl7v2", "", problems)
+    files.sources, lines = _both_languages(folder, problems) if fhir else _rule_sets(folder / "hl7v2", "", problems)
     outbound, outbound_lines = _rule_sets(folder / "outbound", "outbound/", problems)
     files.sources |= {
         name: overlay for name, overlay in (overlays or {}).items() if overlay["extends"] in files.sources
@@ -184,6 +196,24 @@ def load_mappings(
 
 _Lines = dict[str, tuple[str, CommentedMap]]
 """Of each rule set its file and the tree of it, for line numbers."""
+
+
+def _both_languages(folder: Path, problems: list[Problem]) -> tuple[dict[str, Any], _Lines]:
+    """The rule sets of HL7 v2 and of FHIR. Listeners call them by name, so no two have the same."""
+    hl7, hl7_lines = _rule_sets(folder / "hl7v2", "", problems)
+    fhir, fhir_lines = _rule_sets(folder / "fhir", "fhir/", problems)
+    for name, (file, tree) in fhir_lines.items():
+        if name in hl7:
+            text = f"{hl7_lines[name][0]} is named {name} already"
+            line = line_of(tree, ("name",)) or 1
+            problems.append(Problem(file, "name", text, "give one of them another name", line))
+        elif not tree.keys() & {"fhir", "extends"}:
+            problems.append(Problem(file, "fhir", "names no release of FHIR", "write fhir: R4, or fhir: R5", 1))
+    for file, tree in hl7_lines.values():
+        if "fhir" in tree:
+            text = "reads FHIR, and this is the folder of HL7 v2"
+            problems.append(Problem(file, "fhir", text, "move it to the folder fhir", line_of(tree, ("fhir",))))
+    return fhir | hl7, fhir_lines | hl7_lines
 
 
 def _rule_sets(folder: Path, prefix: str, problems: list[Problem]) -> tuple[dict[str, Any], _Lines]:
@@ -245,7 +275,7 @@ def outbound_of(content: str, folder: Path | None = None) -> MessageWriter:
 
 
 def _library(made: Mapping[str, Any]) -> Library:
-    return Library(made["tables"], {}, made["translations"], made["functions"])
+    return Library(made["tables"], {}, made["translations"], made["functions"])  # it reads reports, not resources
 
 
 def _read_back(content: str, folder: Path | None) -> tuple[str, _Files, dict[str, Any]]:
@@ -296,6 +326,7 @@ def _made(files: _Files, problems: list[Problem]) -> dict[str, Any]:
         "tables": tables,
         "translations": translations,
         "functions": files.functions,
+        "readers": {release.value: reader(release) for release in Release},
     }
 
 

@@ -31,6 +31,7 @@ from gateway.console import (
 
 if TYPE_CHECKING:
     from gateway.config import Site
+    from gateway.domain.mapping import Mapping as FieldMapping
     from gateway.edges.store import StoreReader
     from gateway.workflow.intake import Feed
     from gateway.workflow.ports import MessageRecord, MessageSearch, MessageSummary, StoredMessage
@@ -262,13 +263,13 @@ def _links(reader: "StoreReader", stored: "StoredMessage") -> dict[str, object]:
 
 def _decisions(reader: "StoreReader", stored: "StoredMessage", zone: tzinfo) -> dict[str, object]:
     """What people decided about a message of ours, newest first: `2026-11-23 14:00:00 dropped by anna: sent by fax`."""
-    from gateway.workflow.ports import DeliveryKind
+    from gateway.workflow.ports import message_kind
 
     if stored.record.direction != "out":
         return {}
     lines = [
         f"{moment(each.at, zone)} {each.action} by {each.actor}" + (f": {note}" if note else "")
-        for each in reader.queue_decisions_of((DeliveryKind.HL7, stored.id))
+        for each in reader.queue_decisions_of((message_kind(stored.record.raw), stored.id))
         for note in [each.details.get("note", "")]
     ]
     return {"decisions": lines} if lines else {}
@@ -277,16 +278,41 @@ def _decisions(reader: "StoreReader", stored: "StoredMessage", zone: tzinfo) -> 
 def _trace(site: "Site", reader: "StoreReader", stored: "StoredMessage") -> dict[str, object]:
     """How the message was read: the trace is made again with the mapping of then, as the archive keeps it."""
     from gateway.explain import explanation
-    from gateway.site_tools import feed_for_explaining
+    from gateway.site_tools import came_by_fhir, feed_for_explaining
 
     record = stored.record
     if record.direction == "out":
         return _written(site, reader, stored)
+    if came_by_fhir(site, record.listener):
+        return _fhir_trace(site, reader, stored)
     feed = feed_for_explaining(site, record.listener)
     if feed is None:
         fail(f"message {stored.id} came by listener {record.listener}, which is not configured any more")
     feed, note = _feed_of_then(site, reader, record, feed)
     explained = explanation(record.raw, feed)
+    if note:
+        explained["notes"] = [note, *explained.get("notes", ())]
+    return explained
+
+
+def _fhir_trace(site: "Site", reader: "StoreReader", stored: "StoredMessage") -> dict[str, object]:
+    """How a FHIR request was read: what was kept beside it, read with the mapping of then."""
+    from gateway.explain import FHIRSaid, explanation
+    from gateway.fhir_processing import feed_for_explaining
+    from gateway.site_tools import EXAMPLE_MINT
+    from gateway.workflow.rereading import speech_kept
+
+    record, kept = stored.record, reader.kept_report(stored.id)
+    feed = feed_for_explaining(site, record.listener, EXAMPLE_MINT)
+    speech = speech_kept(kept)
+    if feed is None:
+        fail(f"message {stored.id} came by feed {record.listener}, which is not configured any more")
+    if speech is None:
+        fail(f"what message {stored.id} said is not kept: it was refused, which its reasons explain, or is too large")
+    mapping, note = _mapping_of_then(site, reader, record, feed.mapping(speech.release))
+    explained = explanation(
+        record.raw, replace(feed, mappings={**feed.mappings, speech.release: mapping}), None, FHIRSaid(kept)
+    )
     if note:
         explained["notes"] = [note, *explained.get("notes", ())]
     return explained
@@ -320,21 +346,29 @@ def _feed_of_then(
     site: "Site", reader: "StoreReader", record: "MessageRecord", feed: "Feed"
 ) -> "tuple[Feed, str]":  # fmt: skip
     """The listener with the mapping that read the message, and what to say where that is not to be had."""
+    mapping, note = _mapping_of_then(site, reader, record, feed.mapping)
+    return replace(feed, mapping=mapping), note
+
+
+def _mapping_of_then(
+    site: "Site", reader: "StoreReader", record: "MessageRecord", today: "FieldMapping"
+) -> "tuple[FieldMapping, str]":
+    """The mapping that read the message, or today's, and what to say then."""
     from gateway.domain.problem import MappingError
     from gateway.mapping_files import mapping_of
 
-    if feed.mapping.version_id == record.mapping:
-        return feed, ""
+    if today.version_id == record.mapping:
+        return today, ""
     content = reader.mapping_version(record.mapping)
     if content is None:
-        return feed, f"read with today's mapping: the archive does not have {record.mapping}, which read it then"
+        return today, f"read with today's mapping: the archive does not have {record.mapping}, which read it then"
     try:
         mapping = mapping_of(content, site.issuers, site.file.parent / site.settings.mappings)
     except MappingError as error:
-        return feed, f"read with today's mapping: {record.mapping} cannot be made again: {error}"
+        return today, f"read with today's mapping: {record.mapping} cannot be made again: {error}"
     if mapping.version_id != record.mapping:
-        return replace(feed, mapping=mapping), f"functions of {record.mapping} have changed since: today's were used"
-    return replace(feed, mapping=mapping), ""
+        return mapping, f"functions of {record.mapping} have changed since: today's were used"
+    return mapping, ""
 
 
 # --- again ------------------------------------------------------------------------------------------------------------

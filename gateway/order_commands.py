@@ -107,11 +107,12 @@ def orders_rederive(
     Keys, statuses, and steps that have begun never change.
     """
     from gateway.domain.identifiers import Mint
-    from gateway.processing import archive_feeds, now
+    from gateway.fhir_processing import all_archive_feeds
+    from gateway.processing import now
     from gateway.workflow.rederive import rederive, rederived
 
     site, store = site_of(config), store_of(config)
-    feeds = archive_feeds(site, Mint(store.site_namespace()))
+    feeds = all_archive_feeds(site, Mint(store.site_namespace()))
     wanted = order_ids(store, order) if order else _open_orders(store, site, since)
     if order and not wanted:
         fail(f"no order is known by {order}")

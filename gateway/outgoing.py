@@ -8,12 +8,14 @@ from gateway.destinations import (
     NOTHING,
     DestinationSettings,
     DestinationTLS,
+    FHIRDestination,
     PassOnSettings,
     StatusSettings,
     own_listeners,
 )
 from gateway.domain.progress import STATUS_TOLD, Progress
 from gateway.domain.report import Header
+from gateway.domain.scopes import Scope, scopes
 from gateway.edges.channel import Channel, Destination
 from gateway.edges.delivery import Deliverer, Hear
 from gateway.edges.hl7_channel import HL7Channel
@@ -22,7 +24,16 @@ from gateway.edges.performed_channel import PerformedChannel, restating
 from gateway.edges.resolving import Hosts
 from gateway.edges.store import Store
 from gateway.edges.tls import CallingContext
-from gateway.workflow.audience import Audience, PassOnTarget, PerformedTarget, StatusTarget, Writing
+from gateway.wire.fhir_release import Release
+from gateway.workflow.audience import (
+    Audience,
+    FHIRTarget,
+    FHIRWriting,
+    PassOnTarget,
+    PerformedTarget,
+    StatusTarget,
+    Writing,
+)
 from gateway.workflow.outbox import Patience
 
 
@@ -30,9 +41,13 @@ def audience_of(site: Site) -> Audience:
     """Who is told what at this site."""
     places = site.settings.destinations
     return Audience(
-        tuple(_status_target(site, place, place.status) for place in places if place.status),
+        tuple(_status_target(site, place, place.status) for place in places if place.status and not place.fhir),
         tuple(_pass_on_target(site, place, place.pass_on) for place in places if place.pass_on),
         tuple(PerformedTarget(place.name, place.performed.sends) for place in places if place.performed),
+        tuple(_fhir_target(site, place, place.fhir) for place in places if place.fhir),
+        _fhir_writing(site, site.settings.fhir.release) if site.settings.fhir is not None else None,
+        _readers(site),
+        _notified(site),
     )
 
 
@@ -53,11 +68,13 @@ def described(place: DestinationSettings) -> str:
     """Who it is and what it gets, for people."""
     gets = {
         "performed steps": place.performed is not None,
-        "status": place.status is not None,
+        "status": place.status is not None or place.fhir is not None,
         "messages received": place.pass_on is not None,
     }
     told = ", ".join(what for what, is_so in gets.items() if is_so) or "acknowledgements"
-    protocol = f"DICOM as {place.performed.ae_title or place.device}" if place.performed else "HL7 v2"
+    protocol = "FHIR" if place.fhir else "HL7 v2"
+    if place.performed:
+        protocol = f"DICOM as {place.performed.ae_title or place.device}"
     return f"{protocol}{', TLS' if place.tls else ''}: {told}"
 
 
@@ -69,10 +86,52 @@ def _status_target(site: Site, place: DestinationSettings, said: StatusSettings)
         else:
             control, _, status = words.partition(" ")
             told[progress] = control, status
-    count = sum(1 for each in site.settings.destinations if each.status)
+    count = sum(1 for each in site.settings.destinations if each.status and not each.fhir)
     listeners = own_listeners(said, [listener.name for listener in site.settings.hl7], count)
     writing = _writing(site, place, said.mapping)
     return StatusTarget(place.name, writing, told, frozenset(said.sites), listeners, place.application)
+
+
+def _fhir_target(site: Site, place: DestinationSettings, said: FHIRDestination) -> FHIRTarget:
+    told = place.status.tell if place.status is not None else {}
+    return FHIRTarget(
+        place.name,
+        _fhir_writing(site, said.release),
+        frozenset(said.resources),
+        said.feed,
+        frozenset(each for each in Progress if told.get(each) != NOTHING),
+        frozenset(place.status.sites if place.status is not None else ()),
+    )
+
+
+def _readers(site: Site) -> Mapping[str, tuple[Scope, ...]]:
+    clients = site.settings.fhir.clients if site.settings.fhir is not None else ()
+    return {each.name: scopes(" ".join(each.scopes)) for each in clients}
+
+
+def _notified(site: Site) -> Mapping[str, tuple[str, ...]]:
+    clients = site.settings.fhir.clients if site.settings.fhir is not None else ()
+    return {each.name: each.notify for each in clients}
+
+
+def _fhir_writing(site: Site, release: Release) -> FHIRWriting:
+    """How this site says status in FHIR: an authority goes by its first FHIR system, else by its OID."""
+    systems = {
+        each.name: each.fhir[0] if each.fhir else f"urn:oid:{each.oid[0]}"
+        for each in site.settings.issuers
+        if each.fhir or each.oid
+    }
+    images = site.settings.fhir.images if site.settings.fhir is not None else ""
+    return FHIRWriting(release, systems, images, site.settings.ae_title, site.recipe.systems)
+
+
+def _fhir_channel(site: Site, place: DestinationSettings, said: FHIRDestination) -> Channel:
+    from gateway.edges.fhir_channel import FHIRChannel  # late: who speaks no FHIR needs no HTTP client
+    from gateway.edges.fhir_client import FHIRClient
+
+    return FHIRChannel(
+        FHIRClient(said.url, said.release, said.credentials, said.tls, place.answer_timeout_s, site.file.parent)
+    )  # fmt: skip
 
 
 def _pass_on_target(site: Site, place: DestinationSettings, said: PassOnSettings) -> PassOnTarget:
@@ -103,14 +162,16 @@ def deliverer_of(
         most_s=place.retry_most_s, errors_max=place.errors_max, repeat_unanswered=place.unanswered == "repeat"
     )
     channel: Channel
-    if place.performed is None:
+    if place.fhir is not None:
+        channel = _fhir_channel(site, place, place.fhir)
+    elif place.performed is None:
         channel = HL7Channel(destination, place.mllp_release, hosts)
     else:
         calling = place.performed.calling_ae_title or site.settings.ae_title
         items = store.reader.items if place.performed.sends == "coerced" else None
         restate = restating(store.reader.performed_step, items)
         channel = PerformedChannel(destination, place.performed.ae_title, calling, restate, hosts=hosts)
-    heard = hear if place.performed is None else None
+    heard = hear if place.performed is None and place.fhir is None else None
     return Deliverer(destination, store, observe, patience, channel=channel, hear=heard)
 
 

@@ -30,7 +30,7 @@ from gateway.wire.mpps_dataset import STATUSES
 from gateway.workflow import by_hand, intake
 from gateway.workflow.audience import NOBODY, Audience
 from gateway.workflow.availability import Announcement, note_availability, read_notification
-from gateway.workflow.intake import Feed, Receipt, Understood
+from gateway.workflow.intake import Feed, Receipt, RunsAgain, Understood
 from gateway.workflow.linking import PatientIssuers
 from gateway.workflow.perform import PerformAnswer, attribute_list, create_step, set_step
 from gateway.workflow.performed_request import PerformRequest, ReadRequest, read_request
@@ -44,13 +44,19 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def feeds_of(site: Site, mint: Mint, audience: Audience = NOBODY) -> dict[str, Feed]:
-    """How the messages of each listener are read, by its name; who is told what comes of them."""
-    feeds: dict[str, Feed] = {}
-    feeds |= {
-        settings.name: replace(_feed(site, settings, mint), others=feeds, audience=audience)
+def feeds_of(
+    site: Site, mint: Mint, audience: Audience = NOBODY, others: dict[str, RunsAgain] | None = None
+) -> dict[str, Feed]:
+    """How the messages of each listener are read, by its name; who is told what comes of them.
+
+    `others` is where they look each other up; they are put there, beside feeds of other formats.
+    """
+    known = others if others is not None else {}
+    feeds = {
+        settings.name: replace(_feed(site, settings, mint), others=known, audience=audience)
         for settings in site.settings.hl7
     }
+    known |= feeds
     return feeds
 
 

@@ -11,10 +11,13 @@ from gateway.domain.identifiers import Mint
 from gateway.domain.refusal import Refusal
 from gateway.edges.store import Store
 from gateway.edges.strict_checks import STRICT_CHECKS
-from gateway.processing import archive_feeds, now, process_message, remember_mappings
-from gateway.workflow.intake import Feed, is_from_elsewhere
+from gateway.fhir_processing import all_archive_feeds, replay_request
+from gateway.processing import now, process_message, remember_mappings
+from gateway.workflow.fhir_feed import FHIRFeed
+from gateway.workflow.intake import is_from_elsewhere
 from gateway.workflow.ports import MessageRecord, MessageSearch, StoredMessage
 from gateway.workflow.rehearsal import REPLAY_PEER, Rehearsed, rehearse
+from gateway.workflow.rereading import AnyFeed
 
 REHEARSED_TOGETHER = 50
 """Messages of one dry-run job: they see each other's effects, and the service's senders wait some 0.1 s for it."""
@@ -31,7 +34,7 @@ class Replaying:
     def __init__(self, site: Site, store: Store) -> None:
         self._site, self._store = site, store
         self._reader = store.open_reader()
-        self._feeds = archive_feeds(site, Mint(store.site_namespace()))
+        self._feeds = all_archive_feeds(site, Mint(store.site_namespace()))
         self.passed_over = 0
         """Messages found that were replays themselves, or were accepted by one since."""
 
@@ -66,8 +69,14 @@ class Replaying:
             if stored is None or feed is None:
                 yield Rehearsed(number, CANNOT_BE_RUN, (hindrance,))
                 continue
-            receipt = await process_message(self._store, stored.record.raw, feed, REPLAY_PEER, number)
-            yield Rehearsed(number, receipt.disposition, self._reasons(number, stored.record))
+            disposition = await self._again(stored, feed)
+            yield Rehearsed(number, disposition, self._reasons(number, stored.record))
+
+    async def _again(self, stored: StoredMessage, feed: AnyFeed) -> str:
+        """What became of it."""
+        if isinstance(feed, FHIRFeed):
+            return (await replay_request(self._store, stored, feed)).disposition
+        return (await process_message(self._store, stored.record.raw, feed, REPLAY_PEER, stored.id)).disposition
 
     async def rehearse(self, numbers: Iterable[int]) -> AsyncIterator[Rehearsed]:
         """What would become of these; nothing is changed."""
@@ -78,7 +87,7 @@ class Replaying:
 
     async def _rehearse(self, numbers: Sequence[int]) -> Sequence[Rehearsed]:
         at = now()
-        loaded: list[tuple[StoredMessage, Feed, Sequence[Refusal]]] = []
+        loaded: list[tuple[StoredMessage, AnyFeed, Sequence[Refusal]]] = []
         results: dict[int, Rehearsed] = {}
         for number in numbers:
             stored = self._reader.message(number)
@@ -88,7 +97,7 @@ class Replaying:
                 continue
             problems = (
                 await STRICT_CHECKS.problems(stored.record.raw, feed.charset, feed.charset_override)
-                if feed.strict
+                if not isinstance(feed, FHIRFeed) and feed.strict
                 else ()
             )
             loaded.append((stored, feed, problems))
@@ -98,7 +107,7 @@ class Replaying:
         results |= {result.message: result for result in done}
         return [results[number] for number in numbers]
 
-    def _feed(self, stored: StoredMessage | None) -> tuple[Feed | None, str]:
+    def _feed(self, stored: StoredMessage | None) -> tuple[AnyFeed | None, str]:
         if stored is None:
             return None, "there is no such message"
         if stored.record.direction == "out":

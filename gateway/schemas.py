@@ -32,6 +32,8 @@ from gateway.domain.rules import IDENTITY, STEP_PREFIX
 from gateway.domain.source import PATH_PATTERN
 from gateway.outbound_schema import outbound
 from gateway.profile_settings import ProfilesFile
+from gateway.wire.fhir_paths import ROOTS, VARIABLES
+from gateway.wire.fhir_release import Release
 from gateway.yaml_files import Strict
 
 _DIALECT = "http://json-schema.org/draft-07/schema#"  # what the YAML language server knows best
@@ -83,6 +85,7 @@ def _ref(name: str) -> _Schema:
     return {"$ref": f"#/definitions/{name}"}
 
 
+_FHIRPATH = rf"^\s*(\(|[a-z]+\(|({'|'.join(ROOTS)})\b|%({'|'.join(VARIABLES)})\b)"  # the compiler reads the rest
 _TEXT: _Schema = {"type": "string"}
 _SCALAR: _Schema = {"type": ["string", "number", "boolean", "null"]}
 
@@ -94,6 +97,7 @@ def _mapping() -> _Schema:
     top = {
         "name": _TEXT,
         "version": name,
+        "fhir": _words(Release),
         "extends": _TEXT,
         "description": _TEXT,
         "default_scheme": {"type": "string", "minLength": 1, "maxLength": 16},
@@ -105,10 +109,13 @@ def _mapping() -> _Schema:
     }
     return {
         "$schema": _DIALECT,
-        "title": "rule set in mappings/hl7v2",
+        "title": "rule set in mappings/hl7v2 or mappings/fhir",
         **_object(_described(TOP_KEYS, top)),
         "definitions": {
-            "path": {"type": "string", "pattern": f"^\\s*{PATH_PATTERN}\\s*$", "description": "such as PID-5, OBR-4.2"},
+            "path": {"anyOf": [
+                {"type": "string", "pattern": f"^\\s*{PATH_PATTERN}\\s*$", "description": "such as PID-5, OBR-4.2"},
+                {"type": "string", "pattern": _FHIRPATH, "description": "in mappings/fhir: such as Patient.birthDate"},
+            ]},
             "conditions": {"type": "object", "additionalProperties": _one_or_more(_SCALAR)},
             "pick": _pick(),
             "edits": _one_or_more({"anyOf": list(_edits())}),

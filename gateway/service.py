@@ -72,6 +72,7 @@ from gateway.wire.dimse import NAnswer
 from gateway.workers.supervisor import Workers
 from gateway.workflow import intake, maintain
 from gateway.workflow.availability import Announcement
+from gateway.workflow.intake import RunsAgain
 from gateway.workflow.outbox import Delivery, left_behind
 from gateway.workflow.performed_request import PerformRequest
 from gateway.workflow.ports import StoredMessage
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from gateway.certificate_expiry import ExpiryWatch
     from gateway.directory_source import DirectoryWatch
     from gateway.edges.health import HTTPServer
+    from gateway.fhir_serving import FHIRServing
 
 HELD_BATCH = 100
 """Held messages looked at together: some megabytes at most."""
@@ -116,7 +118,8 @@ class Service:
         self._serving = False
         self._reloading = asyncio.Lock()  # the last one asked for must be the last one that is served
         self._audience = audience_of(site)
-        self._feeds = feeds_of(site, self._mint, self._audience)
+        self._others: dict[str, RunsAgain] = {}
+        self._feeds = feeds_of(site, self._mint, self._audience, self._others)
         self._hosts = Hosts()
         self._clock = ClockWatch(self._observe, _log.warning, asking(self._hosts))
         self.metrics.clock = lambda: [
@@ -144,6 +147,7 @@ class Service:
         self._expiries: ExpiryWatch | None = None  # made where there is a certificate
         self.metrics.queries_lost = lambda: self._queries.counts.dropped + self._queries.counts.lost
         self._http: HTTPServer | None = None
+        self._fhir: FHIRServing | None = None  # imported where it is configured: few sites speak FHIR
         self._rule_reader: StoreReader | None = None  # opened where there is a rule: it reads in a thread of its own
         self._scheduler = AsyncIOScheduler(timezone=site.zone)
         self._stopped = False
@@ -174,6 +178,7 @@ class Service:
         self._announce(announce, "DICOM", settings.dicom, "dicom", f"{settings.ae_title}: worklist, MPPS, echo")
         await self._start_http(await health)
         self._announce(announce, "HTTP", settings.http, "http", "/health/ready, /metrics")
+        self._announce_fhir(announce)
         self._tls.warn()
         await self.watch_certificates()
         self._watching = asyncio.create_task(self._tls.watch())
@@ -186,11 +191,20 @@ class Service:
         self._watch_clock()
         self._scheduler.start()
         self._serving = True
+        if self._fhir is not None:
+            await self._fhir.follow()
 
     def _announce_hl7(self, announce: Callable[[str], None]) -> None:
         for settings in self.site.settings.hl7:
             what = f"{settings.name}, {settings.mapping}"
             self._announce(announce, "HL7 v2 over MLLP", settings, f"hl7 {settings.name}", what)
+
+    def _announce_fhir(self, announce: Callable[[str], None]) -> None:
+        http = self.site.settings.http
+        if self._fhir is not None:
+            for scheme, port in (("http", http.port if http.plain else 0), ("https", http.tls.port if http.tls else 0)):
+                if port:
+                    announce(f"{'FHIR':16}  {scheme}://{http.host}:{port}/fhir  ({self._fhir.described})")
 
     def _announce(
         self,
@@ -211,7 +225,16 @@ class Service:
         api = health.api(
             health.DeskAPI(self.store, self._desk, now, self._wake), http.host, http.host in LOOPBACK
         )  # fmt: skip
-        served = health.app(self.metrics, self._unready, self._counts, api)
+        if self.site.settings.fhir is not None:
+            serving = await asyncio.to_thread(importlib.import_module, "gateway.fhir_serving")
+            self._fhir = serving.FHIRServing(
+                self.site, self.store, self._mint, self._audience, self.metrics.tally, self._wake, self._others,
+                self._scheduler,
+            )  # fmt: skip
+            self._fhir.start()
+            self.metrics.feeds = lambda: self._fhir.feeds if self._fhir is not None else ()
+        fhir = self._fhir.app if self._fhir is not None else None
+        served = health.app(self.metrics, self._unready, self._counts, api, fhir)
         self._http = health.HTTPServer(
             served, http.host, http.port if http.plain else None, self._tls.port("http"), self._observe_http
         )  # fmt: skip
@@ -236,6 +259,8 @@ class Service:
         await self._dicom.stop(STOP_GRACE_S)
         if self._http is not None:
             await self._http.stop()
+        if self._fhir is not None:
+            await self._fhir.close()
         await self._queries.close()
         await self._knocks.close()
         STRICT_CHECKS.close()
@@ -251,7 +276,7 @@ class Service:
 
     async def _reload(self) -> None:
         try:
-            site = await asyncio.to_thread(load_site, self.site.file)
+            site = await asyncio.to_thread(load_site, self.site.file, fhir=self._fhir is not None)
         except ConfigError as error:
             for problem in error.problems:
                 _log.error("reload_refused", where=problem.where, text=problem.text, hint=problem.hint)
@@ -267,6 +292,9 @@ class Service:
         if _stay_where_they_are(self._connected, site.settings.destinations):
             moved.append("destinations")
         running["destinations"] = reloaded(self._connected, site.settings.destinations)
+        if (site.settings.fhir is None) is not (self.site.settings.fhir is None):
+            moved.append("fhir")
+            running["fhir"] = self.site.settings.fhir
         if moved:
             _log.warning("reload_needs_restart", settings=moved)
         # Some of these are looked up at every query: half a time zone would be worse than the old one.
@@ -279,7 +307,10 @@ class Service:
         self._queries.per_device_max = site.settings.queries.per_device
         self._audience = audience_of(site)
         # A listener that is gone from the file serves on until the restart.
-        self._feeds |= feeds_of(site, self._mint, self._audience)
+        self._feeds |= feeds_of(site, self._mint, self._audience, self._others)
+        if self._fhir is not None:
+            self._fhir.serve(site, self._audience)
+            await self._fhir.follow()
         await remember_mappings(self.store, site)
         self._tls.renew(always=True)
         _log.info("reloaded")
@@ -414,7 +445,7 @@ class Service:
 
     async def _release(self, message: StoredMessage) -> bool:
         """Whether a held message now goes through; one that does not stays held, and the archive as it is."""
-        feed = self._feeds.get(message.record.listener)
+        feed = self._others.get(message.record.listener)
         if feed is None:
             return False
         try:
@@ -518,6 +549,8 @@ class Service:
     def _wake(self) -> None:
         """Something may have been put into the outbox."""
         wake_those_due(self._deliverers, self.store.reader, now())
+        if self._fhir is not None:
+            self._fhir.wake()
 
     def _warn_of_left_behind(self, configured: Sequence[DestinationSettings]) -> None:
         """Say what waits for destinations that the file does not name any more: after a restart it goes nowhere."""

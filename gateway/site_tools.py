@@ -14,6 +14,7 @@ from gateway.edges.store import Store
 from gateway.processing import feeds_of, now
 from gateway.wire.worklist_files import ImportedItem, read_worklist_file
 from gateway.workflow import maintain
+from gateway.workflow.fhir_feed import OUR_SERVER
 from gateway.workflow.importing import import_item
 from gateway.workflow.intake import Feed
 from gateway.workflow.ports import StepRef
@@ -76,3 +77,9 @@ def feed_for_explaining(site: Site, listener: str) -> Feed | None:
     """The named listener's feed, or the first; None where there is no such listener."""
     feeds = feeds_of(site, EXAMPLE_MINT)
     return feeds.get(listener) if listener else next(iter(feeds.values()), None)
+
+
+def came_by_fhir(site: Site, listener: str) -> bool:
+    """Whether an archived message came by our FHIR server or a FHIR feed."""
+    fhir = site.settings.fhir
+    return listener == OUR_SERVER or (fhir is not None and listener in {each.name for each in fhir.feeds})

@@ -5,9 +5,12 @@ import os
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from settled_reactor import settle
 
 settings.register_profile("gateway", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("gateway")
+
+settle()
 
 os.environ.pop(
     "COLUMNS", None

@@ -171,6 +171,28 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return given
 
 
+def is_this_machine(host: str) -> bool:
+    """Whether this name or address can be no other machine's: by it access is decided, so no other name will do."""
+    if host == "localhost":
+        return True
+    given = _address(host)
+    return given is not None and given.is_loopback
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def is_public(address: str) -> bool:
+    """Whether an address is one of the Internet: neither this machine's, nor a private or link-local one, nor many."""
+    given = _address(address)
+    if isinstance(given, ipaddress.IPv6Address):
+        inner = given.sixtofour
+        if inner is None and given in _NAT64:
+            inner = ipaddress.IPv4Address(int(given) & 0xFFFFFFFF)
+        given = inner or given
+    return given is not None and given.is_global and not given.is_multicast
+
+
 def fits(rule: CertificateRule, certificate: Certificate | None) -> bool:
     """Whether a certificate is what the rule asks for. Names are compared without case, as DNS does."""
     if certificate is None:

@@ -48,7 +48,8 @@ class Noted(NamedTuple):
 class Setting(NamedTuple):
     """What a rule tells its converter. `start` is the component at which reading began, `unit` the value beside.
 
-    Times that name their offset from UTC are converted to the wall clock of `zone`, if there is one.
+    Times that name their offset from UTC are converted to the wall clock of `zone`, if there is one. `uris`: the source
+    names coding schemes by URIs, which fit no designator; one that no table names is told as `scheme`, with a note.
     """
 
     vr: str = "LO"
@@ -60,6 +61,7 @@ class Setting(NamedTuple):
     unknown: str = "refuse"
     unit: str = ""
     zone: tzinfo | None = None
+    uris: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,7 @@ def _name(repetition: Repetition, components: Sequence[int], degree: int) -> str
     return name
 
 
+_NOT_IN_USE = frozenset({"M", "NOUSE"})  # a maiden name and a former one stand for a person who has no other
 _XPN_ORDER = (1, 2, 3, 5, 4)  # HL7 has suffix before prefix, DICOM prefix before suffix
 
 
@@ -243,7 +246,7 @@ def xpn(repetitions: Sequence[Repetition], setting: Setting) -> list[Any]:
     repetitions with representation codes A, I, P joined into one name; CJK to group 2, kana and Hangul to group 3."""
     names = _names_by_type(repetitions)
     legal = names.pop("", {}) | names.pop("L", {})  # a name without a type is the legal one, in another writing or not
-    rest = (names[kind] for kind in sorted(names, key="M".__eq__))
+    rest = (names[kind] for kind in sorted(names, key=_NOT_IN_USE.__contains__))
     found = legal or next(rest, {})
     return [_in_group_order(found)] if found else []
 
@@ -278,19 +281,19 @@ def ndl(repetition: Repetition, setting: Setting) -> dict[str, str] | None:
     return xcn(repetition, setting) if second and not second[0].isdigit() else None
 
 
-def xcn_identification(repetition: Repetition, setting: Setting) -> Attributes | None:
+def xcn_identification(repetition: Repetition, setting: Setting) -> Attributes | Noted | None:
     """XCN ID and authority to a Person Identification item (PS3.3 10.1), the authority as its local coding scheme."""
     identifier = part(repetition, 1)
     if not identifier:
         return None
     authority = part(repetition, 9)
     name = " ".join(filter(None, (_name_part(part(repetition, 3)), _name_part(part(repetition, 2)))))
-    scheme = scheme_designator(authority, setting) if authority else setting.scheme
+    scheme, note = _designator(authority, setting)
     code = code_item(identifier_text(identifier, 64), scheme, name)
     item: Attributes = {TAG["PersonIdentificationCodeSequence"]: element("PersonIdentificationCodeSequence", code)}
     if authority:
         item[TAG["InstitutionName"]] = element("InstitutionName", clean(authority, "LO"))
-    return item
+    return Noted(item, note) if note else item
 
 
 # ---- identifiers --------------------------------------------------------------------------------------------
@@ -343,13 +346,18 @@ def _components_of(repetition: Repetition, component: int) -> Repetition:
 def scheme_designator(scheme: str, setting: Setting) -> str:
     """The DICOM designator of a coding scheme as sent: by table, 99... and HL7nnnn as they are, others made local.
 
-    Raises Unconvertible where a local name does not fit the 16 characters of a designator.
+    Raises Unconvertible where a local name does not fit the 16 characters of a designator, and for a URI.
     """
     if not scheme:
         return setting.scheme
     known = known_designator(scheme, setting.schemes)
     if known:
         return known
+    if setting.uris and ":" in scheme:  # a short one would fit, and name nothing that anybody could look up
+        raise Unconvertible(
+            RefusalKind.UNKNOWN_CODE, f"coding scheme {scheme!r} has no designator",
+            "give it one in mappings/codes/coding-schemes.csv", 3,
+        )  # fmt: skip
     designator = clean(scheme, "SH")
     if not scheme.upper().startswith(("99", "HL7")):
         designator = f"99{designator}"
@@ -361,31 +369,72 @@ def scheme_designator(scheme: str, setting: Setting) -> str:
     return designator
 
 
-def _code(repetition: Repetition, at: int, version_at: int, setting: Setting) -> Attributes | None:
+def _designator(scheme: str, setting: Setting) -> tuple[str, str]:
+    """The designator of a coding scheme, and what is to be told of it. Raises Unconvertible."""
+    try:
+        return scheme_designator(scheme, setting), ""
+    except Unconvertible as problem:
+        if not setting.uris:
+            raise
+        return setting.scheme, f"{problem.text}; told as {setting.scheme}: {problem.hint}"
+
+
+def _code(repetition: Repetition, at: int, version_at: int, setting: Setting) -> tuple[Attributes | None, str]:
+    """The code item of a triplet, and what is to be told of it."""
     value = part(repetition, at)
     if not value:
-        return None
-    designator = scheme_designator(part(repetition, at + 2), setting)
+        return None, ""
+    designator, note = _designator(part(repetition, at + 2), setting)
     version = part(repetition, version_at) if 0 < version_at <= len(repetition) else ""
     # A version only where the designator alone is ambiguous (PS3.3 8.2).
     needed = designator in {"BI", "L"} or designator.startswith("99")
-    return code_item(
-        clean(value, "SH"), designator, clean(part(repetition, at + 1), "LO"), version[:16] if needed else ""
-    )
+    meaning = clean(part(repetition, at + 1), "LO")
+    return code_item(clean(value, "SH"), designator, meaning, version[:16] if needed else ""), note
 
 
-def code(repetition: Repetition, setting: Setting) -> Attributes | None:
+def code(repetition: Repetition, setting: Setting) -> Attributes | Noted | None:
     """CE, CWE or CNE to a code item: the triplet read (code, text, scheme). Text without a code is no code."""
-    version_at = {1: 7, 4: 5}.get(setting.start, 0)  # CWE.7 is the first triplet's version, CWE.8 the second's
-    return _code(repetition, 1, version_at, setting)
+    if setting.uris:
+        item, note = _code(repetition, *_triplets(repetition, setting)[0], setting)
+    else:
+        version_at = {1: 7, 4: 5}.get(setting.start, 0)  # CWE.7 is the first triplet's version, CWE.8 the second's
+        item, note = _code(repetition, 1, version_at, setting)
+    return Noted(item, note) if note else item
 
 
-def code_with_alternate(repetition: Repetition, setting: Setting) -> Attributes | None:
+def code_with_alternate(repetition: Repetition, setting: Setting) -> Attributes | Noted | None:
     """CE, CWE or CNE to a code item, the alternate triplet (components 4 to 6) as its equivalent code (PS3.3 8.9)."""
-    first, second = _code(repetition, 1, 7, setting), _code(repetition, 4, 8, setting)
-    if first is None or second is None:
-        return first or second
-    return first | {TAG["EquivalentCodeSequence"]: element("EquivalentCodeSequence", second)}
+    if setting.uris:
+        return _code_with_known_alternate(repetition, setting)
+    first, note = _code(repetition, 1, 7, setting)
+    second, other_note = _code(repetition, 4, 8, setting)
+    item = first or second
+    if first is not None and second is not None:
+        item = first | {TAG["EquivalentCodeSequence"]: element("EquivalentCodeSequence", second)}
+    return Noted(item, note or other_note) if note or other_note else item
+
+
+_TRIPLETS = ((1, 7), (4, 8), *((at, 0) for at in range(10, 25, 3)))
+"""Where codes and their versions are in a CWE; what FHIR has more of than two follows behind the original text."""
+
+
+def _triplets(repetition: Repetition, setting: Setting) -> list[tuple[int, int]]:
+    """The triplets that have a code, those of a scheme that somebody knows before the others; at least one."""
+    coded = [each for each in _TRIPLETS if part(repetition, each[0])]
+    known = [each for each in coded if known_designator(part(repetition, each[0] + 2), setting.schemes)]
+    return [*known, *(each for each in coded if each not in known)] or [_TRIPLETS[0]]
+
+
+def _code_with_known_alternate(repetition: Repetition, setting: Setting) -> Attributes | Noted | None:
+    """The same of FHIR's codings: the first two whose schemes are known. An unknown one is told only alone."""
+    first, *others = _triplets(repetition, setting)
+    item, note = _code(repetition, *first, setting)
+    if item is None or not others:
+        return Noted(item, note) if note else item
+    second, second_note = _code(repetition, *others[0], setting)
+    if second is None or note or second_note:
+        return Noted(item, note or f"left out beside another code: {second_note}")
+    return item | {TAG["EquivalentCodeSequence"]: element("EquivalentCodeSequence", second)}
 
 
 class CodeTable(dict[str, str]):
@@ -682,8 +731,8 @@ def ae_title(repetition: Repetition, setting: Setting) -> str | None:
 
 
 def uid(repetition: Repetition, setting: Setting) -> str | None:
-    """A UID: at most 64 characters, digits and dots, no leading zeros (PS3.5 9.1)."""
-    value = part(repetition, 1)
+    """A UID: at most 64 characters, digits and dots, no leading zeros (PS3.5 9.1); FHIR's `urn:oid:` goes."""
+    value = part(repetition, 1).removeprefix("urn:oid:")
     if not value:
         return None
     if len(value) > LENGTH_MAX["UI"] or not _UID.fullmatch(value):

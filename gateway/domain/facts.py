@@ -78,6 +78,8 @@ def merge_said(
 
     Silence keeps a value, a zero-length element deletes it, and what is older than what is held changes nothing.
     """
+    if not said and held:
+        return held, stamps
     if not held and stamps.base is None and not stamps.others:  # new: there is nothing to compare with
         merged = {tag: spoken for tag, spoken in said.items() if spoken.get("Value")}
         others = dict.fromkeys([tag for tag in said if tag not in merged], stamp) if len(merged) < len(said) else {}
@@ -99,6 +101,21 @@ def merge_said(
         others |= {tag: since for tag in held if tag not in said and tag not in others}
     others |= dict.fromkeys(deleted, stamp)
     return merged, Stamps(stamp, others, stamps.events)
+
+
+def as_news(
+    said: Attributes, formerly: Attributes | None, held: Attributes, defaults: Attributes | None = None
+) -> Attributes:
+    """What is news of what a source says that is the whole truth of itself, and said `formerly` what it says no more.
+
+    What it says again is no news, so whatever others said meanwhile stays. What it says no more is deleted, or as the
+    defaults have it, where what is held is still that. None: it said nothing before, and all of it is news.
+    """
+    if formerly is None or not held:
+        return said
+    news = {tag: each for tag, each in said.items() if formerly.get(tag) != each}
+    gone = {tag: each for tag, each in formerly.items() if tag not in said and held.get(tag) == each}
+    return news | {tag: (defaults or {}).get(tag) or {"vr": each["vr"]} for tag, each in gone.items()}
 
 
 def fill(held: Attributes, stamps: Stamps, defaults: Attributes, stamp: Stamp = UNSTAMPED) -> tuple[Attributes, Stamps]:

@@ -20,6 +20,7 @@ from gateway.domain.mapping_patients import change_of, link_of, merge_of, move_o
 from gateway.domain.mapping_reading import Reading, RuleBook
 from gateway.domain.mapping_trace import TraceEntry
 from gateway.domain.order import OrderEvent
+from gateway.domain.path_readers import PathReader
 from gateway.domain.patient import PatientEvent, PatientUpdate
 from gateway.domain.problem import MappingError, Problem
 from gateway.domain.refusal import Refusal, RefusalKind
@@ -72,12 +73,17 @@ def compile_mapping(
     stations: Stations | None = None,
     translations: abc.Mapping[str, Translation] | None = None,
     functions: abc.Mapping[str, SiteFunction] | None = None,
+    readers: abc.Mapping[str, PathReader] | None = None,
 ) -> Mapping:
     """The mapping `name` of these rule sets (plain data, as YAML gives it). `functions` are the site's own Python.
 
+    `readers` read the paths of other languages than HL7 v2's, by what `fhir:` calls them.
+
     Raises MappingError with every problem.
     """
-    library = Library(tables or {}, {**CONVERTERS, **(converters or {})}, translations or {}, functions or {})
+    library = Library(
+        tables or {}, {**CONVERTERS, **(converters or {})}, translations or {}, functions or {}, readers or {}
+    )
     rules = compile_rules(sources, name, library, line_of)
     return Mapping(rules, catalogue or Catalogue(), issuers or Issuers(), stations or Stations())
 

@@ -109,7 +109,7 @@ def _order(reading: Reading, said: Sequence[_Said], number: int, scheduling: boo
     entry = _joined([one.entry for one in said])
     control = entry.control or OrderControl.NW
     effect = _effect(entry)
-    keys_only = effect.takes is not Takes.EVERYTHING
+    keys_only = effect.takes not in (Takes.EVERYTHING, Takes.HELD)
     reading.subject = f"order {number}"
     keys = _joined_keys(said)
     placer, filler = keys.placer, keys.filler
@@ -247,6 +247,8 @@ def _steps(
             reading.subject = f"{subject}, step {len(inputs) + 1}"
             fill = step.for_stations(stated.stations) if step else None
             attributes = reading.attributes(Level.STEP, entry, fill, found, settled)
+            if reading.typed_identifiers:  # FHIR's elements for both are optional, each by itself
+                _drop_end_before_start(reading, entry, attributes)
             minutes = _minutes(reading, entry)
             if minutes:
                 _end(reading, attributes, minutes, "duration")
@@ -289,6 +291,16 @@ def _stated(reading: Reading, entry: Entry) -> tuple[Stated, Attributes]:
     return Stated(text(said, "Modality"), frozenset(filter(None, codes)), stations), settled
 
 
+def _drop_end_before_start(reading: Reading, entry: Entry, attributes: Attributes) -> None:
+    """Leave out an end that is before the start, with a note; then it is reckoned as if nobody had said it."""
+    names = [f"ScheduledProcedureStep{which}{what}" for which in ("Start", "End") for what in ("Date", "Time")]
+    day, at, last_day, until = (text(attributes, name) for name in names)
+    if day and last_day and (last_day, until or at) < (day, at):
+        for name in names[2:]:
+            attributes.pop(TAG[name], None)
+        reading.notes.append(f"{entry.procedure_where}: the end is before the start; left out")
+
+
 def _end(reading: Reading, attributes: Attributes, minutes: int, how: str) -> None:
     """The end of a step from its start and how long it takes, where the rules for the end ask the catalogue."""
     if not minutes or not reading.ends or not _is_scheduled(attributes):
@@ -307,9 +319,9 @@ def _minutes(reading: Reading, entry: Entry) -> int:
     The unit stands beside the number: in the next component (CQ), or in the next field (AIS-8, SCH-10).
     """
     for path in reading.identity["ScheduledProcedureStepDuration"].paths:
-        for sourced in entry.read(path) if path.key in entry.said else ():
+        for sourced in entry.read(path) if entry.says(path) else ():
             number, unit = part(sourced.repetition, 1), part(sourced.repetition, 2)
-            if not unit:
+            if not unit and path.field:
                 beside = entry.beside(sourced.origin, Path(path.segment, path.field + 1))
                 unit = part(beside[0].repetition, 1) if beside else ""
             unit = "" if unit[:1].isdigit() else unit  # TQ1-7, beside TQ1-6, is the start
@@ -371,7 +383,7 @@ def _procedure_codes(reading: Reading, entry: Entry) -> tuple[tuple[str, str], .
     codes: list[tuple[str, str]] = []
     source = reading.identity["ProcedureCode"]
     for path in source.paths:
-        for repetition in reading.key_repetitions(source, entry, path) if path.key in entry.said else ():
+        for repetition in reading.key_repetitions(source, entry, path) if entry.says(path) else ():
             code = part(repetition, 1)
             if code:
                 scheme = part(repetition, 3)

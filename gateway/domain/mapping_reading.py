@@ -30,6 +30,7 @@ from gateway.domain.converters import (
     Setting,
     Unconvertible,
     cx,
+    ei,
     fit,
     identifier_text,
     part,
@@ -40,6 +41,7 @@ from gateway.domain.identifiers import Identifier, Issuers
 from gateway.domain.mapping_identifiers import put_issuer
 from gateway.domain.mapping_trace import TraceEntry, plain
 from gateway.domain.mapping_values import FITTED, is_null, remembering
+from gateway.domain.path_readers import HL7
 from gateway.domain.refusal import Refusal, RefusalKind
 from gateway.domain.rules import Alternative, IdentitySource, Rule, RuleSet, Simply
 from gateway.domain.selection import any_holds, holds, selected
@@ -93,6 +95,7 @@ class RuleBook:
         self.issuers = issuers
         self.stations = stations
         self.name = rules.name
+        self.language = rules.language
         self.ends = _end_rules(rules)
         self.policies = rules.policies
         # Those that refuse need coordinates, those that derive from an order number its length.
@@ -113,9 +116,21 @@ class RuleBook:
             book = self._in_zone[zone] = RuleBook(self.rules.in_zone(zone), self.catalogue, self.issuers, self.stations)
         return book
 
+    def said_key(self, keyword: str, entry: Entry) -> str:
+        """One key of an entry as `identity` has it, with pick and edits; '' where it is not said or cannot be used.
+
+        `keyword` is one that names a single thing, such as ScheduledProcedureStepID or AccessionNumber.
+        """
+        reading = Reading(self, "", None)
+        parse = _PARSED_AS.get(keyword)
+        if parse is None:
+            return reading.plain_key(keyword, entry)
+        found = reading.identifier(keyword, entry, parse)
+        return found.identifier.value if found is not None else ""
+
     def lines_for(self, entry: Entry) -> abc.Mapping[Level, tuple[Line, ...]]:
         """The rules that an entry can make speak; a feed's entries mostly say the same fields."""
-        return self._spoken(self._keys.intersection(entry.said))
+        return self._spoken(entry.spoken(self._keys))
 
     def _lines(self, said: frozenset[str]) -> abc.Mapping[Level, tuple[Line, ...]]:
         return {level: tuple([_line(rule) for rule in rules]) for level, rules in self.rules.spoken(said).items()}
@@ -135,6 +150,7 @@ class Reading:
         self.made: Attributes | None = None  # what the step whose station is asked for has so far
         self.procedure_codes: frozenset[str] = frozenset()
         self.issuers = book.issuers
+        self.typed_identifiers = book.language != HL7  # FHIR has one data type for what HL7 v2 has CX and EI
         self.ends = book.ends
         self.default_issuer = default_issuer
         self.trace = trace
@@ -154,8 +170,10 @@ class Reading:
         """The distinct identifiers at the first path that has any."""
         limit = LENGTH_MAX[_VR[keyword]]
         found: list[Key] = []
+        if self.typed_identifiers:
+            parse = cx
         for path in source.paths:
-            if path.key not in entry.said:
+            if not entry.says(path):
                 continue
             for index, repetition in _counted(source, entry, path):
                 try:
@@ -191,7 +209,7 @@ class Reading:
         vr = _VR[keyword]
         source = self.identity[keyword]
         for path in source.paths:
-            if path.key not in entry.said:
+            if not entry.says(path):
                 continue
             for index, repetition in _counted(source, entry, path):
                 value = part(repetition, 1)
@@ -202,8 +220,7 @@ class Reading:
                         repetition = edited(repetition, source.edits)  # noqa: PLW2901  (it is what counts from here)
                         value = part(repetition, 1)
                     if vr == "UI":
-                        uid(repetition, self.setting)
-                        return value
+                        return uid(repetition, self.setting) or ""
                     return identifier_text(value, LENGTH_MAX[vr])
                 except Unconvertible as problem:
                     where = _at(entry.read(path)[index], path, 1)
@@ -504,6 +521,18 @@ _VR = {
 }
 
 
+_PARSED_AS: abc.Mapping[str, Callable[[Repetition], Assigned]] = {
+    "PatientID": cx,
+    "AdmissionID": cx,
+    "PlacerAppointmentID": ei,
+    "FillerAppointmentID": ei,
+    "PlacerOrderNumberImagingServiceRequest": ei,
+    "FillerOrderNumberImagingServiceRequest": ei,
+    "AccessionNumber": ei,
+}
+"""Keys that are identifiers of an authority; the others are plain."""
+
+
 def _end_rules(rules: RuleSet) -> tuple[Rule, ...]:
     """The rules for end date and end time, in this order, if both ask the catalogue."""
     asking = {
@@ -522,7 +551,12 @@ def _line(rule: Rule) -> Line:
 
 
 def _at(sourced: Sourced, path: Path, component: int) -> str:
-    """Coordinates of a component counted from where reading began; the repetition itself for 0."""
+    """Coordinates of a component counted from where reading began; the repetition itself for 0.
+
+    A value that no field holds has no components, only a type that is read as one of those that have.
+    """
+    if not path.field:
+        return sourced.where
     if not path.component:
         return f"{sourced.where}.{component}" if component else sourced.where
     place = f"{sourced.where}.{path.component + max(component, 1) - 1}"

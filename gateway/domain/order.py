@@ -63,6 +63,10 @@ class OrderControl(StrEnum):
 ORDER_STATUSES = ("", "A", "CA", "CM", "DC", "ER", "HD", "IP", "RP", "SC")
 """Order status (ORC-5): none, and HL7 table 0038."""
 
+TAKEN_BACK, HERE, REWORDED = "taken back", "patient is here", "reworded"
+"""What no ORC-5 says: its source says nothing of the steps any more; the patient has arrived for them; nothing has
+happened to them, but what is said of them may be other than before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -84,6 +88,7 @@ class StepInput:
     sps_id: str
     attributes: Attributes = field(repr=False)
     defaults: Attributes = field(default_factory=dict, repr=False)
+    formerly: "StepInput | None" = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,7 @@ class ProcedureInput:
     steps: tuple[StepInput, ...] = ()
     where: str = ""
     defaults: Attributes = field(default_factory=dict, repr=False)
+    formerly: "ProcedureInput | None" = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,9 @@ class OrderEvent:
     """What a feed said of one order. `policies` go by the keyword of the key that may be lacking.
 
     `complete` demands the type 1 keys of every step; items imported from elsewhere keep what they have.
-    `by_appointment`: its number is that of an appointment, which names no order.
+    `by_appointment`: its number is that of an appointment, which names no order. `formerly`: what the same source said
+    of this order before, maybe under other numbers or for another patient, and says no more; so of its procedures and
+    steps.
     """
 
     control: OrderControl
@@ -119,6 +127,7 @@ class OrderEvent:
     where: str = ""
     complete: bool = True
     by_appointment: bool = False
+    formerly: "OrderEvent | None" = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +206,8 @@ class Takes(StrEnum):
     """How much of a message counts."""
 
     EVERYTHING = "everything"
+    HELD = "what is said of what is held"
+    """It adds no procedure and no step, and what lacks in it is no reason to refuse it."""
     KEYS = "identifiers only"
     """Nothing else in it may be a reason to leave, for instance, a cancelled procedure on the list."""
     NOTHING = "nothing"
@@ -248,6 +259,8 @@ _STATUS_EVENTS: Mapping[str, StepEvent] = {
     "CA": StepEvent.CANCEL,
     "DC": StepEvent.DISCONTINUE,
     "RP": StepEvent.CANCEL,
+    TAKEN_BACK: StepEvent.LEFT_OUT,
+    HERE: StepEvent.ARRIVED,
 }
 _REMOVING = (StepEvent.CANCEL, StepEvent.DISCONTINUE)
 
@@ -285,7 +298,11 @@ def _effect(control: OrderControl, status: str) -> Effect:
     if control is OrderControl.SC:
         if status == "ER":
             return Effect(None, Takes.NOTHING, Unheld.NOTED, "the sender reports an error with this order; no change")
-        takes = Takes.KEYS if said in _REMOVING else Takes.EVERYTHING
+        if status == REWORDED:
+            return Effect(None, Takes.HELD, Unheld.NOTED)
+        if status == TAKEN_BACK:
+            return Effect(said, Takes.KEYS, Unheld.NOTED)
+        takes = Takes.KEYS if said in _REMOVING or status == HERE else Takes.EVERYTHING
         return Effect(said, takes, Unheld.REFUSED, "" if said else unchanged)
     if control is OrderControl.RE:
         if status in ("A", "CM"):

@@ -10,7 +10,7 @@ from operator import is_
 
 from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, element, text
 from gateway.domain.catalogue import PROCEDURE_KEYWORDS, STEP_KEYWORDS
-from gateway.domain.facts import UNSTAMPED, Stamp, Stamps, fill, merge_said
+from gateway.domain.facts import UNSTAMPED, Stamp, Stamps, as_news, fill, merge_said
 from gateway.domain.identifiers import Identifier, Mint
 from gateway.domain.order import (
     CHANGE,
@@ -28,10 +28,10 @@ from gateway.domain.order import (
     Unheld,
     effect_of,
 )
-from gateway.domain.order_matching import codes, matched_procedures, matched_steps, names_procedures
+from gateway.domain.order_matching import codes, matched_procedures, matched_steps, names_procedures, same_number
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.domain.step_log import finished_before, happen
-from gateway.domain.worklist import TRANSITIONS, SPSStatus, StepEvent, missing_for_listing, start_of
+from gateway.domain.worklist import FINISHED, TRANSITIONS, SPSStatus, StepEvent, missing_for_listing, start_of
 
 _CODES = TAG["RequestedProcedureCodeSequence"]
 _PLACER, _FILLER = TAG["PlacerOrderNumberImagingServiceRequest"], TAG["FillerOrderNumberImagingServiceRequest"]
@@ -109,6 +109,49 @@ def apply(
     return _Change(event, effect, happened, order_key(event), mint, stamp, whole).applied(held, visit_id, site)
 
 
+def renumbered(held: Order, event: OrderEvent) -> Order:
+    """The order under the numbers that its source gives it now, where it is held under those that it gave formerly."""
+    former = event.formerly
+    if former is None:
+        return held
+    said = [each for each in event.procedures if each.formerly is not None]
+    procedures = list(held.procedures)
+    for one, place in zip(said, matched_procedures(procedures, [_former(each) for each in said]), strict=True):
+        if place is not None:
+            procedures[place] = _procedure_renumbered(procedures[place], one, _former(one))
+    return replace(
+        held,
+        placer=event.placer if held.placer == former.placer else held.placer,
+        filler=event.filler if held.filler == former.filler else held.filler,
+        procedures=tuple(procedures),
+    )
+
+
+def _former(said: ProcedureInput) -> ProcedureInput:
+    return said.formerly or said
+
+
+def _procedure_renumbered(held: Procedure, said: ProcedureInput, former: ProcedureInput) -> Procedure:
+    told = [each for each in said.steps if each.formerly is not None and each.formerly.sps_id != each.sps_id]
+    steps = list(held.steps)
+    for one, place in zip(told, matched_steps(steps, [each.formerly or each for each in told]), strict=True):
+        if place is not None and steps[place].sps_id == (one.formerly or one).sps_id:
+            attributes, stamps = _without(steps[place].attributes, steps[place].stamps, {_SPS_ID})
+            steps[place] = replace(steps[place], sps_id=one.sps_id, attributes=attributes, stamps=stamps)
+    if said.accession == former.accession or not same_number(held.accession, former.accession):
+        return held if not told else replace(held, steps=tuple(steps))
+    attributes, stamps = _without(held.attributes, held.stamps, {TAG["AccessionNumber"]})
+    return replace(held, accession=said.accession, attributes=attributes, stamps=stamps, steps=tuple(steps))
+
+
+def is_begun(order: Order) -> bool:
+    """Whether anything of it is being performed, or was."""
+    return any(
+        step.status is SPSStatus.STARTED or step.status in FINISHED
+        for procedure in order.procedures for step in procedure.steps
+    )  # fmt: skip
+
+
 def arrive(order: Order, stamp: Stamp = UNSTAMPED) -> Order:
     """The order after its patient has arrived (ADT A10)."""
     return replace(order, procedures=tuple(
@@ -148,6 +191,9 @@ class _Change:
         if not keys_only or names_procedures(held, event):
             matched = matched_procedures(held.procedures, event.procedures)
             for said, index in zip(event.procedures, matched, strict=True):
+                if index is None and (self.happened is StepEvent.LEFT_OUT or self._rewords):
+                    touched = True  # what is not here need not be taken back, nor reworded
+                    continue
                 if index is None and keys_only:
                     self.refusals.append(_not_held(said.where, "requested procedure"))
                     continue
@@ -182,10 +228,16 @@ class _Change:
             self.notes.append("made before what is held; it only filled what was unknown")
         return Applied(order, tuple(dict.fromkeys(self.notes)))
 
+    @property
+    def _rewords(self) -> bool:
+        """Whether it counts for what is held only."""
+        return self.effect.takes is Takes.HELD
+
     # -- the order
 
     def _order_attributes(self, held: Order) -> tuple[Attributes, Stamps]:
-        said = self.event.attributes
+        former = self.event.formerly
+        said = as_news(self.event.attributes, former.attributes if former else None, held.attributes)
         if self.effect.takes is Takes.KEYS:
             numbers = {tag: said[tag] for tag in _NUMBERS if tag in said and tag not in held.attributes}
             return ({**held.attributes, **numbers} if numbers else held.attributes), held.stamps
@@ -223,6 +275,8 @@ class _Change:
     def _spoken(self, held: Procedure, said: ProcedureInput) -> Sequence[int]:
         """The steps that a message means which only names them; where it names none, all."""
         matched = matched_steps(held.steps, said.steps)
+        if self.happened is StepEvent.LEFT_OUT and said.steps:
+            return [index for index in matched if index is not None]
         if None in matched:
             self.refusals.append(_not_held(said.where, "scheduled procedure step"))
         return [index for index in matched if index is not None] or range(len(held.steps))
@@ -237,7 +291,7 @@ class _Change:
         steps = list(held.steps) if held else []
         spoken: list[int] = []
         for step, index in zip(said.steps, matched_steps(steps, said.steps, other is not False), strict=True):
-            if index is None and other is None:  # planned for what the procedure is no more
+            if index is None and (other is None or self._rewords):  # planned for what the procedure is no more
                 continue
             place = len(steps) if index is None else index
             if index is None:
@@ -274,6 +328,7 @@ class _Change:
             }  # fmt: skip
         if held is None:
             return *self._merged({}, Stamps(), spoken, said.defaults, False), False
+        former = said.formerly.attributes if said.formerly else None
         other: bool | None = False
         before, now = codes(held.attributes), codes(said.attributes)
         if before and now and before != now:
@@ -281,10 +336,16 @@ class _Change:
         attributes, stamps = held.attributes, held.stamps
         if held.minted:  # a key that was made here gives way to any that is said, whenever that was
             attributes, stamps = _without(attributes, stamps, {TAG[keyword] for keyword in held.minted})
-        return *self._merged(attributes, stamps, spoken, said.defaults, other), other
+        return *self._merged(attributes, stamps, spoken, said.defaults, other, former), other
 
     def _merged(
-        self, held: Attributes, stamps: Stamps, said: Attributes, defaults: Attributes, other: bool | None
+        self,
+        held: Attributes,
+        stamps: Stamps,
+        said: Attributes,
+        defaults: Attributes,
+        other: bool | None,
+        former: Attributes | None = None,
     ) -> tuple[Attributes, Stamps]:
         """What is held after the event. Defaults fill gaps; those of another procedure than before take precedence, and
         what was said of another when it was that one is no reason to replace the present one's."""
@@ -292,7 +353,11 @@ class _Change:
         if other is None:
             said = {tag: each for tag, each in said.items() if tag not in held or tag not in _OF_PROCEDURE}
         elif other:
+            gone = as_news({}, {tag: each for tag, each in (former or {}).items() if tag not in said}, held)
+            said = {**said, **{tag: each for tag, each in gone.items() if tag not in defaults}}
             held, stamps = _without(held, stamps, defaults)
+        else:
+            said = as_news(said, former, held, defaults)
         merged, stamps = merge_said(held, stamps, said, self.stamp)
         return fill(merged, stamps, defaults, self.stamp) if defaults else (merged, stamps)
 
@@ -350,7 +415,8 @@ class _Change:
             spoken = {**spoken, _SPS_ID: element("ScheduledProcedureStepID", said.sps_id)}
             if held.minted:
                 attributes, stamps = _without(attributes, stamps, {_SPS_ID})
-        attributes, stamps = self._merged(attributes, stamps, spoken, said.defaults, other)
+        former = said.formerly.attributes if said.formerly and held.id is not None else None
+        attributes, stamps = self._merged(attributes, stamps, spoken, said.defaults, other, former)
         sps_id, minted = text(attributes, "ScheduledProcedureStepID") or held.sps_id, held.minted and not said.sps_id
         policy = self.event.policies.get("ScheduledProcedureStepID")
         if not sps_id and policy is not None:
@@ -360,7 +426,7 @@ class _Change:
                 sps_id, minted = self.mint.short_id("S", key), True
         if sps_id and text(attributes, "ScheduledProcedureStepID") != sps_id:
             attributes = {**attributes, _SPS_ID: element("ScheduledProcedureStepID", sps_id)}
-        if self.event.complete:
+        if self.event.complete and not self._rewords:
             self.refusals += [_uncovered(keyword, where) for keyword in missing_for_listing(attributes)]
         return Step(held.id, sps_id, held.status, attributes, minted, stamps)
 

@@ -13,10 +13,14 @@ from gateway.domain.identifiers import Identifier
 
 @dataclass(frozen=True, slots=True)
 class PatientInput:
-    """What a feed said of a patient: identifiers (the primary one first) and patient-level attributes."""
+    """What a feed said of a patient: identifiers (the primary one first) and patient-level attributes.
+
+    `formerly`: what it said of this patient before, and says no more (`facts.as_news`); so of visits and orders.
+    """
 
     identifiers: tuple[Identifier, ...]
     attributes: Attributes = field(repr=False)
+    formerly: "PatientInput | None" = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class VisitInput:
 
     number: Identifier | None
     attributes: Attributes = field(repr=False)
+    formerly: "VisitInput | None" = field(default=None, repr=False)
 
 
 class VisitChange(StrEnum):
@@ -43,11 +48,15 @@ class VisitChange(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PatientUpdate:
-    """A person is as follows (A01, A04, A08, A28, A31 ...): insert or update, and note the visit."""
+    """A person is as follows (A01, A04, A08, A28, A31 ...): insert or update, and note the visit.
+
+    `visit_alone`: who arrives, arrives for the orders of this visit, not for all.
+    """
 
     patient: PatientInput
     visit: VisitInput | None = None
     change: VisitChange = VisitChange.UPDATE
+    visit_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

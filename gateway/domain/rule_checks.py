@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from gateway.domain.codes import Translation
 from gateway.domain.converters import CONVERTERS, Converter, Unconvertible
 from gateway.domain.edits import EDITS, Edit, SiteFunction, is_date_pattern
+from gateway.domain.path_readers import PathReader
 from gateway.domain.problem import Problem, did_you_mean, one_of
 from gateway.domain.rule_words import CONVERTER_KEYS
 
@@ -22,12 +23,14 @@ EXTENDS_MAX = 8
 
 
 class Library(NamedTuple):
-    """What rule sets may name: code tables, converters, translations of codes, Python functions of the site."""
+    """What rule sets may name: tables, converters, translations of codes, the site's functions, languages of paths."""
 
     tables: Mapping[str, Mapping[str, str]] = {}
     converters: Mapping[str, Converter] = CONVERTERS
     translations: Mapping[str, Translation] = {}
     functions: Mapping[str, SiteFunction] = {}
+    readers: Mapping[str, PathReader] = {}
+    """Languages of paths beside that of HL7 v2, by what `fhir:` calls them."""
 
 
 class RuleChecker:

@@ -5,8 +5,7 @@ target, a site's own converters that fail their example: each is a problem with 
 one is near, the word that was meant.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.domain.attributes import BY_KEYWORD, Level, code_item
@@ -24,7 +23,8 @@ from gateway.domain.converters import (
 )
 from gateway.domain.edits import after_edits
 from gateway.domain.order import Policy
-from gateway.domain.problem import MappingError, did_you_mean, nearest, one_of
+from gateway.domain.path_readers import HL7, AnyPaths, HL7Paths, PathReader, UnreadablePath
+from gateway.domain.problem import MappingError, did_you_mean, one_of
 from gateway.domain.rule_checks import Library, LineOf, RuleChecker, digest_of, folded
 from gateway.domain.rule_words import (
     FROM_IDENTITY,
@@ -41,7 +41,7 @@ from gateway.domain.rule_words import (
 )
 from gateway.domain.rules import IDENTITY, STEP_PREFIX, Alternative, IdentitySource, Rule, RuleSet
 from gateway.domain.selection import Condition, Pick
-from gateway.domain.source import SEGMENTS, Path, parse_path
+from gateway.domain.source import Path
 from gateway.domain.stations import STATION_KEYWORDS
 
 _MADE = {
@@ -88,9 +88,12 @@ class _Compiler(RuleChecker):
     """One compilation of an inbound rule set."""
 
     setting: Setting
+    reader: PathReader
 
     def compile(self) -> RuleSet:
         chain = self.chain()
+        language = self._language(chain)
+        self.reader = self._reader(language, chain)
         top: dict[str, Any] = {}
         own: dict[str, tuple[str, Any]] = {}
         identity: dict[str, tuple[str, Any]] = {}
@@ -113,7 +116,7 @@ class _Compiler(RuleChecker):
         scheme = str(top.get("default_scheme", "99LOCAL"))
         if not 1 <= len(scheme) <= 16:
             self.problem((self.name, "default_scheme"), "a coding scheme designator has 1 to 16 characters")
-        self.setting = Setting(scheme=scheme, schemes=self.tables.get("coding-schemes", {}))
+        self.setting = Setting(scheme=scheme, schemes=self.tables.get("coding-schemes", {}), uris=language != HL7)
         for label, declared in own.items():
             self.site_converter(label, *declared)
         compiled_identity = {key: self._identity(key, *said) for key, said in identity.items()}
@@ -136,7 +139,29 @@ class _Compiler(RuleChecker):
             {key: compiled_identity.get(key) or IdentitySource(key, policy=_MADE.get(key)) for key in IDENTITY},
             {level: tuple(sorted(found, key=_turn)) for level, found in by_level.items()},
             self._digest(top, own, identity, rules),
+            language,
         )
+
+    def _language(self, chain: Sequence[str]) -> str:
+        """What the paths of the chain are written in: HL7 v2, or the release of FHIR that is said last.
+
+        An overlay may read another release than its base (what the two have otherwise it says anew), not another
+        language.
+        """
+        said = [name for name in chain if "fhir" in self.sources[name]]
+        if said and chain[-1] not in said and self.whole:
+            text = f"{chain[-1]}, which it extends, reads HL7 v2"
+            self.problem((said[-1], "fhir"), text, "one rule set has one language: extend another, or none")
+        return str(self.sources[said[0]]["fhir"]) if said else HL7
+
+    def _reader(self, language: str, chain: Sequence[str]) -> PathReader:
+        if language == HL7:
+            return HL7Paths() if self.whole else AnyPaths()
+        known = self.library.readers
+        if language not in known:
+            at = next(name for name in chain if "fhir" in self.sources[name])
+            self.problem((at, "fhir"), f"there is no release {language!r} of FHIR here", one_of(language, known))
+        return known.get(language, AnyPaths())
 
     def _digest(self, top: Any, own: Mapping[str, tuple[str, Any]], *said: Any) -> str:
         """What names the content of everything that the rule set may use."""
@@ -254,9 +279,11 @@ class _Compiler(RuleChecker):
             hint = "from: PATH, or value: TEXT"
             self.problem(at, "neither from nor value nor a missing policy that gives one", hint)
         converter, setting, label = self._converter(at, keyword, vr, said)
-        beside = self._paths((*at, "with"), said.get("with"))
-        if converter.name in ("weight", "height") and not beside:
-            self.problem((*at, "with"), f"{converter.name} has to know the unit", "with: OBX-6")
+        paths = self._paths((*at, "from"), said.get("from"))
+        beside = self._paths((*at, "with"), said.get("with"), paths)
+        if converter.name in ("weight", "height") and not said.get("with"):
+            hint = f"with: {self.reader.unit_example}"
+            self.problem((*at, "with"), f"{converter.name} has to know the unit", hint)
         repeat = self.choice((*at, "repeat"), said.get("repeat", "first"), REPEATS)
         if repeat == "join" and vr not in ("LO", "SH", "ST", "LT", "UT"):
             self.problem((*at, "repeat"), f"{keyword} ({vr}) is no text to join", "first or all")
@@ -264,12 +291,11 @@ class _Compiler(RuleChecker):
         if length == "cut" and not may_be_cut(keyword, vr):
             self.problem((*at, "length"), f"{keyword} is never cut", "identifiers and codes are whole or refused")
         pick = self._pick((*at, "pick"), said.get("pick"))
-        paths = self._paths((*at, "from"), said.get("from"))
         return Alternative(
             tuple((path, setting._replace(start=path.component or 1)) for path in paths),
             converter,
             repeat,
-            self._conditions((*at, "select"), said.get("select")),
+            self._conditions((*at, "select"), said.get("select"), paths),
             beside[0] if beside else None,
             self._conditions((*at, "when"), said.get("when")),
             self._conditions((*at, "unless"), said.get("unless")),
@@ -427,13 +453,15 @@ class _Compiler(RuleChecker):
             return []
         return [value]
 
-    def _paths(self, at: tuple[str, ...], said: Any) -> tuple[Path, ...]:
+    def _paths(self, at: tuple[str, ...], said: Any, beside: Sequence[Path] | None = None) -> tuple[Path, ...]:
+        """The paths that are said; with `beside` those of what holds these values."""
+        reader = self.reader
         paths: list[Path] = []
         for text in said if isinstance(said, list) else [said] if said is not None else []:
             try:
-                paths.append(parse_path(str(text)))
-            except ValueError as error:
-                self.problem(at, str(error), _path_meant(str(text)))
+                paths.append(reader.path(str(text)) if beside is None else reader.beside(str(text), beside))
+            except UnreadablePath as error:
+                self.problem(at, str(error), error.hint)
         return tuple(paths)
 
     def _pick(self, at: tuple[str, ...], said: Any) -> Pick | None:
@@ -458,7 +486,9 @@ class _Compiler(RuleChecker):
             components.append((int(number), int(sub or 1), folded(values)))
         return Pick(tuple(components))
 
-    def _conditions(self, at: tuple[str, ...], said: Any) -> tuple[Condition, ...]:
+    def _conditions(
+        self, at: tuple[str, ...], said: Any, beside: Sequence[Path] | None = None
+    ) -> tuple[Condition, ...]:
         if said is None:
             return ()
         if not isinstance(said, Mapping):
@@ -466,23 +496,8 @@ class _Compiler(RuleChecker):
             return ()
         conditions: list[Condition] = []
         for path, values in said.items():
-            conditions += [(found, folded(values)) for found in self._paths((*at, str(path)), path)]
+            conditions += [(found, folded(values)) for found in self._paths((*at, str(path)), path, beside)]
         return tuple(conditions)
-
-
-_PATH_LIKE = re.compile(r"((?:\w{3}/)?)([A-Za-z]\w\w)[^\w/]?(\d{1,3})((?:[.-]\d{1,2}){0,2})")
-
-
-def _path_meant(text: str) -> str:
-    """For what is no path but looks like one (PDI-3, ORC3, obr-4-2): the likely one."""
-    found = _PATH_LIKE.search(text)
-    if found is None:
-        return ""
-    above, segment, field, rest = (part.upper() for part in found.groups())
-    if segment not in SEGMENTS and not segment.startswith("Z"):
-        segment = nearest(segment, SEGMENTS) or ""
-    meant = f"{above}{segment}-{field}{rest.replace('-', '.')}"
-    return f"did you mean {meant}?" if segment and meant != text else ""
 
 
 def _turn(rule: Rule) -> int:

@@ -20,6 +20,7 @@ LEVELS = (Level.PATIENT, Level.VISIT, Level.ORDER, Level.PROCEDURE, Level.STEP)
 TOP_KEYS: Mapping[str, str] = {
     "name": "what listeners call the rule set; without it the file's name",
     "version": "for people and traces",
+    "fhir": "the release of FHIR that it reads (R4, R4B or R5): its paths are FHIRPath; without it they are HL7 v2's",
     "extends": "the rule set that this one changes; what it does not say stays as there",
     "description": "for people",
     "default_scheme": "coding scheme of codes that name none, such as 99HOSPITAL",

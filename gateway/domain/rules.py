@@ -13,6 +13,7 @@ from gateway.domain.attributes import Element, Level
 from gateway.domain.converters import Converter, Setting
 from gateway.domain.edits import Edit
 from gateway.domain.order import Policy
+from gateway.domain.path_readers import HL7
 from gateway.domain.selection import Condition, Pick
 from gateway.domain.source import Path, Repetition
 
@@ -116,6 +117,8 @@ class RuleSet:
     identity: Mapping[str, IdentitySource]
     rules: Mapping[Level, tuple[Rule, ...]]
     digest: str
+    language: str = HL7
+    """Of its paths: HL7 v2, or the release of FHIR."""
 
     @property
     def policies(self) -> Mapping[str, Policy]:

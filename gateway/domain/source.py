@@ -5,7 +5,7 @@ stands above it (patient, visit, message header), so a rule may take a value fro
 """
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol, Self, TypeAlias
 
@@ -37,6 +37,8 @@ class Path(NamedTuple):
     """A place in a document: `PID-5`, `OBR-4.4`, `PID-3.4.1`, `OBR/NTE-3` (the NTE segments that follow an OBR).
 
     With a component, reading starts there: `OBR-4.4` reads the code that components 4 to 6 make. 0 means not given.
+    Without a field it is of another language: `segment` is then the type of resource that it begins with, `key` the
+    expression (`Patient.name.where(use = 'official')`).
     """
 
     segment: str
@@ -47,6 +49,8 @@ class Path(NamedTuple):
     """Segment and field, by which entries index what they say."""
 
     def __str__(self) -> str:
+        if not self.field:
+            return self.key
         tail = f".{self.component}" if self.component else ""
         return f"{self.segment}-{self.field}{tail}" + (f".{self.subcomponent}" if self.subcomponent else "")
 
@@ -75,9 +79,11 @@ class Entry(Protocol):
     @property
     def procedure_where(self) -> str: ...
 
-    @property
-    def said(self) -> Set[str]:
-        """The keys (Path.key) of all fields that are not empty, so that rules about silence cost nothing."""
+    def spoken(self, keys: frozenset[str]) -> frozenset[str]:
+        """Those of the keys (Path.key) at which it may say something, so that rules about silence cost nothing."""
+
+    def says(self, path: Path) -> bool:
+        """Whether it may say something at the path; False only where `repetitions` would be empty."""
 
     def repetitions(self, path: Path) -> Sequence[Repetition]:
         """Everything at the path, in document order; nothing where the document is silent."""

@@ -13,9 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import structlog
 from fastapi import FastAPI, Query, Request
@@ -40,6 +38,7 @@ from gateway.edges.desk_views import (
     refusal_view,
     whole_view,
 )
+from gateway.edges.own_site import loopback_fault
 from gateway.edges.store import Store, StoreUnit
 from gateway.edges.store_reader import StoreReader
 from gateway.workflow import queue_decisions, reconcile
@@ -354,42 +353,16 @@ class _Guard:
 
     def _objection(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, str, str]:
         """Status, text and hint of what speaks against answering; 0 where nothing does."""
-        here = "call it on loopback, such as http://127.0.0.1"
         client = scope.get("client")
         if self._closed:
             return 403, self._closed, "let it listen on 127.0.0.1, or use the command line"
-        if client is None or not _is_loopback(client[0]):
-            return 403, "only callers on this machine are answered", here
-        host = headers.get("host", "")
-        if not _is_loopback(_name_of(f"//{host}")):
-            return 403, "the Host header names another machine", here
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return 403, "another site's page asks for it", "call it from a program"
-        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return 403, "another site's page asks for it", "call it from a program"
+        fault = loopback_fault(client[0] if client else None, headers)
+        if fault is not None:
+            return 403, fault.text, fault.hint
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] not in _READING and kind != "application/json":
             return 415, "what changes anything has to be JSON", "send Content-Type: application/json"
         return 0, "", ""
-
-
-def _name_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 async def _body(receive: Receive) -> bytes | None:

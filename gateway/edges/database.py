@@ -7,6 +7,7 @@ codes, file modes) is in this module and in `maintenance`, nowhere else. Postgre
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -28,6 +29,10 @@ class StoreError(Exception):
 
 class StoreUnavailable(StoreError):  # noqa: N818  (reads as what the caller has to answer)
     """Not now: disk full, locked by another, I/O error, too much waiting. The same may succeed later."""
+
+
+class StoreTooSlow(StoreError):  # noqa: N818  (as above)
+    """A question takes longer than whoever asks may take."""
 
 
 class StoreConflict(StoreError, KeyTaken):  # noqa: N818  (as above)
@@ -54,6 +59,9 @@ _TRANSIENT = frozenset({
     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT,
     sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM,
 })  # fmt: skip
+
+_STEPS = 10_000
+"""Of SQLite's machine between two looks at the clock: a fraction of a millisecond."""
 
 _DRIVER_ERRORS = (sqlite3.Error, UnicodeEncodeError, OverflowError)
 
@@ -141,6 +149,19 @@ class Connection:
         except _DRIVER_ERRORS as error:
             raise self._noted(error) from error
         return found
+
+    def rows_within(self, seconds: float, prepared: Prepared, **values: Any) -> list[Row]:
+        """As `rows`, but given up after so long. Raises StoreTooSlow."""
+        end = time.monotonic() + seconds
+        self._driver.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
+        try:
+            return self.rows(prepared, **values)
+        except StoreUnavailable as error:
+            if getattr(error.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+                raise StoreTooSlow(f"a question took longer than {seconds:g} s") from error
+            raise
+        finally:
+            self._driver.set_progress_handler(None, 0)
 
     def row(self, prepared: Prepared, **values: Any) -> Row | None:
         """The first row, if any."""
@@ -240,8 +261,9 @@ class Connection:
 class RenewingConnection:
     """A reader's connection, made at its first query; after a failure the next query gets a new one."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, limit_s: float = 0.0) -> None:
+        """`limit_s` is how long one statement may take; 0: as long as it does."""
+        self._engine, self._limit_s = engine, limit_s
         self._held: Connection | None = None
         self._made = 0
 
@@ -249,6 +271,8 @@ class RenewingConnection:
         """As `Connection.rows`."""
         held = self._connected()
         try:
+            if self._limit_s:
+                return held.rows_within(self._limit_s, prepared, **values)
             return held.rows(prepared, **values)
         except StoreError:
             self.close()

@@ -9,12 +9,13 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.routing import Route
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.edges.api import DeskAPI, api
 from gateway.edges.metrics import Metrics
-from gateway.edges.tls_listener import Observe, TLSListener, TLSPort
+from gateway.edges.tls_listener import Observe, TLSListener, TLSPort, certificate_shown
 from gateway.wire.tls_profiles import HELLO_START, TLS_ON_PLAIN_PORT
 
 __all__ = ["DeskAPI", "HTTPServer", "api", "app"]
@@ -25,11 +26,16 @@ def app(
     unready: Callable[[], str],
     counts: Callable[[], Mapping[str, int]],
     desk: ASGIApp | None = None,
+    fhir: ASGIApp | None = None,
 ) -> FastAPI:
-    """The HTTP application. `unready` says why the service cannot serve now, '' when it can; `desk` is under /api."""
+    """The HTTP application. `unready` says why the service cannot serve now, '' when it can; `desk` is under /api,
+    `fhir` at and under /fhir."""
     served = FastAPI(title="Modality worklist gateway", docs_url=None, redoc_url=None, openapi_url=None)
     if desk is not None:
         served.mount("/api", desk)
+    if fhir is not None:
+        served.router.routes.append(Route("/fhir", fhir))  # clients post to the base without a slash at its end
+        served.mount("/fhir", fhir)
 
     @served.get("/health/live")
     async def live() -> JSONResponse:
@@ -109,8 +115,18 @@ class HTTPServer(uvicorn.Server):
 
     def _new_connection(self) -> asyncio.Protocol:
         """What uvicorn makes of a connection, for one whose TLS handshake is done."""
-        made: asyncio.Protocol = H11Protocol(config=self.config, server_state=self.server_state, app_state={})
+        made: asyncio.Protocol = _Secure(config=self.config, server_state=self.server_state, app_state={})
         return made
+
+
+class _Secure(H11Protocol):
+    """uvicorn's own protocol behind TLS: requests know the certificate that their caller showed (`fhir_door`)."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        inside = transport.get_extra_info("ssl_object")
+        if inside is not None:
+            self.app_state["certificate"] = certificate_shown(inside)
+        super().connection_made(transport)
 
 
 def _protocol(observe: Observe) -> type[asyncio.Protocol]:

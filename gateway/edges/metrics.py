@@ -120,6 +120,18 @@ class DirectoryState:
     failing: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """How it stands with one FHIR server that orders are fetched from: looks that failed, the age of the last one that
+    did not (None: there was none), resources taken and refused, since the start."""
+
+    feed: str
+    looks_failed: int
+    age_s: float | None
+    taken: int
+    refused: int
+
+
 class Metrics(Collector):
     """The counters of one service."""
 
@@ -137,6 +149,8 @@ class Metrics(Collector):
         """How many query records could not be written so far, besides those of the tally."""
         self.directory: Callable[[], DirectoryState | None] = lambda: None
         """How it stands with the directory of devices, where there is one."""
+        self.feeds: Callable[[], Sequence[FeedState]] = tuple
+        """How it stands with the FHIR servers that orders are fetched from."""
         self.clock: Callable[[], Sequence[tuple[str, float]]] = tuple
         """NTP servers that answered, and what has to be added to this machine's time by each, in seconds."""
         self.certificates: Callable[[], Sequence[tuple[str, str, datetime]]] = tuple
@@ -190,6 +204,7 @@ class Metrics(Collector):
             offsets.add_metric([server], offset_s)
         yield offsets
         yield from self._directory()
+        yield from self._feeds()
         ends = GaugeMetricFamily(
             "gateway_certificate_expires_seconds", "Time until a certificate or revocation list ends, negative after",
             labels=["file", "certificate"],
@@ -216,6 +231,24 @@ class Metrics(Collector):
         if state.age_s is not None:
             age = "Age of the directory that is served by, since it was last found unchanged or read"
             yield GaugeMetricFamily("gateway_directory_age_seconds", age, value=state.age_s)
+
+    def _feeds(self) -> Iterator[Metric]:
+        failed = CounterMetricFamily(
+            "gateway_fhir_looks_failed", "Looks at other FHIR servers that came to nothing", labels=["feed"]
+        )
+        age = GaugeMetricFamily(
+            "gateway_fhir_look_age_seconds", "Age of the last look at a FHIR server that went well", labels=["feed"]
+        )
+        resources = CounterMetricFamily(
+            "gateway_fhir_resources_fetched", "Resources fetched from FHIR servers", labels=["feed", "outcome"]
+        )
+        for state in self.feeds():
+            failed.add_metric([state.feed], state.looks_failed)
+            resources.add_metric([state.feed, "taken"], state.taken)
+            resources.add_metric([state.feed, "refused"], state.refused)
+            if state.age_s is not None:
+                age.add_metric([state.feed], state.age_s)
+        yield from (failed, age, resources)
 
     def _outbox(self) -> Iterator[Metric]:
         messages = GaugeMetricFamily(

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 """The Alembic revision this code works with. Revisions are numbers, so that newer and older can be told apart."""
 
 metadata = MetaData(
@@ -510,6 +510,61 @@ knocks = Table(
     PrimaryKeyConstraint("ae_title", "address", "fingerprint"),
     sqlite_with_rowid=False,
 )
+
+# FHIR resources in their current version. `source` is whose name space `resource_id` is of: one of our bases, or the
+# server of a feed. A deleted one keeps its row without content, so that it is known and its next version has another
+# number.
+resources = Table(
+    "resources",
+    metadata,
+    _id(),
+    _text("source"),
+    _text("type"),
+    _text("resource_id"),
+    Column("version", Integer, nullable=False),
+    _text("updated_at"),
+    Column("deleted", Integer, nullable=False),
+    _text("release"),
+    _text("content"),
+    _text("overruled"),  # what its sender says of elements in which our word stands, as JSON; '' for none
+    UniqueConstraint("source", "type", "resource_id"),
+    Index("resources_by_update", "source", "type", "deleted", "updated_at", "id"),
+)
+
+# What resources are found by (`domain.resources.Indexed`). `type` is the resource's, '' for what is looked for across
+# types: who refers to this. Prefixes and ranges of `value` need code point order.
+resource_index = Table(
+    "resource_index",
+    metadata,
+    _text("source"),
+    _text("type"),
+    _text("name"),
+    Column("value", _FoldedText, nullable=False),
+    _text("system"),
+    _of("resource", "resources.id"),
+    PrimaryKeyConstraint("source", "type", "name", "value", "system", "resource"),
+    Index("resource_index_by_resource", "resource", "name", "value"),
+    sqlite_with_rowid=False,
+)
+
+# Which resources speak of an order that is held, of which of its procedures and steps. The key is a resource's own, for
+# one that was taken away may still be meant.
+order_resources = Table(
+    "order_resources",
+    metadata,
+    _of("order_id", "orders.id"),
+    _text("source"),
+    _text("type"),
+    _text("resource_id"),
+    _text("requested_procedure_id"),
+    _text("sps_id"),
+    PrimaryKeyConstraint("order_id", "source", "type", "resource_id", "requested_procedure_id", "sps_id"),
+    Index("order_resources_by_resource", "source", "type", "resource_id"),
+    sqlite_with_rowid=False,
+)
+
+# How far each feed has read from its server; what the text says is the feed's own.
+feed_marks = Table("feed_marks", metadata, Column("name", Text, primary_key=True), _text("content"))
 
 # Facts about the site as a whole: `site_namespace`, the UUID under which keys are minted (design D10).
 meta = Table("meta", metadata, Column("name", Text, primary_key=True), _text("value"))

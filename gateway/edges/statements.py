@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     FromClause,
     Select,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     or_,
     select,
     union,
+    union_all,
     update,
 )
 
@@ -172,6 +174,20 @@ _ORDER = select(
 ORDER = Prepared(_ORDER.where(orders.c.id == _given("id")))
 ORDER_BY_PLACER = Prepared(_ORDER.where(orders.c.placer == _given("value"), orders.c.placer_issuer == _given("issuer")))
 ORDER_BY_FILLER = Prepared(_ORDER.where(orders.c.filler == _given("value"), orders.c.filler_issuer == _given("issuer")))
+
+
+def _same_number(value: Column[Any], issuer: Column[Any]) -> Select[Any]:
+    """Orders with this number of another issuer."""
+    return select(literal_column(f"'{value.name}'"), issuer, orders.c.patient_id).where(
+        value == _given(value.name), issuer != _given(issuer.name)
+    )
+
+
+ORDERS_OF_OTHER_ISSUERS = Prepared(
+    union_all(
+        _same_number(orders.c.placer, orders.c.placer_issuer), _same_number(orders.c.filler, orders.c.filler_issuer)
+    )
+)
 ORDERS_BY_HAND = Prepared(
     _ORDER.where(orders.c.patient_id == _given("patient_id"), orders.c.by_hand == literal_column("1"))
 )

@@ -170,9 +170,12 @@ class Store:
 
     # -- reading
 
-    def open_reader(self) -> StoreReader:
-        """A further reader with a connection of its own; `reader` is the event loop's. One thread at a time each."""
-        connection = RenewingConnection(self._reading)
+    def open_reader(self, limit_s: float = 0.0) -> StoreReader:
+        """A further reader with a connection of its own; `reader` is the event loop's. One thread at a time each.
+
+        `limit_s` is how long one question may take (StoreTooSlow), 0 for ever.
+        """
+        connection = RenewingConnection(self._reading, limit_s)
         self._connections.append(connection)
         return StoreReader(connection)
 
@@ -314,17 +317,18 @@ class Store:
         self._run_each(connection, batch)
 
     def _run_together(self, connection: Connection, batch: list[_Job]) -> bool:
-        """Run them all, and what comes meanwhile.
+        """Run them all, and what comes meanwhile; what is to be undone has its savepoint, and its failure is its own.
 
-        False where one of them failed or is to be undone, and so nothing of this counts.
+        False where another one failed, and so nothing of this counts.
         """
         try:
             done = 0
             while done < len(batch):
                 job = batch[done]
                 if job.rehearsed:
-                    return False
-                job.result = self._run(connection, job)
+                    self._run_each(connection, [job])
+                else:
+                    job.result = self._run(connection, job)
                 done += 1
                 if done == len(batch):
                     self._take_more(batch)
@@ -337,6 +341,7 @@ class Store:
     def _run_each(self, connection: Connection, batch: Sequence[_Job]) -> None:
         """The jobs one after the other, each in a savepoint."""
         for job in batch:
+            job.failure = None  # it may have been run before
             connection.control("SAVEPOINT job")  # where this, or its end, fails, nothing of the batch is certain
             try:
                 job.result = self._run(connection, job)

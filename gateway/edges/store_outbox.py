@@ -22,7 +22,7 @@ from gateway.edges.database import Connection, Prepared, Queries, Row
 from gateway.edges.schema import messages, outbox, outbox_lanes, performed_sent, queues
 from gateway.edges.stored_values import utc_text
 from gateway.workflow.outbox import DROPPED, Backlog, Delivery, OutboxState
-from gateway.workflow.ports import DeliveryKind, NewDelivery
+from gateway.workflow.ports import MESSAGES, DeliveryKind, NewDelivery
 
 _given = bindparam
 _waits: ColumnElement[str] = literal_column("'waiting'")
@@ -265,6 +265,9 @@ class OutboxReader:
         ]  # fmt: skip
 
 
+_DROPPED_AT_ONCE = 500
+
+
 class OutboxWriter(OutboxReader):
     """The outbox's part of a `StoreUnit`."""
 
@@ -273,7 +276,7 @@ class OutboxWriter(OutboxReader):
     def add_delivery(self, delivery: NewDelivery, at: datetime) -> int:
         """Put what is archived behind what waits for its destination, or among what is parked; its number there."""
         lane = delivery.lane
-        if delivery.kind is DeliveryKind.HL7 and lane:
+        if delivery.kind in MESSAGES and lane:
             lane = lane_of(self._write, delivery.destination, lane)
         where = {"destination": delivery.destination, "lane": lane}
         state = OutboxState.PARKED if delivery.reason else OutboxState.WAITING
@@ -307,7 +310,7 @@ class OutboxWriter(OutboxReader):
         if delivery.state is not held.state:
             set_head(self._write, held.destination, held.lane)
         self._follow(held, delivery, attempted_at)
-        if held.kind is DeliveryKind.HL7:
+        if held.kind in MESSAGES:
             self._write.run(
                 MESSAGE_SET_DELIVERED,
                 key_id=held.archive_id, disposition=delivery.state.value, reasons=delivery.reason, answer=answer,
@@ -330,9 +333,16 @@ class OutboxWriter(OutboxReader):
         self._write.run(DELIVERY_DELETE, id=delivery_id)
         set_head(self._write, held.destination, held.lane)
         self._count(held.destination, **{held.state.value: -1})
-        if held.kind is DeliveryKind.HL7:
+        if held.kind in MESSAGES:
             self._write.run(MESSAGE_SET_STATE, key_id=held.archive_id, disposition=DROPPED, reasons=reason)
         return True
+
+    def drop_deliveries(self, destination: str, reason: str) -> int:
+        """Take all that is in the outbox for a destination out unsent, which the archive says; how many."""
+        count = 0
+        while found := self.deliveries(_DROPPED_AT_ONCE, destination=destination):
+            count += sum(self.drop_delivery(each.id, reason) for each in found)
+        return count
 
     def note_failure(self, destination: str, reason: str, at: datetime) -> None:
         """Nothing could be delivered there, and nothing else is changed by it."""

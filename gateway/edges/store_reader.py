@@ -28,10 +28,12 @@ from gateway.edges.store_knocks import KnockReader
 from gateway.edges.store_outbox import OutboxReader
 from gateway.edges.store_queue_log import QueueLogReader
 from gateway.edges.store_reconciliation import ReconciliationReader
+from gateway.edges.store_resources import ResourceStoreReader
 from gateway.edges.stored_values import bare, minted_of, storable
 from gateway.workflow.ports import (
     HistoryEntry,
     ItemKey,
+    Namesake,
     QueryRecord,
     StepRef,
     StoredQuery,
@@ -70,7 +72,9 @@ def _tell_nobody(step_id: int, reason: Exception) -> None:
     """For a reader whose bad items nobody wants to know."""
 
 
-class StoreReader(ArchiveReader, IdentityReader, KnockReader, OutboxReader, QueueLogReader, ReconciliationReader):
+class StoreReader(
+    ArchiveReader, IdentityReader, KnockReader, OutboxReader, QueueLogReader, ReconciliationReader, ResourceStoreReader
+):  # fmt: skip
     """Reads through one connection, for one thread at a time, with no transaction open between calls.
 
     `left_out` is told the step and the reason of an item that cannot be read. Raises StoreUnavailable where the
@@ -210,6 +214,15 @@ class StoreReader(ArchiveReader, IdentityReader, KnockReader, OutboxReader, Queu
             if row is not None and row[0] not in found:
                 found[row[0]] = self._order(row)
         return list(found.values())
+
+    def namesakes(self, placer: Identifier | None, filler: Identifier | None) -> Sequence[Namesake]:
+        """The orders that have one of these values as number of the same kind, of another issuer."""
+        found = self._connection.rows(
+            statements.ORDERS_OF_OTHER_ISSUERS,
+            placer=placer.value if placer else None, placer_issuer=placer.issuer if placer else None,
+            filler=filler.value if filler else None, filler_issuer=filler.issuer if filler else None,
+        )  # fmt: skip
+        return [Namesake(*row) for row in found]
 
     def order_of_study(self, study_instance_uid: str) -> Order | None:
         """The order one of whose requested procedures has this Study Instance UID."""

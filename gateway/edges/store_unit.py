@@ -24,6 +24,7 @@ from gateway.edges.store_outbox import OutboxWriter
 from gateway.edges.store_performed import PerformedWriter
 from gateway.edges.store_queue_log import QueueLogWriter
 from gateway.edges.store_reader import StoreReader
+from gateway.edges.store_resources import ResourceWriter
 from gateway.edges.stored_values import bare, json_text, minted_flags, storable, utc_text
 from gateway.workflow.ports import QueryRecord
 
@@ -40,7 +41,8 @@ _NOTE_CHARACTERS_MAX = 300
 
 
 class StoreUnit(
-    StoreReader, ArchiveUnit, IdentityWriter, KnockWriter, OutboxWriter, QueueLogWriter, PerformedWriter
+    StoreReader, ArchiveUnit, IdentityWriter, KnockWriter, OutboxWriter, QueueLogWriter, PerformedWriter,
+    ResourceWriter,
 ):  # fmt: skip
     """One job's view of the transaction it runs in. Of use only until the job returns.
 

@@ -6,14 +6,13 @@ answer (design D3b). The process starts with the first message to check; a gatew
 
 import asyncio
 import multiprocessing
-import os
-import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from gateway.domain.refusal import Refusal, Refused
+from gateway.edges.own_processes import begin
 from gateway.wire import er7
 
 _PROCESSES = 1  # one checks a thousand messages in a second, more than a writer takes
@@ -52,7 +51,7 @@ class StrictChecks:
         with self._lock:
             if self._pool is None:
                 # Not forked: this process has threads and open sockets.
-                self._pool = ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn"), _begin)
+                self._pool = ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn"), begin)
             return self._pool
 
     def _end(self, pool: ProcessPoolExecutor) -> None:
@@ -64,19 +63,6 @@ class StrictChecks:
 
 STRICT_CHECKS = StrictChecks()
 """One for the whole gateway, as there is one writer."""
-
-
-def _begin() -> None:
-    """In the new process: it ends with the gateway, however that ends, and not by a Ctrl-C meant for it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(0)
 
 
 def _checked(raw: bytes, charset: str, charset_override: str) -> tuple[Refusal, ...]:

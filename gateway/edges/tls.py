@@ -126,9 +126,10 @@ def server_context(asked: ServerTLS) -> ssl.SSLContext:
 
 
 def client_context(
-    ca: str, certificate: str = "", key: str = "", crl: str = "", profile: str = DEFAULT_PROFILE
+    ca: str | None, certificate: str = "", key: str = "", crl: str = "", profile: str = DEFAULT_PROFILE
 ) -> ssl.SSLContext:
-    """For connections to a peer whose certificate one in the file `ca` has signed, and is for its host name.
+    """For connections to a peer whose certificate one in the file `ca` has signed, and is for its host name; None: one
+    that this machine trusts anyhow.
 
     `certificate` and `key` are files of our own, for peers that ask for one. Raises TLSFileError, which is an OSError.
     """
@@ -136,7 +137,13 @@ def client_context(
     _apply(PROFILES[profile], context)
     if certificate:
         _load_own(context, certificate, key)
-    _load_trusted(context, ca, crl)
+    if ca is None:
+        context.load_default_certs()
+        if crl:
+            _load_lists(context, crl)
+            context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+    else:
+        _load_trusted(context, ca, crl)
     return context
 
 
@@ -351,7 +358,7 @@ class CallingContext:
     """The context of calls to one peer as its files are when one is made: lists are renewed all the time, and one that
     was read at the start and is past its end refuses every peer."""
 
-    def __init__(self, ca: str, certificate: str = "", key: str = "", crl: str = "") -> None:
+    def __init__(self, ca: str | None, certificate: str = "", key: str = "", crl: str = "") -> None:
         """As `client_context`. Raises TLSFileError."""
         self._named = (ca, certificate, key, crl)
         self._mark = self._now()

@@ -37,6 +37,7 @@ ACKNOWLEDGMENT: Mapping[RefusalKind, tuple[int, str]] = {
     _K.UNSUPPORTED_VERSION: (203, "AR"),
     _K.UNKNOWN_SENDER: (103, "AR"),
     _K.NOT_AUTHORISED: (103, "AR"),  # table 0357 has no word for it; for the sender it is as the one above
+    _K.NOT_PROVEN: (103, "AR"),
     _K.UNKNOWN_KEY: (204, "AE"),
     _K.UNKNOWN_ORDER: (204, "AE"),
     _K.LOCKED: (206, "AE"),
@@ -45,12 +46,15 @@ ACKNOWLEDGMENT: Mapping[RefusalKind, tuple[int, str]] = {
     _K.CONFLICT: (207, "AE"),
     _K.TRANSIENT: (207, "AR"),
     _K.INTERNAL: (207, "AE"),
-    # These speak of DICOM services; an order cannot cause them, but the table is total.
+    # These speak of DICOM services and of FHIR; an order cannot cause them, but the table is total.
+    _K.GONE: (204, "AE"),
+    _K.PRECONDITION: (207, "AE"),
     _K.UNUSABLE_QUERY: (102, "AE"),
     _K.INVALID_UID: (102, "AE"),
     _K.DUPLICATE_INSTANCE: (205, "AE"),
     _K.NO_SUCH_INSTANCE: (204, "AE"),
     _K.STEP_CLOSED: (207, "AE"),
+    _K.NOT_UNDERSTOOD: (207, "AE"),
 }
 """Refusal -> (ERR-3 of table 0357, MSA-1 of table 0008)."""
 

@@ -101,8 +101,10 @@ class Answers:
     """To the destination of application acknowledgements."""
 
 
-_LEVELS: tuple[Literal["application", "commit", "apart"], ...] = ("application", "commit", "apart")
+_Level = Literal["application", "commit", "apart"]
+_LEVELS: tuple[_Level, ...] = ("application", "commit", "apart")
 _STRUCTURES: tuple[Literal["ack", "order"], ...] = ("ack", "order")
+_Refusals = Sequence[Refusal]
 _STYLES = {(structure, level): AnswerStyle(structure, level) for structure in _STRUCTURES for level in _LEVELS}
 
 
@@ -119,7 +121,7 @@ def answers(
 ) -> Answers:
     """The answers due to `message`, or to `raw` where it could not be read. Arguments as for `acknowledge`."""
 
-    def written(level: Literal["application", "commit", "apart"], told: Sequence[Refusal] = refusals) -> bytes:
+    def written(level: _Level, told: _Refusals = refusals) -> bytes:
         style = _STYLES[structure, level]
         return acknowledge(message, told, now=now, notes=notes, raw=raw, responses=responses, style=style)
 

@@ -39,6 +39,14 @@ class HL7Entry:
         self.control = control
         self.order_status = order_status
 
+    def spoken(self, keys: frozenset[str]) -> frozenset[str]:
+        """Those of the keys whose fields are not empty."""
+        return keys.intersection(self.said)
+
+    def says(self, path: Path) -> bool:
+        """Whether the path's field is not empty."""
+        return path.key in self._fields
+
     def repetitions(self, path: Path) -> Sequence[Repetition]:
         """Every repetition at the path, over all segments of that name in this entry."""
         said = self._said.get(path.key)

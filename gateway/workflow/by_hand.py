@@ -21,6 +21,7 @@ from gateway.domain.worklist import SPSStatus
 from gateway.wire.er7 import Delimiters, escape
 from gateway.workflow import intake
 from gateway.workflow.intake import Feed
+from gateway.workflow.order_parts import hand_over
 from gateway.workflow.ports import Unit
 
 PEER = "by hand"
@@ -136,7 +137,9 @@ def link(unit: Unit, typed: Order, ordered: Order, mint: Mint, at: datetime) -> 
     unit.save_order(_emptied(ordered), f"is order #{typed.id}, {PEER}", at)
     stamp = ordered.stamps.base or UNSTAMPED
     after = apply(taken_over(typed), _as_said(ordered), typed.patient_id, ordered.visit_id, mint, stamp=stamp)
-    return unit.save_order(after.order, f"linked {PEER}", at)
+    saved = unit.save_order(after.order, f"linked {PEER}", at)
+    hand_over(unit, ordered, saved)
+    return saved
 
 
 UNTOUCHED = frozenset({SPSStatus.SCHEDULED, SPSStatus.ARRIVED, SPSStatus.READY})

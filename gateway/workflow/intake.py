@@ -8,10 +8,11 @@ raises as `Refused`, which undoes everything; the caller then archives the same 
 
 import hashlib
 from collections import abc
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
-from typing import Literal
+from functools import partial
+from typing import Literal, Protocol
 
 from gateway.domain.facts import Stamp
 from gateway.domain.identifiers import Identifier, Issuers, Mint
@@ -43,6 +44,14 @@ _POSITIVE = frozenset({"accepted", "held", "ignored", "withdrawn", "superseded"}
 _PASSED_ON = frozenset({"accepted", "ignored"})
 """What others may need, whether or not anything changed here."""
 _COMES_BACK = frozenset({"held", "early"})
+
+
+class RunsAgain(Protocol):
+    """A feed of whatever format, as others need it."""
+
+    def again(self, unit: Unit, stored: StoredMessage, at: datetime) -> str:
+        """Run a message that came early by this feed, or was held, again; what became of it. Raises Refused where it
+        still cannot act."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,7 @@ class Feed:
     answers_nobody: bool = False
     """For what is itself an answer."""
     audience: Audience = field(default=NOBODY, repr=False)
-    others: abc.Mapping[str, "Feed"] = field(default_factory=dict, repr=False, compare=False)
+    others: abc.Mapping[str, "RunsAgain"] = field(default_factory=dict, repr=False, compare=False)
     """The site's feeds by name: a message that came early by another listener is read as that one reads."""
 
     def read(self, raw: bytes) -> er7.Message:
@@ -91,6 +100,11 @@ class Feed:
     def understand(self, document: Document, *, trace: bool = False) -> MappingResult:
         """What the message means, or all of its refusals."""
         return self.mapping.apply(document, default_issuer=self.issuer, zone=self.department, trace=trace)
+
+    def again(self, unit: Unit, stored: StoredMessage, at: datetime) -> str:
+        """Run a message that came early, or was held, again; what became of it. Raises Refused where it still cannot
+        act."""
+        return receive(unit, stored.record.raw, self, stored.record.peer, at, replay_of=stored.id).disposition
 
     def takes(self, message: er7.Message) -> bool:
         """Whether its sender is one of those that may speak here."""
@@ -223,7 +237,7 @@ def receive(
     notes += result.notes
     withdrawn = _withdraw_held(unit, result, feed)
     if withdrawn:
-        return _conclude(unit, feed, message, record, "accepted", [*notes, withdrawn], now, keys=_keys(result))
+        return _conclude(unit, feed, message, record, "accepted", [*notes, withdrawn], now, keys=keys_of(result))
     before = unit.changes
     under = feed.circumstances(f"{feed.name} {message.control_id}", stamp, message.msh.text(3))
     outcome = apply_events(unit, result.events, under, now)
@@ -233,8 +247,8 @@ def receive(
     if first is not None and first.record.disposition in _COMES_BACK:
         unit.set_message_disposition(first.id, "released", first.record.reasons)
     if outcome.created:
-        notes += _run_early(unit, outcome.created, feed, now)
-    return _conclude(unit, feed, message, record, "accepted", notes, now, outcome, keys=_keys(result, outcome))
+        notes += run_early(unit, outcome.created, {**feed.others, feed.name: feed}.get, now)
+    return _conclude(unit, feed, message, record, "accepted", notes, now, outcome, keys=keys_of(result, outcome))
 
 
 def archive_refused(
@@ -262,7 +276,7 @@ def archive_refused(
         return _conclude(unit, feed, message, record, "held", ["held: no procedure rule covers this order yet"], now)
     if replay_of is None and kinds == {RefusalKind.UNKNOWN_ORDER}:
         result = feed.understand(hl7_source.document(message))
-        record = replace(record, keys=_keys(result))
+        record = replace(record, keys=keys_of(result))
         note = "the message is kept, and acts if the order arrives"
         return _conclude(unit, feed, message, record, "early", [note], now, refusals=refusals)
     return _conclude(unit, feed, message, record, "refused", (), now, refusals=refusals)
@@ -276,19 +290,19 @@ def refuse_unarchived(raw: bytes, refusals: Sequence[Refusal], feed: Feed, now: 
     return _receipt(feed.answers(message, raw, now, refusals, storable=False).here, "refused", record, refusals)
 
 
-def release(unit: Unit, held: StoredMessage, feed: Feed, now: datetime) -> None:
+def release(unit: Unit, held: StoredMessage, feed: RunsAgain, now: datetime) -> None:
     """Run a held message again, now that a rule may cover it. Raises Refused if none does: then it stays held.
 
     A held message must not undo what came later: if one about the same order was accepted since, it is superseded.
     """
     for kind, value in held.record.keys:
-        about = MessageSearch(value, kind, listener=feed.name, dispositions=frozenset({"accepted"}))
+        about = MessageSearch(value, kind, listener=held.record.listener, dispositions=frozenset({"accepted"}))
         newer = unit.find_messages(about, 1) if kind in ("placer", "filler") else ()
         if newer and newer[0].id > held.id:
             reason = f"message {newer[0].id} about the same order was accepted since"
             unit.set_message_disposition(held.id, "superseded", f"{held.record.reasons}\n{reason}")
             return
-    receive(unit, held.record.raw, feed, held.record.peer, now, replay_of=held.id)
+    feed.again(unit, held, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +324,12 @@ def preview(raw: bytes, feed: Feed) -> Preview:
     refusals = [] if feed.takes(message) else [_stranger(message, feed)]
     refusals += er7.check_header(message, feed.processing_ids, feed.header_required)
     result = feed.understand(hl7_source.document(message), trace=True)
-    refusals += result.refusals
+    return previewed(result, feed.mint, refusals)
+
+
+def previewed(result: MappingResult, mint: Mint, refusals: Sequence[Refusal] = ()) -> Preview:
+    """What a document would do, with the orders that it makes of nothing. `refusals` were found before."""
+    refused_for = [*refusals, *result.refusals]
     orders: list[Order] = []
     notes: list[str] = []
     for event in result.events:
@@ -320,10 +339,10 @@ def preview(raw: bytes, feed: Feed) -> Preview:
             notes.append(f"{event.where}: {event.control} acts on an order that is held, and makes none")
             continue
         try:
-            orders.append(apply(None, event, 0, None, feed.mint).order)
+            orders.append(apply(None, event, 0, None, mint).order)
         except Refused as refused:
-            refusals += refused.refusals
-    return Preview(result, tuple(orders), tuple(refusals), tuple(notes))
+            refused_for += refused.refusals
+    return Preview(result, tuple(orders), tuple(refused_for), tuple(notes))
 
 
 def _record(
@@ -385,10 +404,13 @@ def is_from_elsewhere(record: MessageRecord) -> bool:
     return record.disposition == "refused" and FROM_ELSEWHERE in record.reasons
 
 
-def _run_early(unit: Unit, created: Collection[Identifier], feed: Feed, now: datetime) -> list[str]:
+def run_early(
+    unit: Unit, created: Collection[Identifier], reader_of: Callable[[str], RunsAgain | None], now: datetime
+) -> list[str]:
     """Run the messages about these orders that came before them, as they were made. Returns what to tell the sender.
 
-    One that still cannot act stays early: what it did is undone, and the order that just came is not refused for it.
+    `reader_of` gives the feed of a listener, None where it is not configured any more. One that still cannot act stays
+    early: what it did is undone, and the order that just came is not refused for it.
     """
     found: dict[int, StoredMessage] = {}
     for identifier in created:
@@ -396,21 +418,17 @@ def _run_early(unit: Unit, created: Collection[Identifier], feed: Feed, now: dat
         found |= {stored.id: stored for stored in early}
     notes: list[str] = []
     for stored in sorted(found.values(), key=lambda each: (each.record.made_at, each.id)):
-        record = stored.record
-        reader = feed if record.listener == feed.name else feed.others.get(record.listener)
-        if reader is None:  # its listener is not configured any more
+        record, reader = stored.record, reader_of(stored.record.listener)
+        if reader is None:
             continue
-
-        def run(early: int = stored.id, record: MessageRecord = record, reader: Feed = reader) -> None:
-            receive(unit, record.raw, reader, record.peer, now, replay_of=early)
-
         try:
-            unit.attempt(run)
+            became = unit.attempt(partial(reader.again, unit, stored, now))
         except Refused as refused:
             reasons = "\n".join(map(str, refused.refusals))
             unit.set_message_disposition(stored.id, "early", f"{record.reasons}\nwhen the order arrived: {reasons}")
         else:
-            notes.append(f"message {record.control_id}, which came before this order, took effect")
+            if became != "superseded":
+                notes.append(f"message {record.control_id}, which came before this order, took effect")
     return notes
 
 
@@ -487,7 +505,7 @@ def _receipt(answer: bytes, disposition: str, record: MessageRecord, refusals: S
     return Receipt(answer, disposition, record.control_id, record.message_type, kinds)
 
 
-def _keys(result: MappingResult, outcome: Outcome = Outcome()) -> tuple[tuple[str, str], ...]:  # noqa: B008  (frozen)
+def keys_of(result: MappingResult, outcome: Outcome = Outcome()) -> tuple[tuple[str, str], ...]:  # noqa: B008  (frozen)
     """What the archive can be searched by: what the message names, and the store's numbers of what it touched."""
     keys: dict[tuple[str, str], None] = {}
     for event in result.events:

@@ -36,7 +36,7 @@ def expire(
         if status is not None and status is not ref.status:
             unit.set_step_status(ref.step_id, status, CAUSE, at)
             expired.append(ref)
-    if audience.status:
+    if audience.told:
         for order_id in dict.fromkeys(ref.order_id for ref in expired):
             _tell_if_over(unit, audience, order_id, expired, at, zone)
     return len(expired)

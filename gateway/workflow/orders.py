@@ -11,6 +11,7 @@ from gateway.domain.appointments import appointments_for, as_of, given_to_order,
 from gateway.domain.identifiers import Identifier
 from gateway.domain.order import (
     REPLACE,
+    TAKEN_BACK,
     Effect,
     Order,
     OrderControl,
@@ -22,13 +23,16 @@ from gateway.domain.order import (
     order_status_of,
     response_of,
 )
-from gateway.domain.order_change import apply, arrive
+from gateway.domain.order_change import apply, arrive, is_begun, renumbered
 from gateway.domain.order_matching import is_order_typed, is_same_by_accession, taken_over
 from gateway.domain.patient import PatientEvent, PatientMerge, PatientUpdate, VisitChange
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.domain.worklist import LISTED, SPSStatus
 from gateway.workflow.circumstances import Circumstances
+from gateway.workflow.fhir_identities import follow_identities
 from gateway.workflow.linking import PatientIssuers
+from gateway.workflow.namesakes import said_of_namesakes
+from gateway.workflow.order_parts import follow_keys
 from gateway.workflow.patients import apply_patient_event, upsert_patient, upsert_visit
 from gateway.workflow.perform import link_waiting
 from gateway.workflow.ports import KeyTaken, Outcome, Unit
@@ -62,9 +66,16 @@ def apply_events(
     )
 
 
-def arrive_patient(unit: Unit, patient_id: int, under: Circumstances, at: datetime) -> tuple[int, ...]:
-    """A patient has come (ADT A10): what is scheduled becomes ARRIVED. The store's numbers of the changed orders."""
+def arrive_patient(
+    unit: Unit, patient_id: int, under: Circumstances, at: datetime, visit_id: int | None = None
+) -> tuple[int, ...]:
+    """A patient has come (ADT A10): what is scheduled becomes ARRIVED, of one visit alone if one is given.
+
+    The store's numbers of the changed orders.
+    """
     scheduled = unit.orders_of_patient(patient_id, SPSStatus.SCHEDULED)
+    if visit_id is not None:
+        scheduled = [order for order in scheduled if order.visit_id == visit_id]
     saved = (unit.save_order(arrive(held, under.stamp), under.cause, at) for held in scheduled)
     return tuple(order.id for order in saved if order.id is not None)
 
@@ -89,16 +100,22 @@ class _Doing:
     def patient_event(self, event: PatientEvent) -> None:
         touched = apply_patient_event(self.unit, event, self.under, self.at, self.notes)
         self.patients += touched
+        if not isinstance(event, PatientUpdate):
+            self.notes += follow_identities(self.unit, self.under, touched, self.at)
         if isinstance(event, PatientMerge):  # what was said of the prior one's orders under the new name may act now
             held = (self.unit.order(number) for number in self.unit.belongings(touched[0]).orders)
             self.created += _numbers(each for each in held if each is not None)
         if isinstance(event, PatientUpdate) and event.change is VisitChange.ARRIVE:
-            self.orders += arrive_patient(self.unit, touched[0], self.under, self.at)
+            visit = self.unit.visit(touched[0], event.visit.number) if event.visit_alone and event.visit else None
+            if visit is not None or not event.visit_alone:
+                self.orders += arrive_patient(self.unit, touched[0], self.under, self.at, visit.id if visit else None)
 
     def order_event(self, event: OrderEvent) -> None:
         effect = effect_of(event.control, event.order_status)
         other_numbers: list[Order] = []
         held = _held_order(self.unit, event, other_numbers)
+        if event.formerly is not None:
+            held = self._renumbered(event, event.formerly, held)
         if held is not None:
             event = as_of(held, event)
         if effect.takes is Takes.NOTHING and (held is not None or effect.unheld is Unheld.NOTED):
@@ -108,10 +125,12 @@ class _Doing:
         if held is None and effect.unheld is not Unheld.CREATED:
             held = self._same_by_other_means(event, effect, self._known_patient(event))
             if held is None and self._may_be_unheld(event, effect):  # and nobody is noted for it
-                self.notes.append(f"no such order is held, so {event.control} changes nothing")
+                if effect.takes is not Takes.HELD:
+                    self.notes.append(f"no such order is held, so {event.control} changes nothing")
                 self._tell(event, None)
                 return
         patient = self._patient(event, held)
+        held = self._moved(event, held, patient) if held is not None else None
         if held is None and effect.unheld is Unheld.CREATED:
             held = self._same_by_other_means(event, effect, patient)
             event = as_of(held, event) if held is not None else event
@@ -128,6 +147,39 @@ class _Doing:
         if saved.id is not None:
             self.orders.append(saved.id)
 
+    def _renumbered(self, event: OrderEvent, former: OrderEvent, held: Order | None) -> Order | None:
+        """The order that is meant, under the numbers that it has from now on."""
+        if held is None or (former.placer, former.filler) != (event.placer, event.filler):
+            known = _held_order(self.unit, former, [])
+            if known is not None and held is not None and known.id != held.id:  # two orders are never merged
+                self.order_event(replace(former, control=OrderControl.SC, order_status=TAKEN_BACK, formerly=None))
+                return held
+            held = held or known
+        after = renumbered(held, event) if held is not None else None
+        if held is None or after is None or after == held:
+            return held
+        saved = self.unit.save_order(after, self.under.cause, self.at)
+        follow_keys(self.unit, held, saved)
+        if _all_numbers(held) != _all_numbers(saved):
+            self.notes.append("known by another number from now on")
+        return saved
+
+    def _moved(self, event: OrderEvent, held: Order, patient: int) -> Order:
+        """The order as the patient's whom its source names now. Raises Refused once it is performed."""
+        former = event.formerly.patient if event.formerly is not None else None
+        if held.patient_id == patient or former is None or not former.identifiers:
+            return held
+        if all(each.id != held.patient_id for each in self.unit.patients(former.identifiers)):
+            return held
+        if is_begun(held):
+            raise Refused(Refusal(
+                RefusalKind.CONFLICT, "ServiceRequest.subject", "a step of this order was performed for its patient",
+                "let it be corrected where the images are, and order anew under another number; of one person with two "
+                "records, merge these (Patient.link)",
+            ))  # fmt: skip
+        self.notes.append("the order is another patient's from now on")
+        return self.unit.save_order(replace(held, patient_id=patient, visit_id=None), self.under.cause, self.at)
+
     def _known_patient(self, event: OrderEvent) -> int | None:
         found = self.unit.patients(event.patient.identifiers) if event.patient.identifiers else ()
         return found[0].id if len(found) == 1 else None
@@ -141,6 +193,9 @@ class _Doing:
 
     def _save(self, event: OrderEvent, held: Order | None, patient: int) -> Order:
         unit, under = self.unit, self.under
+        before = held
+        if held is not None and self._has_no_visit_now(event, held):
+            held = replace(held, visit_id=None)
         known = held.visit_id if held else None
         visit = upsert_visit(unit, patient, event.visit, self.at, known, VisitChange.UPDATE, under)
         applied = apply(
@@ -155,13 +210,17 @@ class _Doing:
             cancel_unsaid=under.cancel_unsaid,
         )
         self.notes += applied.notes
-        if applied.order == held:
+        if applied.order == before:
             return applied.order
+        held = before
         saved = unit.save_order(applied.order, self._cause(event), self.at)
         if held is not None:
+            follow_keys(unit, held, saved)
             self.notes += tell_others(
                 unit, under.audience, held, self.at, self._cause(event), under.said_by, under.zone
             )  # fmt: skip
+        else:
+            self.notes += said_of_namesakes(unit, saved, under.issuers)
         linked = link_waiting(
             unit,
             [procedure.study_instance_uid for procedure in saved.procedures if procedure.study_instance_uid],
@@ -175,6 +234,15 @@ class _Doing:
         if held is not None:
             self.notes += tell_left_out(unit, under.audience, held, self.at, self._cause(event), under.zone)
         return saved
+
+    def _has_no_visit_now(self, event: OrderEvent, held: Order) -> bool:
+        """Whether the order is of the visit still that its source named before, and names no more."""
+        former = event.formerly.visit if event.formerly is not None else None
+        if former is None or event.visit is not None or held.visit_id is None:
+            return False
+        visit = self.unit.visit_by_id(held.visit_id)
+        takes = effect_of(event.control, event.order_status).takes
+        return takes in (Takes.EVERYTHING, Takes.HELD) and visit is not None and visit.number == former.number
 
     def _cause(self, event: OrderEvent) -> str:
         """For the history of the steps, which also keeps what replaced what."""
@@ -281,6 +349,10 @@ def _is(event: OrderEvent | PatientEvent, control: OrderControl) -> bool:
 
 def _numbers(orders: Iterable[Order]) -> list[Identifier]:
     return [number for order in orders for number in (order.placer, order.filler) if number is not None]
+
+
+def _all_numbers(order: Order) -> tuple[Identifier | None, ...]:
+    return order.placer, order.filler, *(procedure.accession for procedure in order.procedures)
 
 
 def _grew(held: Order | None, saved: Order) -> bool:

@@ -1,4 +1,4 @@
-"""The outbox: what is told to others by HL7 v2 and DICOM, in order for each destination and lane (design D8).
+"""The outbox: what is told to others by HL7 v2, DICOM and FHIR, in order for each destination and lane (design D8).
 
 A message enters in the transaction that causes it, waits, and leaves when its receiver accepts it; what never will be
 accepted is parked for a person to look at. Here are the tables and the decisions; `edges.delivery` has the way there.
@@ -15,7 +15,7 @@ from typing import Protocol
 from gateway.domain.refusal import Refused
 from gateway.wire.ack_received import Told
 from gateway.wire.er7 import Message, parse_header
-from gateway.workflow.ports import DeliveryKind, MessageRecord, NewDelivery, Unit
+from gateway.workflow.ports import MESSAGES, DeliveryKind, MessageRecord, NewDelivery, Unit
 
 
 class OutboxState(StrEnum):
@@ -25,6 +25,9 @@ class OutboxState(StrEnum):
     SENT = "sent"
     PARKED = "parked"
 
+
+SUBSCRIPTION = "subscription "
+"""What the names of destinations begin with that are subscriptions of others; none that is configured has a blank."""
 
 DROPPED = "dropped"
 """The disposition in the archive of a message that a person took out of the outbox unsent."""
@@ -136,6 +139,15 @@ _DIMSE: Mapping[tuple[str, int], Attempt] = {
 _PROCESSING_FAILURE, _MAY_NO_LONGER_BE_UPDATED = 0x0110, 0xA710  # status and Error ID (PS3.4 table F.7.2-2)
 _WARNINGS = range(0xB000, 0xC000)
 
+_HTTP: Mapping[int, Attempt] = {
+    # It asks for peace, or does not let us in: no matter of this message, and the same for all others.
+    **dict.fromkeys((401, 403, 429, 502, 503, 504), Attempt.UNREACHABLE),
+    # Somebody else changed the resource between our reading and our writing, or it is locked (412, 409).
+    **dict.fromkeys((408, 409, 412), Attempt.ERROR),
+    **dict.fromkeys((404, 405, 406, 415, 501), Attempt.UNSUPPORTED),
+}
+"""What an answer by HTTP means; of the others 2xx is acceptance, 5xx an error, and everything else a rejection."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -198,9 +210,15 @@ class Backlog:
 
 
 def left_behind(queues: Iterable[Backlog], configured: Iterable[str]) -> Sequence[Backlog]:
-    """The queues in which something is, of destinations that are not among the configured ones."""
+    """The queues in which something is, of destinations that are not among the configured ones, nor subscribed."""
     names = frozenset(configured)
-    return [queue for queue in queues if queue.destination not in names and (queue.waiting or queue.parked)]
+    return [
+        queue
+        for queue in queues
+        if queue.destination not in names
+        and not queue.destination.startswith(SUBSCRIPTION)
+        and (queue.waiting or queue.parked)
+    ]
 
 
 class OutboxUnit(Protocol):
@@ -224,31 +242,67 @@ def enqueue(
     keys: Sequence[tuple[str, str]] = (),
     mapping: str = "",
 ) -> int:
-    """Put a message of ours, with this MSH-10, behind those that wait already; its number in the archive.
+    """Put an HL7 message of ours, with this MSH-10, behind those that wait already; its number in the archive.
 
     `patient_id` is whose order among messages counts; those about nobody are kept in order among themselves. `keys`
     are what the archive finds it by, `mapping` is the version of the outbound mapping that wrote it.
     """
     header = _header(payload)
-    message_id = unit.add_message(
-        MessageRecord(
-            received_at=at,
-            listener=destination,
-            peer="",
-            sender=header.sender if header else "",
-            control_id=control_id,
-            message_type=f"{header.message_code}^{header.trigger_event}" if header else "",
-            digest=hashlib.sha256(payload).digest(),
-            raw=payload,
-            disposition=OutboxState.WAITING.value,
-            mapping=mapping,
-            keys=tuple(keys),
-            direction="out",
-        )
-    )
-    lane = "" if patient_id is None else str(patient_id)
-    unit.add_delivery(NewDelivery(destination, lane, control_id, payload, message_id), at)
+    archived = _archived(destination, control_id, payload, at, keys, mapping)
+    if header is not None:
+        archived = replace(
+            archived, sender=header.sender, message_type=f"{header.message_code}^{header.trigger_event}"
+        )  # fmt: skip
+    message_id = unit.add_message(archived)
+    unit.add_delivery(NewDelivery(destination, _lane(patient_id), control_id, payload, message_id), at)
     return message_id
+
+
+def enqueue_fhir(
+    unit: Unit,
+    destination: str,
+    patient_id: int | None,
+    control_id: str,
+    payload: bytes,
+    operation: str,
+    at: datetime,
+    keys: Sequence[tuple[str, str]] = (),
+) -> int:
+    """The same for a Bundle as JSON, whose id is `control_id`.
+
+    `operation` says what is done with it (`transaction`, or a kind of notification), also in the archive.
+    """
+    archived = replace(_archived(destination, control_id, payload, at, keys), message_type=operation)
+    message_id = unit.add_message(archived)
+    unit.add_delivery(
+        NewDelivery(
+            destination, _lane(patient_id), control_id, payload, message_id, DeliveryKind.FHIR, operation
+        ), at,
+    )  # fmt: skip
+    return message_id
+
+
+def _archived(
+    destination: str, control_id: str, payload: bytes, at: datetime, keys: Sequence[tuple[str, str]], mapping: str = ""
+) -> MessageRecord:
+    return MessageRecord(
+        received_at=at,
+        listener=destination,
+        peer="",
+        sender="",
+        control_id=control_id,
+        message_type="",
+        digest=hashlib.sha256(payload).digest(),
+        raw=payload,
+        disposition=OutboxState.WAITING.value,
+        mapping=mapping,
+        keys=tuple(keys),
+        direction="out",
+    )
+
+
+def _lane(patient_id: int | None) -> str:
+    return "" if patient_id is None else str(patient_id)
 
 
 def _header(payload: bytes) -> Message | None:
@@ -273,6 +327,15 @@ def dimse_attempt_of(operation: str, status: int, error_id: int | None = None) -
     if status in _WARNINGS:
         return Attempt.ACCEPTED
     return _DIMSE.get((operation, status)) or _DIMSE.get((_ANY, status), Attempt.ERROR)
+
+
+def http_attempt_of(status: int) -> Attempt:
+    """What the HTTP status of an answer to a Bundle of ours means; 0 is no answer."""
+    if status == 0:
+        return Attempt.UNANSWERED
+    if 200 <= status < 300:
+        return Attempt.ACCEPTED
+    return _HTTP.get(status, Attempt.ERROR if status >= 500 else Attempt.REJECTED)
 
 
 def after(
@@ -325,7 +388,7 @@ def retry(unit: OutboxUnit, delivery_id: int, at: datetime) -> bool:
 
 def can_be_sent(delivery: Delivery) -> bool:
     """Whether there is anything to send: a message that its mapping refused to write was parked without a byte."""
-    return delivery.kind is not DeliveryKind.HL7 or bool(delivery.payload)
+    return delivery.kind not in MESSAGES or bool(delivery.payload)
 
 
 def park(unit: OutboxUnit, delivery_id: int, reason: str = "set aside by hand") -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import assert_never
 
 from gateway.domain.attributes import TAG, Attributes, merge, text, values
-from gateway.domain.facts import NO_STAMPS, merge_said
+from gateway.domain.facts import NO_STAMPS, as_news, merge_said
 from gateway.domain.identifiers import Identifier
 from gateway.domain.patient import (
     IdentifierChange,
@@ -100,7 +100,8 @@ def _spoken_of(held: Patient, identifiers: tuple[Identifier, ...], said: Patient
     """The patient after what was said. The ID that devices know it by stays, whatever the message leads with."""
     known = held.attributes.get(_PATIENT_ID) is None or said.identifiers[0] == identifiers[0]
     attributes = said.attributes if known else _without_ids(said.attributes)
-    merged, stamps = merge_said(held.attributes, held.stamps, attributes, under.stamp)
+    news = as_news(attributes, said.formerly.attributes if said.formerly else None, held.attributes)
+    merged, stamps = merge_said(held.attributes, held.stamps, news, under.stamp)
     return replace(held, identifiers=identifiers, attributes=merged, stamps=stamps)
 
 
@@ -283,7 +284,10 @@ def _renamed(held: Patient, event: IdentifierChange, under: Circumstances) -> Pa
     new = [each for each in said.identifiers if each not in kept]
     identifiers = tuple(dict.fromkeys((*kept[:place], *new, *kept[place:])))
     retired = tuple(each for each in dict.fromkeys((*held.retired, *event.prior)) if each not in identifiers)
-    attributes, stamps = merge_said(held.attributes, held.stamps, _without_ids(said.attributes), under.stamp)
+    news = as_news(
+        _without_ids(said.attributes), said.formerly.attributes if said.formerly else None, held.attributes
+    )  # fmt: skip
+    attributes, stamps = merge_said(held.attributes, held.stamps, news, under.stamp)
     if identifiers[0] == said.identifiers[0]:  # what devices know the patient by follows, whenever it was said
         others = {_OTHER_IDS: attributes[_OTHER_IDS]} if _OTHER_IDS in attributes else {}
         attributes = merge(_without_ids(attributes) | others, _ids_of(said.attributes))

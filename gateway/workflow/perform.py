@@ -33,7 +33,7 @@ from gateway.wire.mpps_dataset import (
 from gateway.workflow.audience import NOBODY, Audience
 from gateway.workflow.forwarding import pass_on_performed
 from gateway.workflow.linking import PatientIssuers, link
-from gateway.workflow.performed_effects import Effect, StepChange, take_effect
+from gateway.workflow.performed_effects import Effect, StepChange, take_effect, tell_more
 from gateway.workflow.performed_request import PerformRequest, ReadRequest, read_request
 from gateway.workflow.ports import Unit
 
@@ -242,6 +242,8 @@ class _Doing:
             effect = take_effect(self.unit, performed, steps, self.at, audience, zone, remark=self.remark)
             if performed.state is MPPSState.COMPLETED and names_codes(performed.attributes):
                 notes = deviations(performed.attributes, self.unit.items(performed.steps))
+        elif performed != held and not held.quarantined:
+            tell_more(self.unit, performed, self.unit.steps(held.steps), self.at, audience, zone)
         return self.accepted(change, held, performed, effect, audience, notes)
 
     def refused(self, refusals: tuple[Refusal, ...]) -> PerformAnswer:

@@ -52,19 +52,24 @@ def take_effect(
     """
     planned = []
     ended = set()
+    linked = set()
     for step in steps:
+        linked.add(step.order_id)
         after = _after(unit, performed, step, withdrawn)
         if after is not step.status:
             planned.append((step, after))
         if not withdrawn and has_ended(performed):
             ended.add(step.order_id)
-    if not planned and not (ended and audience.status):
+    # HL7 v2 tells statuses, and what was done when it ended; FHIR has a resource of the performed step itself.
+    told = linked if audience.by_fhir else ended if audience.status else set()
+    if not planned and not told:
         return Effect()
     # A status whose cause begins with MPPS is one that modalities made (`Unit.status_before_performance`).
     cause = f"MPPS {'taken back' if withdrawn else performed.state} {performed.sop_instance_uid}"
     if remark:
         cause = f"{cause}, {remark}"
-    told = ended | {step.order_id for step, _ in planned} if audience.status else set()
+    if audience.told:
+        told = told | {step.order_id for step, _ in planned}
     before = {order_id: statuses(unit, order_id) for order_id in sorted(told)}
     for step, after in planned:
         unit.set_step_status(step.step_id, after, cause, at)
@@ -73,6 +78,17 @@ def take_effect(
         notes += tell_progress(unit, audience, order_id, held, at, cause, performed, zone, withdrawn=withdrawn)
     changes = (StepChange(step.step_id, step.status, after) for step, after in planned)
     return Effect(tuple(changes), tuple(dict.fromkeys(notes)))
+
+
+def tell_more(
+    unit: Unit, performed: PerformedStep, steps: Iterable[StepRef], at: datetime, audience: Audience, zone: tzinfo
+) -> None:  # fmt: skip
+    """Tell what a performed step says now though it goes on as before: only FHIR has resources for that."""
+    if not audience.by_fhir:
+        return
+    cause = f"MPPS {performed.state} {performed.sop_instance_uid}"
+    for order_id in sorted({step.order_id for step in steps}):
+        tell_progress(unit, audience, order_id, statuses(unit, order_id), at, cause, performed, zone)
 
 
 def _after(unit: Unit, performed: PerformedStep, step: StepRef, withdrawn: bool) -> SPSStatus:

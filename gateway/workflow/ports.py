@@ -4,17 +4,19 @@
 answered positively (design rule 1). `Reader` never changes anything.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from gateway.domain.identifiers import Identifier
 from gateway.domain.matching import Narrowing
 from gateway.domain.order import Order, OrderResponse
 from gateway.domain.patient import Belongings, IdentityChange, Patient, Visit
 from gateway.domain.performed import Attention, MPPSState, PerformedStep
+from gateway.domain.resource_search import OLDEST_FIRST, Criterion, Position, Sorting
+from gateway.domain.resources import HeldResource, Indexed, OrderPart, Resource, ResourceKey
 from gateway.domain.worklist import SPSStatus, WorklistItem
 
 T = TypeVar("T")
@@ -175,6 +177,14 @@ class ItemKey(StrEnum):
     STEP = "scheduled procedure step ID"
 
 
+class Namesake(NamedTuple):
+    """An order with the same number as another one, but of another issuer. `kind` is `placer` or `filler`."""
+
+    kind: str
+    issuer: str
+    patient_id: int
+
+
 @dataclass(frozen=True, slots=True)
 class StepRef:
     """A held step found for an MPPS: where it is, and whose it is."""
@@ -195,13 +205,24 @@ class DeliveryKind(StrEnum):
     """An N-CREATE or N-SET passed on (RAD-6, RAD-7)."""
     NOTIFICATION = "notification"
     """An N-EVENT-REPORT of MPPS Notification (PS3.4 F.9)."""
+    FHIR = "fhir"
+    """A transaction or a notification of FHIR, as JSON."""
+
+
+MESSAGES = frozenset({DeliveryKind.HL7, DeliveryKind.FHIR})
+"""Kinds of which what is sent is archived among the messages, in the lane of a patient."""
+
+
+def message_kind(raw: bytes) -> DeliveryKind:
+    """By which protocol an archived message of ours goes: HL7 v2 begins with MSH, FHIR is a JSON object."""
+    return DeliveryKind.FHIR if raw.startswith(b"{") else DeliveryKind.HL7
 
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
     """Something for the outbox. Of one destination and lane everything leaves in the order in which it came.
 
-    `lane` is the patient's number for HL7 messages ('' for those about nobody), the SOP Instance UID for performed
+    `lane` is the patient's number for messages ('' for those about nobody), the SOP Instance UID for performed
     steps. `archive_id` is its number among the messages or the performed requests. `control_id` is MSH-10 or the SOP
     Instance UID, by which receivers know a repeat. `operation` is that of DIMSE, for notifications with the event type
     as in `N-EVENT-REPORT 2`. With a `reason` it is parked from the beginning: it could not be written, and has no
@@ -372,7 +393,71 @@ class Identities(Protocol):
         """Lines of the log, newest first: of this record, as survivor or as prior, or of everybody."""
 
 
-class Unit(Identities, Protocol):
+REFERRING_MAX = 1000
+"""Resources that refer to one, as far as they are looked at; a patient of many years may have more."""
+
+
+class ResourceReader(Protocol):
+    """Reading FHIR resources as they are held."""
+
+    def resource(self, key: ResourceKey) -> HeldResource | None:
+        """The current version, also of a deleted one (with no content); None of one that never was."""
+
+    def find_resources(
+        self, source: str, type: str, criteria: Sequence[Criterion] = (), limit: int = 100,
+        sorting: Sorting = OLDEST_FIRST, after: Position | None = None,
+    ) -> Sequence[HeldResource]:  # fmt: skip
+        """Those of this type that meet all criteria, at most `limit`, behind the position where it is given."""
+
+    def position_of(self, held: HeldResource, sorting: Sorting) -> Position:
+        """Where a page that ends with this one ends."""
+
+    def count_resources(self, source: str, type: str, criteria: Sequence[Criterion] = ()) -> int:
+        """How many meet all criteria."""
+
+    def referring(
+        self, key: ResourceKey, types: Collection[str] = (), limit: int = REFERRING_MAX
+    ) -> Sequence[HeldResource]:
+        """Those of the same source that refer to this one by its address, whether it is held or not, newest first.
+
+        Of these types only, where some are named.
+        """
+
+    def referring_by_identifier(
+        self, source: str, system: str, value: str, limit: int = REFERRING_MAX
+    ) -> Sequence[HeldResource]:
+        """Those that refer by this identifier to whoever has it; newest first."""
+
+    def order_parts(self, order_id: int) -> Sequence[OrderPart]:
+        """The resources that speak of an order."""
+
+    def parts_of(self, key: ResourceKey) -> Sequence[OrderPart]:
+        """The orders that a resource speaks of."""
+
+    def feed_mark(self, name: str) -> str:
+        """How far a feed has read, as it said itself; '' where it never did."""
+
+
+class ResourceUnit(ResourceReader, Protocol):
+    """Changing FHIR resources. `workflow.fhir_server` knows what a change takes; others go through it."""
+
+    def attempt(self, use_case: Callable[[], T]) -> T:
+        """Run a part that may fail: then what it did is undone, and what it raised goes on to the caller."""
+
+    def save_resource(
+        self, key: ResourceKey, content: Resource, at: datetime, indexed: Iterable[Indexed], deleted: bool = False,
+        release: str = "", overruled: Mapping[str, Any] | None = None,
+    ) -> HeldResource:  # fmt: skip
+        """Hold this as the next version, found by `indexed` and by nothing else; of a deleted one nothing is kept."""
+
+    def set_order_parts(self, order_id: int, parts: Iterable[OrderPart]) -> None:
+        """These resources, and no others, speak of the order."""
+
+    def set_feed_mark(self, name: str, text: str) -> None:
+        """How far this feed has read now."""
+
+
+class Unit(Identities, ResourceUnit, Protocol):
     """One transaction."""
 
     def attempt(self, use_case: Callable[[], T]) -> T:
@@ -389,7 +474,11 @@ class Unit(Identities, Protocol):
 
     def add_message(self, record: MessageRecord) -> int: ...
     def keep_report(self, message_id: int, report: bytes) -> None:
-        """Keep what a message of ours was written from (`workflow.kept_reports`)."""
+        """Keep what a message of ours was written from (`workflow.kept_reports`), or a FHIR request was
+        (`workflow.fhir_kept`)."""
+
+    def kept_report(self, message_id: int) -> bytes | None:
+        """What was kept so of a message."""
 
     def message(self, message_id: int) -> StoredMessage | None: ...
     def find_messages(self, search: MessageSearch, limit: int, before: int = 0) -> Sequence[StoredMessage]:
@@ -440,6 +529,9 @@ class Unit(Identities, Protocol):
     def orders(self, placer: Identifier | None, filler: Identifier | None) -> Sequence[Order]:
         """The distinct orders that bear the placer or the filler number."""
 
+    def namesakes(self, placer: Identifier | None, filler: Identifier | None) -> Sequence[Namesake]:
+        """The orders that have one of these values as number of the same kind, of another issuer."""
+
     def order_of_study(self, study_instance_uid: str) -> Order | None: ...
     def orders_by_accession(self, accession: Identifier, any_issuer: bool = False) -> Sequence[Order]:
         """The distinct orders with a procedure of this accession number, of this issuer or of any."""
@@ -457,6 +549,9 @@ class Unit(Identities, Protocol):
     # the outbox
     def add_delivery(self, delivery: "NewDelivery", at: datetime) -> int:
         """Put what is archived behind what waits for its destination; its number in the outbox."""
+
+    def drop_deliveries(self, destination: str, reason: str) -> int:
+        """Take all that is in the outbox for a destination out unsent, which the archive says; how many."""
 
     # queries
     def add_queries(self, records: Sequence[QueryRecord], per_device_max: int) -> None:

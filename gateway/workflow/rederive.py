@@ -5,7 +5,7 @@ must not lose: its keys, the status and history of every step, and everything ab
 Steps that only today's rules plan are added; a step that they plan no more stays, and is named.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -19,9 +19,9 @@ from gateway.domain.patient import Patient, Visit
 from gateway.domain.refusal import Refused
 from gateway.domain.transcript import readable
 from gateway.domain.worklist import SPSStatus
-from gateway.workflow.intake import Feed
-from gateway.workflow.ports import MessageRecord, MessageSearch, StoredMessage, Unit
-from gateway.workflow.rereading import meaning, stamp_of
+from gateway.workflow.fhir_feed import FHIRFeed
+from gateway.workflow.ports import MessageSearch, StoredMessage, Unit
+from gateway.workflow.rereading import AnyFeed, meaning, stamp_of
 
 CAUSE = "rederived"
 MESSAGES_MAX = 1_000
@@ -76,9 +76,10 @@ class Source(Protocol):
     def patient(self, patient_id: int) -> Patient | None: ...
     def visit_by_id(self, visit_id: int) -> Visit | None: ...
     def find_messages(self, search: MessageSearch, limit: int, before: int = 0) -> Sequence[StoredMessage]: ...
+    def kept_report(self, message_id: int) -> bytes | None: ...
 
 
-def rederived(source: Source, order_id: int, feeds: Mapping[str, Feed]) -> Rederived | None:
+def rederived(source: Source, order_id: int, feeds: Mapping[str, AnyFeed]) -> Rederived | None:
     """One order by today's rules; None where it is gone or not open."""
     order = source.order(order_id)
     if order is None or not is_open(order):
@@ -86,10 +87,10 @@ def rederived(source: Source, order_id: int, feeds: Mapping[str, Feed]) -> Reder
     newest = source.find_messages(MessageSearch(order=order_id, direction="in"), MESSAGES_MAX + 1)
     patient = source.patient(order.patient_id)
     visit = source.visit_by_id(order.visit_id) if order.visit_id is not None else None
-    return derive(order, patient, visit, newest[::-1], feeds)
+    return derive(order, patient, visit, newest[::-1], feeds, source.kept_report)
 
 
-def rederive(unit: Unit, order_id: int, feeds: Mapping[str, Feed], at: datetime) -> Rederived | None:
+def rederive(unit: Unit, order_id: int, feeds: Mapping[str, AnyFeed], at: datetime) -> Rederived | None:
     """The same, saved: patient, visit and order in this one transaction."""
     derived = rederived(unit, order_id, feeds)
     if derived is not None and (derived.changes or derived.added):
@@ -106,20 +107,23 @@ def derive(
     patient: Patient | None,
     visit: Visit | None,
     messages: Sequence[StoredMessage],
-    feeds: Mapping[str, Feed],
+    feeds: Mapping[str, AnyFeed],
+    kept: Callable[[int], bytes | None] = lambda _: None,
 ) -> Rederived:
-    """What the messages make of the order by the rules of the feeds they came by. Pure."""
-    records = [stored.record for stored in messages if stored.record.disposition in _TAKEN]
+    """What the messages make of the order by the rules of the feeds they came by. `kept` is what is kept beside one."""
+    taken = [stored for stored in messages if stored.record.disposition in _TAKEN]
+    records = [stored.record for stored in taken]
     if not records:
         return Rederived(order, left="no message of it is archived")
     if len(messages) > MESSAGES_MAX:
         return Rederived(order, left=f"it has more than {MESSAGES_MAX} messages")
-    said: list[tuple[OrderEvent, Stamp, Feed]] = []
-    for record in sorted(records, key=lambda record: record.made_at):  # stable: else as they came
+    said: list[tuple[OrderEvent, Stamp, AnyFeed]] = []
+    for stored in sorted(taken, key=lambda stored: stored.record.made_at):  # stable: else as they came
+        record = stored.record
         feed = feeds.get(record.listener)
         if feed is None:
             return Rederived(order, left=f"a message came by listener {record.listener}, which is not configured")
-        problem = _read(record, feed, order, said)
+        problem = _read(stored, feed, order, said, kept)
         if problem:
             return Rederived(order, left=problem)
     if not said:
@@ -147,9 +151,16 @@ def _makers(order: Order) -> set[Stamp]:
     return {stamp._replace(weak=False) for stamp in stamps if stamp.made}
 
 
-def _read(record: MessageRecord, feed: Feed, order: Order, said: list[tuple[OrderEvent, Stamp, Feed]]) -> str:
+def _read(
+    stored: StoredMessage,
+    feed: AnyFeed,
+    order: Order,
+    said: list[tuple[OrderEvent, Stamp, AnyFeed]],
+    kept: Callable[[int], bytes | None],
+) -> str:
     """Note what the message says of the order; returns why that cannot be told."""
-    result = meaning(record.raw, feed)
+    record = stored.record
+    result = meaning(record.raw, feed, kept(stored.id) if isinstance(feed, FHIRFeed) else None)
     if result.refusals:
         return f"today's rules refuse message {record.control_id}: {result.refusals[0].kind} at " + (
             result.refusals[0].where or "the message"
@@ -174,7 +185,7 @@ def _is_of(event: OrderEvent, order: Order) -> bool:
     )
 
 
-def _folded(order: Order, said: Sequence[tuple[OrderEvent, Stamp, Feed]]) -> Order:
+def _folded(order: Order, said: Sequence[tuple[OrderEvent, Stamp, AnyFeed]]) -> Order:
     """The order as its messages make it from nothing but its keys.
 
     Steps are told apart by what they were; where that leaves one that nobody speaks of, by their places.
@@ -186,7 +197,7 @@ def _folded(order: Order, said: Sequence[tuple[OrderEvent, Stamp, Feed]]) -> Ord
     return by_place if _all_spoken_of(by_place) else by_what_they_are
 
 
-def _fold(order: Order, said: Sequence[tuple[OrderEvent, Stamp, Feed]]) -> Order:
+def _fold(order: Order, said: Sequence[tuple[OrderEvent, Stamp, AnyFeed]]) -> Order:
     for event, stamp, feed in said:
         order = apply(order, event, order.patient_id, None, feed.mint, stamp=stamp).order
     return order
@@ -265,7 +276,7 @@ def _without(attributes: Attributes, tags: frozenset[str]) -> Attributes:
 
 
 def _said_again(
-    patient: Patient | None, visit: Visit | None, said: Sequence[tuple[OrderEvent, Stamp, Feed]]
+    patient: Patient | None, visit: Visit | None, said: Sequence[tuple[OrderEvent, Stamp, AnyFeed]]
 ) -> tuple[Patient | None, Visit | None]:
     """Patient and visit with what the messages say of them by today's rules, where nothing newer is known.
 

@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gateway.domain.attributes import SPS_SEQUENCE, Attributes, text
 from gateway.domain.refusal import Refusal, Refused
 from gateway.domain.worklist import WorklistItem
 from gateway.wire.dicom_json import keyword_of
-from gateway.workflow import intake
-from gateway.workflow.intake import Feed
+from gateway.workflow import fhir_intake, intake
+from gateway.workflow.fhir_feed import FHIRFeed
 from gateway.workflow.ports import ORDER_LINK, StoredMessage, Unit
+from gateway.workflow.rereading import AnyFeed
+
+T = TypeVar("T")
 
 REPLAY_PEER = "replay"
 """Where a message that is run again is said to come from."""
@@ -55,7 +58,7 @@ class _Undone(Exception):  # noqa: N818  (nothing went wrong)
 
 
 def rehearse(
-    unit: Rehearsing, stored: StoredMessage, feed: Feed, at: datetime, malformed: Sequence[Refusal] = ()
+    unit: Rehearsing, stored: StoredMessage, feed: AnyFeed, at: datetime, malformed: Sequence[Refusal] = ()
 ) -> Rehearsed:
     """Run the message in the job, and say what became of it and of which items.
 
@@ -63,44 +66,53 @@ def rehearse(
     """
 
     def run() -> tuple[str, Sequence[str], Sequence[int]]:
-        raw = stored.record.raw
-        understood = intake.read_message(raw, feed, malformed)
-        receipt = intake.receive(unit, raw, feed, REPLAY_PEER, at, stored.id, understood)
+        disposition = _run(unit, stored, feed, at, malformed)
         made = unit.newest_message()
         archived = unit.message(made)
         if archived is None or archived.record.replay_of is None:
-            return receipt.disposition, (), ()
+            return disposition, (), ()
         orders = [int(value) for kind, value in archived.record.keys if kind == ORDER_LINK]
-        return receipt.disposition, archived.record.reasons.splitlines(), orders
+        return disposition, archived.record.reasons.splitlines(), orders
 
     try:
-        _, _, orders = _without_effect(unit, run)
-        before = _items(unit, orders)
+        _, _, orders = undone(unit, run)
+        before = items_of(unit, orders)
         disposition, reasons, orders = unit.attempt(run)
     except Refused as refused:
         return Rehearsed(stored.id, "refused", tuple(map(str, refused.refusals)))
     except Exception as error:  # a defect of ours, which would be archived as refused
         reason = f"the gateway could not process this message ({type(error).__name__})"
         return Rehearsed(stored.id, "refused", (reason,))
-    changes = _changes(before, _items(unit, orders))
+    changes = _changes(before, items_of(unit, orders))
     return Rehearsed(stored.id, disposition, tuple(reasons), tuple(changes))
 
 
-def _without_effect(
-    unit: Rehearsing, run: Callable[[], tuple[str, Sequence[str], Sequence[int]]]
-) -> tuple[str, Sequence[str], Sequence[int]]:
-    done: list[tuple[str, Sequence[str], Sequence[int]]] = []
+def _run(
+    unit: Unit, stored: StoredMessage, feed: AnyFeed, at: datetime, malformed: Sequence[Refusal]
+) -> str:  # fmt: skip
+    """What becomes of it. Raises Refused."""
+    if isinstance(feed, FHIRFeed):
+        return fhir_intake.run_again(unit, stored, feed, at).disposition
+    raw = stored.record.raw
+    understood = intake.read_message(raw, feed, malformed)
+    return intake.receive(unit, raw, feed, REPLAY_PEER, at, stored.id, understood).disposition
 
-    def undone() -> None:
+
+def undone(unit: Unit, run: Callable[[], T]) -> T:
+    """What `run` returns, when all that it did is undone again. Raises what it raises."""
+    done: list[T] = []
+
+    def without_effect() -> None:
         done.append(run())
         raise _Undone
 
     with suppress(_Undone):
-        unit.attempt(undone)
+        unit.attempt(without_effect)
     return done[0]
 
 
-def _items(unit: Rehearsing, order_ids: Iterable[int]) -> dict[int, WorklistItem]:
+def items_of(unit: Rehearsing, order_ids: Iterable[int]) -> dict[int, WorklistItem]:
+    """The items of these orders as they are now, of any status, by their steps' numbers."""
     orders = (unit.order(order_id) for order_id in order_ids)
     steps = [step.id for order in orders if order for procedure in order.procedures for step in procedure.steps]
     return {item.step_id: item for item in unit.items([step_id for step_id in steps if step_id is not None])}
@@ -114,7 +126,7 @@ def _changes(before: dict[int, WorklistItem], after: dict[int, WorklistItem]) ->
             continue
         if held.status is not item.status:
             yield f"item {_named(item)} would be {item.status}, now {held.status}"
-        changed = list(_differing(held.attributes, item.attributes))
+        changed = list(differing(held.attributes, item.attributes))
         if changed:
             yield f"item {_named(item)} would change in {', '.join(changed)}"
 
@@ -125,11 +137,11 @@ def _named(item: WorklistItem) -> str:
     )))  # fmt: skip
 
 
-def _differing(old: Attributes, new: Attributes) -> Iterator[str]:
+def differing(old: Attributes, new: Attributes) -> Iterator[str]:
     """The keywords of attributes that differ; those of the step's sequence by themselves."""
     for tag in sorted(old.keys() | new.keys()):
         if tag == SPS_SEQUENCE and tag in old and tag in new:
             for inner_old, inner_new in zip(old[tag].get("Value", []), new[tag].get("Value", []), strict=False):
-                yield from _differing(inner_old, inner_new)
+                yield from differing(inner_old, inner_new)
         elif old.get(tag) != new.get(tag) and keyword_of(tag) != "ScheduledProcedureStepStatus":
             yield keyword_of(tag)

@@ -16,6 +16,7 @@ from gateway.workflow.forwarding import delivery_to
 from gateway.workflow.outbox import DROPPED, Delivery, OutboxState
 from gateway.workflow.performed_request import PerformRequest, read_request
 from gateway.workflow.ports import (
+    MESSAGES,
     ORDER_LINK,
     PATIENT_LINK,
     ArchivedPerformed,
@@ -24,6 +25,7 @@ from gateway.workflow.ports import (
     NewDelivery,
     StoredMessage,
     Unit,
+    message_kind,
 )
 
 AGAIN = "sent again by hand"
@@ -80,10 +82,12 @@ def requeue_messages(
     after: int = 0,
     until: datetime | None = None,
 ) -> Requeued:
-    """Send the next `limit` HL7 messages again that left for a destination in this time, from behind number `after`."""
+    """Send the next `limit` messages again that left for a destination in this time, from behind number `after`."""
     search = MessageSearch(listener=destination, direction="out", dispositions=SENT, since=since, until=until)
     found = unit.messages_in_order(search, limit, after)
-    again = tuple((DeliveryKind.HL7, message.id) for message in found if requeue_message(unit, message, at))
+    again = tuple(
+        (message_kind(message.record.raw), message.id) for message in found if requeue_message(unit, message, at)
+    )
     return Requeued(len(again), found[-1].id if found else after, len(found) == limit, again)
 
 
@@ -93,8 +97,18 @@ def requeue_message(unit: Unit, message: StoredMessage, at: datetime) -> bool:
     if record.direction != "out" or record.disposition not in SENT or not record.raw:
         return False
     unit.set_message_disposition(message.id, OutboxState.WAITING.value, AGAIN)
+    kind = message_kind(record.raw)
     unit.add_delivery(
-        NewDelivery(record.listener, _lane(unit, record.keys), record.control_id, record.raw, message.id, attempts=1),
+        NewDelivery(
+            record.listener,
+            _lane(unit, record.keys),
+            record.control_id,
+            record.raw,
+            message.id,
+            kind,
+            record.message_type if kind is DeliveryKind.FHIR else "",
+            attempts=1,
+        ),
         at,
     )
     return True
@@ -105,7 +119,7 @@ def overtaken(archive: "Archive", delivery: Delivery) -> StoredMessage | None:
 
     Sent now, this one would take it back. None where there is no such message, or this one is not about an order.
     """
-    stored = archive.message(delivery.archive_id) if delivery.kind is DeliveryKind.HL7 else None
+    stored = archive.message(delivery.archive_id) if delivery.kind in MESSAGES else None
     if stored is None or not _is_news(stored):
         return None
     accepted = frozenset({OutboxState.SENT.value})

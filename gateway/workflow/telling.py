@@ -1,4 +1,4 @@
-"""What others are told in HL7 v2 of what happens here: status to placers (RAD-3), and received messages passed on.
+"""What others are told of what happens here: status to placers (RAD-3, and FHIR), received messages passed on (HL7 v2).
 
 Everything is put into the outbox in the transaction that causes it, behind what already waits about the same patient.
 Nothing here refuses: whoever caused it (a modality's report, an accepted message) must not suffer from it, so a message
@@ -23,6 +23,7 @@ from gateway.domain.report import OF_PROCEDURE, RESULT_STATUS, Report, composed,
 from gateway.domain.worklist import SPSStatus
 from gateway.wire.er7 import NULL, Message, parse
 from gateway.workflow.audience import Audience, MessageSource, PassOnTarget, StatusTarget, Writing
+from gateway.workflow.fhir_offering import News, tell_by_fhir
 from gateway.workflow.kept_reports import kept
 from gateway.workflow.outbox import OutboxState, OutboxUnit, can_be_sent, enqueue
 from gateway.workflow.ports import (
@@ -53,7 +54,7 @@ def tell_others(
     To be called before anything else that changes the order. That it is complete now everybody is told
     (`tell_left_out`).
     """
-    if not audience.status or held.id is None:
+    if not audience.told or held.id is None:
         return []
     before, after = _statuses(held), statuses(unit, held.id)
     if before == after or left_out(before, after):
@@ -68,7 +69,7 @@ def tell_left_out(
 
     Its sender is told as well: it may not know that the rest was done.
     """
-    if not audience.status or held.id is None:
+    if not audience.told or held.id is None:
         return []
     before = _statuses(held)
     if not left_out(before, statuses(unit, held.id)):
@@ -103,11 +104,16 @@ def tell_progress(
     changed no status, unless it was `withdrawn` from scheduled steps. Who said it itself in the message `said_by` is
     not told. To be called when all changes are saved.
     """
-    order = unit.order(order_id) if audience.status else None
+    order = unit.order(order_id) if audience.told else None
     if order is None:
         return []
     after = _statuses(order)
     what = Progress.ADDED if not before and performed is not None and order.placer is None else progress(before, after)
+    about = ((PERFORMED_KEY, performed.sop_instance_uid),) if performed is not None else ()
+    if audience.by_fhir:
+        listener = said_by.listener if said_by is not None else ""
+        keys = (*_keys(unit, order, order.patient_id), *about)
+        tell_by_fhir(unit, audience, order, News(what, performed, cause, listener, keys), at.astimezone(zone))
     if what is None and (withdrawn or not has_ended(_linked(performed, order))):
         return []
     what = what or performed_beside(after.values())
@@ -124,7 +130,6 @@ def tell_progress(
         concerned = set(performed.steps)
     performance = performance_of(unit, order, performed, withdrawn)
     reason = "" if withdrawn else _reason(_linked(performed, order))
-    about = ((PERFORMED_KEY, performed.sop_instance_uid),) if performed is not None else ()
     return [
         note
         for target in targets

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from gateway.domain.attributes import TAG, Attributes, element
-from gateway.domain.facts import NO_STAMPS, UNSTAMPED, Stamp, Stamps, merge_said
+from gateway.domain.facts import NO_STAMPS, UNSTAMPED, Stamp, Stamps, as_news, merge_said
 from gateway.domain.patient import Visit, VisitChange, VisitInput
 from gateway.workflow.circumstances import Circumstances
 from gateway.workflow.ports import Unit
@@ -52,7 +52,7 @@ def _after(
     held: Attributes, stamps: Stamps, said: VisitInput, change: VisitChange, stamp: Stamp
 ) -> tuple[Attributes, Stamps]:
     """What is held of the visit after the event, and since when."""
-    spoken = said.attributes
+    spoken = as_news(said.attributes, said.formerly.attributes if said.formerly else None, held)
     cancelled = stamps.others.get(_CANCELLED)
     if change is VisitChange.CANCEL:
         spoken = {tag: {"vr": each["vr"]} for tag, each in held.items() if tag not in _ADMISSION}

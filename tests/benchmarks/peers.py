@@ -1,8 +1,8 @@
 """The peers to be measured against, each in a process of its own: worklist servers, and parsers of HL7.
 
 Each gets the kindest setting we know: pynetdicom answers from an index over prepared datasets, hl7apy, python-hl7 and
-simple-hl7 only parse and acknowledge and keep nothing, wlmscpfs and Orthanc are as Debian ships them, over a folder of
-files.
+simple-hl7 only parse and acknowledge and keep nothing, the server of FHIR makes nothing of what it parses and keeps,
+wlmscpfs and Orthanc are as Debian ships them, over a folder of files.
 """
 
 import asyncio
@@ -118,6 +118,14 @@ HL7_RECEIVERS: Mapping[str, Callable[[], AbstractContextManager[int]]] = {
 
 
 @contextmanager
+def fhir_receiver(folder: Path) -> Iterator[int]:
+    """A server of HTTP that takes Bundles apart with fhir.resources and commits each to SQLite; its port."""
+    port = free_port()
+    with listening([sys.executable, "-m", "tests.benchmarks.peers", "fhir", str(port), str(folder)], port):
+        yield port
+
+
+@contextmanager
 def echo() -> Iterator[int]:
     """A server that sends back what it gets; its port."""
     port = free_port()
@@ -184,6 +192,34 @@ async def serve_hl7(port: int, parser: str) -> None:
     await server.serve_forever()
 
 
+def serve_fhir(port: int, folder: Path) -> None:
+    """Until terminated. As much HTTP as the gateway has, and of FHIR what there must be at least."""
+    import sqlite3
+
+    import uvicorn
+    from fastapi import FastAPI, Request, Response
+    from fhir.resources.R4B.bundle import Bundle
+
+    app = FastAPI()
+    store = sqlite3.connect(folder / "bare.db", isolation_level=None, check_same_thread=False)
+    for statement in (
+        "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "CREATE TABLE bundle (id INTEGER PRIMARY KEY, raw BLOB)"
+    ):  # fmt: skip
+        store.execute(statement)
+
+    @app.post("/{path:path}")
+    async def keep(path: str, request: Request) -> Response:
+        raw = await request.body()
+        bundle = Bundle.model_validate_json(raw)
+        store.execute("INSERT INTO bundle (raw) VALUES (?)", (raw,))  # commits
+        answer = Bundle.model_construct(type="transaction-response", entry=[
+            {"response": {"status": "201 Created"}} for _ in bundle.entry
+        ])  # fmt: skip
+        return Response(answer.model_dump_json(), media_type="application/fhir+json")
+
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", loop="uvloop", http="h11", lifespan="off")
+
+
 class _Playback(asyncio.Protocol):
     """The least that can be done for an association: look at the type of PDU, and write bytes."""
 
@@ -224,5 +260,7 @@ if __name__ == "__main__":
             asyncio.run(serve_hl7(int(port), parser))
         case ["canned", port, folder]:
             uvloop.run(serve_canned(int(port), Path(folder)))  # the event loop that the gateway runs on
+        case ["fhir", port, folder]:
+            serve_fhir(int(port), Path(folder))
         case ["echo", port]:
             asyncio.run(serve_echo(int(port)))

@@ -14,6 +14,8 @@ from gateway.testing import ServiceProcess
 from tests.benchmarks import archive, orders, peers, population
 from tests.benchmarks.crowd import crowd
 from tests.benchmarks.department import DEVICES, department
+from tests.benchmarks.fhir_orders import fhir_rows
+from tests.benchmarks.fhir_profile import where_a_fhir_orders_time_goes
 from tests.benchmarks.measure import Rate, rate_of, rates, resident_megabytes
 from tests.benchmarks.memory import kept
 from tests.benchmarks.order_profile import where_an_orders_time_goes
@@ -246,6 +248,14 @@ def hl7(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
     ]
 
 
+def fhir(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
+    """Durable FHIR orders beside the bare cost of parsing and one commit, and where the time of one goes."""
+    return [
+        *fhir_rows(folder, scale.seconds, scale.messages // 3, progress),
+        where_a_fhir_orders_time_goes(folder, scale.messages // 3, progress),
+    ]
+
+
 def outgoing(folder: Path, scale: Scale, progress: Progress) -> list[Found]:
     """How fast what waits is sent, and what it costs that much waits."""
     return [
@@ -293,5 +303,5 @@ async def _ask_for_everything(port: int, size: int) -> Rate:
 
 
 SCENARIOS: Sequence[Callable[[Path, Scale, Progress], list[Found]]] = (
-    hl7, crowds, silent, profile, worklists, outgoing, archived,
+    hl7, fhir, crowds, silent, profile, worklists, outgoing, archived,
 )  # fmt: skip

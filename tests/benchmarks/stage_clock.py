@@ -50,6 +50,32 @@ GATES: Mapping[Place, str] = {
     ("receiving", "Receiving._told"): TELLING,
     ("receiving", "Receiving._observe"): TELLING,
 }
+FHIR_READ = "read: JSON, and every element checked"
+FHIR_REQUEST = "request: the Bundle's entries as interactions"
+FHIR_RESOURCES = "resources: conditions, references, versions"
+FHIR_INDEX = "resources: what they are found by"
+FHIR_CONCERN = "orders that are concerned, and all that is said of them"
+FHIR_EVALUATE = "map: FHIRPath evaluated"
+FHIR_ARCHIVE = "archive: what was said, packed"
+FHIR_ANSWER = "answer: made and written"
+
+FHIR_GATES: Mapping[Place, str] = {
+    ("edges.fhir_bodies", "_understood"): FHIR_READ,
+    ("edges.fhir_handlers", "_request_of"): FHIR_REQUEST,
+    ("workflow.fhir_intake", "receive"): INTAKE,
+    ("workflow.fhir_server", "transact"): FHIR_RESOURCES,
+    ("workflow.fhir_server", "indexed"): FHIR_INDEX,
+    ("workflow.fhir_intake", "views"): FHIR_CONCERN,
+    ("workflow.fhir_intake", "concerned"): FHIR_CONCERN,
+    ("workflow.fhir_intake", "speech_of"): FHIR_CONCERN,
+    ("workflow.fhir_intake", "meanings"): MAP,
+    ("wire.fhir_entries", "FHIREntry._evaluated"): FHIR_EVALUATE,
+    ("workflow.fhir_intake", "apply_events"): APPLY,
+    ("workflow.fhir_intake", "kept"): FHIR_ARCHIVE,
+    ("wire.fhir_bundle", "answer"): FHIR_ANSWER,
+    ("edges.fhir_bodies", "write"): FHIR_ANSWER,
+}
+"""The same of a FHIR order's road."""
 UNIT: Place = ("edges.store_unit", "StoreUnit")
 """Each of its public methods is a gate to `RECORDS`, but those that are given a use case to run."""
 CONTROL: Place = ("edges.database", "Connection.control")
@@ -118,7 +144,7 @@ class StageClock:
 
 def install(clock: StageClock) -> None:
     """Put every gate in its place."""
-    for place, stage in GATES.items():
+    for place, stage in {**GATES, **FHIR_GATES}.items():
         holder, name = found(place)
         setattr(holder, name, clock.gate(getattr(holder, name), stage))
     holder, name = found(CONTROL)

@@ -3,6 +3,7 @@
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -13,17 +14,21 @@ from gateway.config import load_site
 from gateway.domain.identifiers import Mint
 from gateway.domain.refusal import Refused
 from gateway.edges.store import Store
+from gateway.fhir_processing import fhir_feeds_of
 from gateway.processing import feeds_of
 from gateway.testing import omi
-from gateway.wire import hl7_batch
-from gateway.workflow import intake
-from tests.benchmarks import archive_population, outbox_backlog, population
+from gateway.wire import fhir_bundle, fhir_models, hl7_batch
+from gateway.wire.fhir_release import Release
+from gateway.workflow import fhir_intake, intake
+from tests.benchmarks import archive_population, fhir_traffic, outbox_backlog, population
 from tests.benchmarks.archive_search import searched
 from tests.benchmarks.department import department
+from tests.benchmarks.fhir_profile import FHIR_ROAD
+from tests.benchmarks.fhir_traffic import Content
 from tests.benchmarks.hl7_traffic import BATCH, LISTENERS, MIX, Supply, kinds
 from tests.benchmarks.order_profile import ROAD
 from tests.benchmarks.peers import PARSERS
-from tests.benchmarks.stage_clock import CONTROL, GATES, UNIT, StageClock, found
+from tests.benchmarks.stage_clock import CONTROL, FHIR_GATES, GATES, UNIT, StageClock, found
 from tests.benchmarks.watched import family_megabytes, watched
 
 HELD = 4
@@ -69,10 +74,25 @@ def test_a_busy_morning_is_a_hundred_percent_at_one_listener() -> None:
 
 
 def test_every_gate_of_an_orders_road_is_there() -> None:
-    for place in (*GATES, CONTROL, UNIT):
+    for place in (*GATES, *FHIR_GATES, CONTROL, UNIT):
         holder, name = found(place)
         assert not inspect.iscoroutinefunction(getattr(holder, name)), "a clock cannot see through an await"
     assert set(GATES.values()) < set(ROAD)
+    assert set(FHIR_GATES.values()) < set(FHIR_ROAD)
+
+
+@pytest.mark.parametrize("make", [fhir_traffic.plain_bundle, fhir_traffic.full_bundle])
+def test_what_an_ehr_sends_is_right_and_becomes_an_order(tmp_path: Path, make: Callable[[int], Content]) -> None:
+    bundle = make(1)
+    assert fhir_models.problems(bundle, Release.R4) == ([], [])
+    site = load_site(department(tmp_path / "site", fhir={}))
+    request = fhir_bundle.request_of(bundle, Release.R4, fhir_traffic.written(bundle))
+    with Store(site.store_url) as store:
+        feed = fhir_feeds_of(site, Mint(store.site_namespace()))["fhir"]
+        at = datetime.now(UTC)
+        receipt = store.write(lambda unit: fhir_intake.receive(unit, request, feed, at)).result()
+        assert receipt.disposition == "accepted"
+        assert len(receipt.results) == len(bundle["entry"])
 
 
 def test_a_stage_is_clocked_without_the_stages_inside_it() -> None:

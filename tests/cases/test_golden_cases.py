@@ -13,10 +13,12 @@ from gateway.domain.refusal import Refused
 from gateway.domain.transcript import differences
 from gateway.mapping_files import load_mappings
 from gateway.wire import er7, hl7_source
-from gateway.workflow.golden_cases import case_outcome
+from gateway.workflow.golden_cases import case_outcome, fhir_case_outcome
 
 MAPPINGS = Path(__file__).parents[2] / "mappings"
 CASES = sorted((MAPPINGS / "cases").glob("*.hl7"))
+EXPECTED = ".expected.json"
+RESOURCES = sorted(path for path in (MAPPINGS / "cases").glob("*.json") if not path.name.endswith(EXPECTED))
 
 
 @cache
@@ -35,9 +37,16 @@ def test_case(message: Path) -> None:
     assert not list(differences(expected, case_outcome(mapping, message.read_bytes(), **given)))
 
 
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda path: path.stem)
+def test_case_of_fhir(resource: Path) -> None:
+    expected = json.loads(resource.with_suffix(EXPECTED).read_text(encoding="utf-8"))
+    mapping = shipped(expected.pop("given", {}).pop("mapping", "imaging-order"))
+    assert not list(differences(expected, fhir_case_outcome(mapping, resource.read_bytes())))
+
+
 def test_every_expectation_has_its_message() -> None:
-    assert {path.name.removesuffix(".expected.json") for path in (MAPPINGS / "cases").glob("*.json")} == {
-        path.stem for path in CASES
+    assert {path.name.removesuffix(EXPECTED) for path in (MAPPINGS / "cases").glob(f"*{EXPECTED}")} == {
+        path.stem for path in (*CASES, *RESOURCES)
     }
 
 

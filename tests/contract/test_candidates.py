@@ -271,6 +271,7 @@ _LOOKED_UP = {
     "PATIENT_BY_IDENTIFIER": "USING PRIMARY KEY (value=? AND issuer=?)",
     "ORDER_BY_PLACER": "orders_by_placer (placer=? AND placer_issuer=?)",
     "ORDER_BY_FILLER": "orders_by_filler (filler=? AND filler_issuer=?)",
+    "ORDERS_OF_OTHER_ISSUERS": "orders_by_placer (placer=?)",
     "ORDER_ID_OF_STUDY": "requested_procedures_by_study (study_instance_uid=?)",
     "ORDER_IDS_BY_ACCESSION": "requested_procedures_by_accession (accession=? AND accession_issuer=?)",
     "ORDERS_BY_HAND": "orders_by_hand (patient_id=?)",

@@ -1,6 +1,6 @@
 """Documents for the mapping engine without any HL7: entries given as {field: text with ^, & and ~}."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.domain.mapping import Mapping, MappingResult, compile_mapping
@@ -27,9 +27,11 @@ class PlainEntry:
     def __init__(self, **fields: str) -> None:
         self.fields = {key.replace("_", "-"): text for key, text in fields.items()}
 
-    @property
-    def said(self) -> Set[str]:
-        return self.fields.keys()
+    def spoken(self, keys: frozenset[str]) -> frozenset[str]:
+        return keys.intersection(self.fields)
+
+    def says(self, path: Path) -> bool:
+        return path.key in self.fields
 
     def repetitions(self, path: Path) -> Sequence[Repetition]:
         return [sourced.repetition for sourced in self.read(path)]

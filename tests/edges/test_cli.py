@@ -471,3 +471,5 @@ def test_a_wheel_carries_everything_that_init_lays_out(tmp_path):
     ours = {path.relative_to(sources) for path in (sources / "gateway").rglob("*.py")}
     assert ours - {path.relative_to(installed) for path in installed.rglob("*.py")} == set()
     assert any((installed / "gateway" / "edges" / "migrations" / "versions").glob("0001*.py"))
+    tables = {path.name for path in (CHECKOUT / "gateway" / "wire" / "tables").iterdir()}
+    assert {path.name for path in (installed / "gateway" / "wire" / "tables").iterdir()} == tables

@@ -60,7 +60,8 @@ def test_the_template_shows_everything_that_can_be_told_and_how(folder: Path) ->
     destinations = settings(shown()).destinations
     for kind in ("status", "pass_on", "performed", "tls"):
         assert any(getattr(each, kind) for each in destinations), kind
-    without_files = [line for line in shown() if not line.startswith("    tls:")]
+    of_files = ("tls:", "credentials:")
+    without_files = [line for line in shown() if not line.lstrip().startswith(of_files)]
     assert len(site(folder, without_files).settings.destinations) == len(destinations)
 
 

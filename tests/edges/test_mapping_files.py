@@ -1,6 +1,7 @@
 """The mappings folder: what is read, every mistake with its file and line, the content that remakes a mapping."""
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,51 @@ def test_two_files_of_one_name_are_a_problem(folder: Path) -> None:
     (problem,) = load(folder)[1]
     assert (problem.source, problem.line) == ("other.yaml", 2)
     assert problem.text == "base.yaml is named base already"
+
+
+FHIR = (
+    "name: orders\nfhir: R4\nidentity:\n  PatientID: Patient.identifier\n"
+    "rules:\n  PatientBirthDate: Patient.birthDate\n"
+)
+
+
+def test_rule_sets_of_fhir_have_a_folder_of_their_own(folder: Path) -> None:
+    (folder / "fhir").mkdir()
+    (folder / "fhir" / "orders.yaml").write_text(FHIR)
+    found, problems = load(folder)
+    assert not problems
+    assert {name: mapping.language for name, mapping in found.mappings.items()} == {"base": "HL7 v2", "orders": "R4"}
+    again = mapping_of(found.content("orders"), Issuers())
+    assert (again.language, again.version_id) == ("R4", found.mappings["orders"].version_id)
+    recipe = pickle.loads(pickle.dumps(found.recipe))  # noqa: S301  (our own, as a worker process gets it)
+    elsewhere = recipe.mappings(["orders"])
+    assert elsewhere["orders"].version_id == again.version_id
+
+
+def test_a_misspelt_element_of_fhir_has_its_line_and_what_was_meant(folder: Path) -> None:
+    (folder / "fhir").mkdir()
+    (folder / "fhir" / "orders.yaml").write_text(FHIR.replace("birthDate", "birthdate"))
+    (problem,) = load(folder)[1]
+    assert (problem.source, problem.line, problem.hint) == ("fhir/orders.yaml", 6, "did you mean birthDate?")
+
+
+@pytest.mark.parametrize(
+    ("where", "text", "source", "says"),
+    [
+        ("fhir", FHIR.replace("orders", "base"), "fhir/x.yaml", "base.yaml is named base already"),
+        ("fhir", BASE + "  PatientComments: PID-2\n", "fhir/x.yaml", "base.yaml is named base already"),
+        ("fhir", BASE.replace("base", "other") + "  PatientComments: PID-2\n", "fhir/x.yaml", "names no release"),
+        ("hl7v2", FHIR, "x.yaml", "this is the folder of HL7 v2"),
+    ],
+)
+def test_a_rule_set_in_the_wrong_folder_or_of_a_taken_name_is_a_problem(
+    folder: Path, where: str, text: str, source: str, says: str
+) -> None:
+    (folder / "fhir").mkdir()
+    (folder / where / "x.yaml").write_text(text)
+    (problem,) = load(folder)[1]
+    assert problem.source == source
+    assert says in problem.text
 
 
 def test_nested_mistakes_have_their_own_lines(folder: Path) -> None:

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from gateway.config import Settings
 from gateway.testing import free_port
-from tests.cases.test_first_feed import missing
+from tests.cases.page_reader import missing
 from tests.ldap.slapd import ADMIN, BASE, PASSWORD, START_S, program
 
 pytestmark = pytest.mark.interop

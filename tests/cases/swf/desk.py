@@ -19,7 +19,7 @@ from gateway.testing import Draft, ImagingOrder, cancel, invented_person, merge_
 from gateway.wire import er7
 from gateway.wire.dicom_json import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, write_attributes
 from gateway.workflow import intake, reconcile
-from gateway.workflow.audience import Audience, Outbound, PerformedTarget, StatusTarget, Writing
+from gateway.workflow.audience import Audience, FHIRWriting, Outbound, PerformedTarget, StatusTarget, Writing
 from gateway.workflow.linking import PatientIssuers
 from gateway.workflow.outbox import Delivery
 from gateway.workflow.perform import PerformAnswer, close_step, create_step, get_step, set_step
@@ -41,11 +41,12 @@ def uid_of(number: Any) -> str:
 class Desk:
     """One department: orders come in by HL7, modalities report, people decide."""
 
-    def __init__(self, site: Site, store: Store, status: Outbound) -> None:
+    def __init__(self, site: Site, store: Store, status: Outbound, offered: FHIRWriting | None = None) -> None:
         self.store = store
         self.audience = Audience(
             status=(StatusTarget(PLACER, Writing(status, Header())),),
             performed=(PerformedTarget(PACS), PerformedTarget(WATCHER, "events")),
+            offered=offered,
         )
         self._site = site
         self._feed = feeds_of(site, Mint(store.site_namespace()), self.audience)["ris"]
