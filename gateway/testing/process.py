@@ -23,6 +23,7 @@ from gateway.examples import folder
 # Below the ports that systems lend to outgoing connections (32768 on Linux, 49152 elsewhere): while a killed
 # service is away, none of its clients can be lent the port that it will ask for again.
 PORTS = range(15_000, 32_000)
+_shuffled = iter(random.sample(PORTS, len(PORTS)))  # none is given out twice, also before anybody listens on it
 READY_S = 30.0  # a loaded test machine starts many processes at once
 STOP_S = 15.0
 OUTPUT_CHARACTERS_MAX = 4_000  # of the service's last words, in an error message
@@ -45,15 +46,17 @@ class FixedClock:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now and that no outgoing connection will be lent."""
-    for port in random.sample(PORTS, 100):
+    """A loopback port that nobody listens on now, that this process was not given before and that no outgoing
+    connection will be lent. Raises OSError when there is none left.
+    """
+    for port in _shuffled:
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             return port
-    raise OSError("no free port among 100 tried")
+    raise OSError(f"every port of {PORTS} was given out")
 
 
 def site(directory: Path, **overrides: Any) -> Path:

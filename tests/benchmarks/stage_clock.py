@@ -61,7 +61,7 @@ FHIR_ANSWER = "answer: made and written"
 
 FHIR_GATES: Mapping[Place, str] = {
     ("edges.fhir_bodies", "_understood"): FHIR_READ,
-    ("edges.fhir_handlers", "_request_of"): FHIR_REQUEST,
+    ("edges.fhir_handlers", "request_of"): FHIR_REQUEST,
     ("workflow.fhir_intake", "receive"): INTAKE,
     ("workflow.fhir_server", "transact"): FHIR_RESOURCES,
     ("workflow.fhir_server", "indexed"): FHIR_INDEX,

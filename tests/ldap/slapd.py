@@ -18,6 +18,7 @@ import trustme
 
 from gateway import examples
 from gateway.edges.ldap_session import LDAPAccess
+from gateway.testing import free_port
 
 BASE = "dc=hospital,dc=example"
 ROOT = f"cn=DICOM Configuration,{BASE}"
@@ -38,13 +39,6 @@ def program(name: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed (make peers)")
     return found
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -13,7 +13,8 @@ import trustme
 from gateway.domain.directory import DeviceEntry, Directory, NetworkAE, NetworkConnection
 from gateway.edges.ldap_directory import LDAPAccess, LDAPDirectory, LDAPFailed
 from gateway.edges.ldap_servers import DiscoveryError, LDAPServer, discovered, named
-from tests.ldap.slapd import BASE, PASSWORD, READER, READER_PASSWORD, dnsmasq, free_port, slapd
+from gateway.testing import free_port
+from tests.ldap.slapd import BASE, PASSWORD, READER, READER_PASSWORD, dnsmasq, slapd
 
 CT = DeviceEntry("ct1", connections=(NetworkConnection("dicom", "h", 104),), aes=(NetworkAE("CT1", ("dicom",)),))
 
