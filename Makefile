@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 setup: $(READY) ## make the virtual environment with the tested versions
 
 peers: ## install the real peers the tests talk to (Debian packages and one from npm); says what it cannot
-	@sh tests/install_peers.sh dcmtk orthanc python3-gdcm slapd ldap-utils dnsmasq-base chrony
+	@sh tests/install_peers.sh dcmtk orthanc python3-gdcm libgdcm-tools slapd ldap-utils dnsmasq-base chrony
 	@command -v npm >/dev/null 2>&1 || sh tests/install_peers.sh nodejs npm
 	@sh tests/install_npm_peer.sh tests/interop/node
 

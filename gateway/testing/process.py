@@ -9,9 +9,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +24,9 @@ from gateway.examples import folder
 # Below the ports that systems lend to outgoing connections (32768 on Linux, 49152 elsewhere): while a killed
 # service is away, none of its clients can be lent the port that it will ask for again.
 PORTS = range(15_000, 32_000)
-_shuffled = iter(random.sample(PORTS, len(PORTS)))  # none is given out twice, also before anybody listens on it
+BLOCK_PORTS = 500
+"""Each process gives out the ports of a block of its own, in turn: so tests that run at once in several processes never
+give the same port to two listeners that are not open yet. It is the block whose first port the process has bound."""
 READY_S = 30.0  # a loaded test machine starts many processes at once
 STOP_S = 15.0
 OUTPUT_CHARACTERS_MAX = 4_000  # of the service's last words, in an error message
@@ -46,17 +49,34 @@ class FixedClock:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now, that this process was not given before and that no outgoing
-    connection will be lent. Raises OSError when there is none left.
+    """A loopback port that nobody listens on now, that was not given out lately and that no outgoing connection will be
+    lent. Raises OSError when there is none.
     """
-    for port in _shuffled:
+    for port in islice(_own_ports, BLOCK_PORTS):
         with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError(f"every port of {PORTS} was given out")
+            if _bound(probe, port):
+                return port
+    raise OSError(f"no port of {PORTS} is free")
+
+
+def _turns() -> Iterator[int]:
+    """The ports of this process's block, round and round; the block is kept until the process ends."""
+    firsts = PORTS[::BLOCK_PORTS]
+    with socket.socket() as guard:
+        if any(_bound(guard, first) for first in random.sample(firsts, len(firsts))):
+            first = guard.getsockname()[1]
+            yield from cycle(range(first + 1, first + BLOCK_PORTS))
+
+
+def _bound(end: socket.socket, port: int) -> bool:
+    try:
+        end.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
+_own_ports = _turns()
 
 
 def site(directory: Path, **overrides: Any) -> Path:
