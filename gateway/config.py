@@ -148,7 +148,7 @@ class DevicesSettings(Strict):
     unknown: Literal["accept", "reject", "ask"] | None = Field(
         None,
         description="ask: reject, and list who knocked for `gateway devices approve`; "
-        "default: accept on loopback if no listener names a site and devices are not those of LDAP, else reject",
+        "default: accept on loopback if no `site` is named and devices are not those of LDAP, else reject",
     )
     ldap: LDAPSettings | None = Field(None, description="a directory of devices, in place of `file`")
     own_host: str = Field(
@@ -247,6 +247,14 @@ class Settings(Strict):
     users: UsersSettings = UsersSettings()
     limits: LimitsSettings = LimitsSettings()
     clock: ClockSettings = ClockSettings()
+
+    @property
+    def sites(self) -> frozenset[str]:
+        """Every site whose orders come here: by a listener of HL7 v2, to our FHIR server, or from one of its feeds."""
+        named = [listener.site for listener in self.hl7]
+        if self.fhir is not None:
+            named += [self.fhir.site, *(feed.site for feed in self.fhir.feeds)]
+        return frozenset(filter(None, named))
 
     @field_validator("hl7")
     @classmethod
@@ -458,7 +466,7 @@ def _around(settings: Settings) -> Around:
         unknown=places.unknown,
         ldap=places.ldap,
         groups=places.groups,
-        sites=frozenset(listener.site for listener in settings.hl7 if listener.site),
+        sites=settings.sites,
         worklists=tuple(
             CalledWorklist(
                 each.ae_title, each.description, frozenset(each.sites), frozenset(each.groups),
@@ -509,7 +517,7 @@ class _Cross:
         """What destinations and listeners name of each other, of the mappings, and of the files beside this one."""
         known = [destination.name for destination in self.settings.destinations]
         listeners = [listener.name for listener in self.settings.hl7]
-        sites = {listener.site for listener in self.settings.hl7 if listener.site}
+        sites = self.settings.sites
         for number, place in enumerate(self.settings.destinations):
             at = ("destinations", str(number))
             named = {"status": place.status, "pass_on": place.pass_on}
@@ -533,7 +541,7 @@ class _Cross:
                     )  # fmt: skip
             for site in place.status.sites if place.status else ():
                 if site not in sites:
-                    self.problem((*at, "status", "sites"), f"no listener is of site {site!r}", one_of(site, sites))
+                    self.problem((*at, "status", "sites"), f"no orders of site {site!r} come here", one_of(site, sites))
             for what in ("ca", "crl", "certificate", "key"):
                 name = getattr(place.tls, what, "")
                 if name and not (self.file.parent / name).is_file():

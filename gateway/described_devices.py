@@ -24,7 +24,7 @@ from gateway.yaml_files import read_strict
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What of `gateway.yaml` devices are held against. `sites` are those of listeners, `own_name` is that of our own
+    """What of `gateway.yaml` devices are held against. `sites` are those of orders, `own_name` is that of our own
     device in a directory; `ldap` is there also where it is not in use."""
 
     own_name: str
@@ -199,14 +199,15 @@ class Described:
         return others(self.directory, self.around.own_name)
 
     def _worklists(self, worklists: Sequence[CalledWorklist], sites: frozenset[str]) -> None:
-        """What worklists name: sites of listeners, and groups of devices. Groups that LDAP has lost are doubts."""
+        """What worklists name: sites of orders, and groups of devices. Groups that LDAP has lost are doubts."""
         groups = {group for each in self.directory.devices for ae in each.aes for group in ae.clusters[:1]}
         for worklist in worklists:
             place = f"worklists {worklist.ae_title}"
             self.problems += [
                 Problem(
-                    "gateway.yaml", place, f"no HL7 listener is of site {site}",
-                    f"sites are named by `site` of a listener: {', '.join(sorted(sites)) or 'none yet'}",
+                    "gateway.yaml", place, f"no orders of site {site} come here",
+                    "sites are named by `site` of a listener, of `fhir` or of a feed: "
+                    f"{', '.join(sorted(sites)) or 'none yet'}",
                 )
                 for site in sorted(worklist.sites - sites)
             ]  # fmt: skip

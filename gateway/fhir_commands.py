@@ -65,7 +65,8 @@ def fhir_clients(config: ConfigOption = CONFIG, json_output: JSONOption = False)
     if said is None:
         out.print("FHIR is not served: gateway.yaml has no `fhir`.", highlight=False)
     elif not found:
-        out.print("No clients: programs on this machine are let in without proof, nobody else.", highlight=False)
+        served = "programs on this machine are let in without proof, nobody else"
+        out.print(f"No clients: {'nobody is let in' if said.asks_for_proof else served}.", highlight=False)
 
 
 def _proof(client: "FHIRClientSettings") -> str:

@@ -47,11 +47,10 @@ class Feeds:
     """Those that are followed. For one event loop."""
 
     def __init__(
-        self, store: Store, scheduler: AsyncIOScheduler, folder: Path, wake: Callable[[], None]
+        self, store: Store, scheduler: AsyncIOScheduler, folder: Path, done: Callable[[Answer], Answer]
     ) -> None:  # fmt: skip
-        """Paths in the settings are relative to `folder`; `wake` is called when something may have been put into the
-        outbox."""
-        self._store, self._scheduler, self._folder, self._wake = store, scheduler, folder, wake
+        """Paths in the settings are relative to `folder`; `done` is told what came of what was fetched."""
+        self._store, self._scheduler, self._folder, self._done = store, scheduler, folder, done
         self._followers: dict[str, Follower] = {}
         self._urls: dict[str, str] = {}
         self._read: Mapping[str, FHIRFeed] = {}
@@ -88,12 +87,10 @@ class Feeds:
         name = feed.name
 
         async def take(request: FHIRRequest) -> Answer:
-            done = await process_request(self._store, request, self._read[name])
-            self._wake()
-            return done
+            return self._done(await process_request(self._store, request, self._read[name]))
 
         async def refuse(request: FHIRRequest, refusals: Sequence[Refusal]) -> Answer:
-            return await refuse_request(self._store, request, refusals, self._read[name])
+            return self._done(await refuse_request(self._store, request, refusals, self._read[name]))
 
         follower = follower_of(feed, url, self._folder, self._store, take, refuse)
         try:

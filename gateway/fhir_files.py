@@ -55,10 +55,11 @@ def fhir_problems(
             yield ["clients", str(number), *where], text, hint
     if any(client.client_id for client in fhir.clients) and not listening.loopback:
         yield from _way_problems(fhir, listening)
-    if not fhir.clients and fhir.url and not is_this_machine(urlsplit(fhir.url).hostname or ""):
+    if fhir.asks_for_proof and not fhir.clients and not any(feed.subscription for feed in fhir.feeds):
         yield (
-            ["clients"], "others see the server (fhir.url), and nobody has to prove who it is: what a proxy on this "
-            "machine passes on counts as this machine's own", "name the clients, or leave `url` empty",
+            ["clients"], "others see the server (fhir.url), and nobody could use it: everybody has to prove who it is "
+            "then, since what a proxy on this machine passes on is not told from this machine's own",
+            "name the clients, or leave `url` empty",
         )  # fmt: skip
     for number, feed in enumerate(fhir.feeds):
         for where, text, hint in server_problems(base, feed.url, feed.credentials, feed.tls):

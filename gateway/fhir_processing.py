@@ -8,6 +8,7 @@ from collections import abc
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from http import HTTPStatus
 
 import structlog
 
@@ -96,6 +97,13 @@ async def replay_request(store: Store, stored: StoredMessage, feed: FHIRFeed) ->
             lambda unit: fhir_intake.archive_refused_again(unit, stored, done, REPLAY_PEER, at)
         )  # fmt: skip
     return receipt
+
+
+def unstored(done: Answer) -> int:
+    """How many things could not be stored: the request itself, or entries of a batch."""
+    entries = (done.body or {}).get("entry", ())
+    statuses = [str(done.status), *(str(each.get("response", {}).get("status", "")) for each in entries)]
+    return sum(each.startswith(str(HTTPStatus.SERVICE_UNAVAILABLE.value)) for each in statuses)
 
 
 def _receiving(request: FHIRRequest, feed: FHIRFeed) -> Callable[[StoreUnit], Receipt]:

@@ -1,11 +1,15 @@
 """From the settings to our FHIR server: what it works on, made of the site, the store and the feeds as they are now.
 
-What may live here: wiring. What is served is `edges.fhir_http`'s, how requests are read `fhir_processing`'s.
+What may live here: wiring, and what is counted and logged of requests. What is served is `edges.fhir_http`'s, how
+requests are read `fhir_processing`'s.
+
+    fhir_request   client (its name in the settings), interaction, type, release, status, refusals (codes of issues), ms
 """
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
@@ -16,13 +20,14 @@ from starlette.types import ASGIApp
 from gateway.config import LOOPBACK, Site
 from gateway.domain.identifiers import Mint
 from gateway.domain.refusal import Refusal
+from gateway.edges.fhir_calls import Done
 from gateway.edges.fhir_door import Door, DoorSettings
 from gateway.edges.fhir_http import FHIRServer, fhir
 from gateway.edges.fhir_subscribers import Subscribers
 from gateway.edges.metrics import FeedState, Tally
 from gateway.edges.store import Store
 from gateway.fhir_feeds import Feeds
-from gateway.fhir_processing import fhir_feeds_of, process_request, refuse_request, rehearse_request
+from gateway.fhir_processing import fhir_feeds_of, process_request, refuse_request, rehearse_request, unstored
 from gateway.fhir_settings import FHIRSettings
 from gateway.wire.fhir_bundle import Answer
 from gateway.wire.fhir_interactions import FHIRRequest
@@ -38,6 +43,8 @@ _log = structlog.get_logger()
 DISTRIBUTION = "modality-gateway"
 QUESTION_S = 10.0
 """For one question of a client to the store: usual ones take some milliseconds."""
+_CHANGING = frozenset({"create", "update", "patch", "delete", "bundle", "message"})
+"""Interactions that are logged: there are few of them beside those that read."""
 _GRACE_S = 2.0
 """For the answer to a notification that is under way at the end."""
 
@@ -58,13 +65,13 @@ class FHIRServing:
     ) -> None:
         """`wake` is called when something may have been put into the outbox, `others` are the feeds of HL7 v2. The site
         has `fhir`."""
-        self._feeds = Feeds(store, scheduler, site.file.parent, wake)
-        self._store, self._mint, self._wake, self._others = store, mint, wake, others
+        self._feeds = Feeds(store, scheduler, site.file.parent, self._done)
+        self._store, self._mint, self._tally, self._wake, self._others = store, mint, tally, wake, others
         self._door = Door(_door_settings(site), tally)
         self.serve(site, audience)
         self._server = FHIRServer(
             self._process, self._refuse, self._rehearse, partial(store.open_reader, QUESTION_S), self._door,
-            lambda: self._settings.release, lambda: self._settings.limits, self._feeds.follower,
+            lambda: self._settings.release, lambda: self._settings.limits, self._feeds.follower, self._observed,
         )  # fmt: skip
         self.app: ASGIApp = fhir(self._server, version(DISTRIBUTION))
         self._subscribers = Subscribers(
@@ -80,6 +87,8 @@ class FHIRServing:
         """The server in a few words, for the line that announces it."""
         clients = len(self._settings.clients)
         who = f"{clients} client{'s' * (clients > 1)}" if clients else "programs on this machine"
+        if not clients and self._settings.asks_for_proof:
+            who = "servers that notify us alone"
         return f"{self._settings.release.value}; also /r4, /r4b, /r5; for {who}"
 
     def serve(self, site: Site, audience: Audience) -> None:
@@ -116,12 +125,27 @@ class FHIRServing:
         await self._door.close()
 
     async def _process(self, request: FHIRRequest) -> Answer:
-        done = await process_request(self._store, request, self._feed)
-        self._wake()
-        return done
+        return self._done(await process_request(self._store, request, self._feed))
 
     async def _refuse(self, request: FHIRRequest, refusals: Sequence[Refusal]) -> Answer:
-        return await refuse_request(self._store, request, refusals, self._feed)
+        return self._done(await refuse_request(self._store, request, refusals, self._feed))
+
+    def _done(self, answer: Answer) -> Answer:
+        """The answer to what was sent or fetched: counted where it could not be stored, told to others where it was."""
+        self._tally.transient += unstored(answer)
+        if answer.status < HTTPStatus.BAD_REQUEST:
+            self._wake()
+        return answer
+
+    def _observed(self, done: Done) -> None:
+        """Count it. Log it where it was to change something; who was not let in is the door's to tell."""
+        self._tally.fhir_done(done.interaction, done.status, done.seconds)
+        if done.client and done.interaction in _CHANGING:
+            _log.info(
+                "fhir_request", client=done.client, interaction=done.interaction, type=done.type,
+                release=done.release.value, status=done.status, refusals=list(done.issues),
+                ms=round(done.seconds * 1000, 2),
+            )  # fmt: skip
 
     async def _rehearse(self, request: FHIRRequest) -> Rehearsal:
         return await rehearse_request(self._store, request, self._feed)

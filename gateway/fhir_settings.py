@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gateway.domain.access import is_this_machine
 from gateway.domain.scopes import scope
 from gateway.security_settings import CertificateRules, Networks
 from gateway.setting_types import Name
@@ -64,6 +65,14 @@ class FHIRClientSettings(Strict):
         return self
 
 
+FETCHING = "system/*.rs"
+"""What has to be granted where resources are read and searched for."""
+SUBSCRIBING = f"{FETCHING} system/Subscription.crus"
+"""Where a Subscription of ours is made as well, kept alive and changed."""
+WRITING = "system/*.crus"
+"""Where status is written: each change is of what was read before, and some are of what a search finds."""
+
+
 class FHIRCredentials(Strict):
     """How we prove who we are to another FHIR server: SMART Backend Services."""
 
@@ -73,7 +82,10 @@ class FHIRCredentials(Strict):
     token_url: HTTPAddress | Literal[""] = Field(
         "", description="where tokens are given; empty: as its .well-known/smart-configuration says"
     )
-    scope: str = Field("system/*.rs", description="what is asked for, scopes with blanks between")
+    scope: str = Field(
+        "", description=f"what is asked for, scopes with blanks between; empty: {FETCHING} to fetch, {SUBSCRIBING} "
+        f"where a subscription is made there as well, {WRITING} to write status (destinations)"
+    )  # fmt: skip
 
 
 class FHIRTLS(Strict):
@@ -140,6 +152,11 @@ class FHIRFeedSettings(Strict):
     tls: FHIRTLS = FHIRTLS()
     timeout_s: float = Field(30, gt=0, le=600, description="for any one answer")
 
+    @property
+    def needed_scope(self) -> str:
+        """What has to be granted there, for fetching and for making the subscription."""
+        return SUBSCRIBING if self.subscription is not None and self.subscription.register_there else FETCHING
+
 
 class FHIRLimitsSettings(Strict):
     """How much one request may hold. What goes beyond is refused in words."""
@@ -182,6 +199,12 @@ class FHIRSettings(Strict):
     limits: FHIRLimitsSettings = FHIRLimitsSettings()
     feeds: tuple[FHIRFeedSettings, ...] = ()
     notify_tls: FHIRTLS = Field(FHIRTLS(), description="TLS on the way to those who subscribed with our server")
+
+    @property
+    def asks_for_proof(self) -> bool:
+        """Whether everybody has to prove who it is, programs on this machine as well. Without clients nobody can; where
+        others see the server (`url`), what a proxy here passes on would else count as this machine's own."""
+        return bool(self.clients) or not is_this_machine(urlsplit(self.url or "http://localhost").hostname or "")
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:

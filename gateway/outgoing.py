@@ -24,6 +24,7 @@ from gateway.edges.performed_channel import PerformedChannel, restating
 from gateway.edges.resolving import Hosts
 from gateway.edges.store import Store
 from gateway.edges.tls import CallingContext
+from gateway.fhir_settings import WRITING
 from gateway.wire.fhir_release import Release
 from gateway.workflow.audience import (
     Audience,
@@ -129,8 +130,11 @@ def _fhir_channel(site: Site, place: DestinationSettings, said: FHIRDestination)
     from gateway.edges.fhir_channel import FHIRChannel  # late: who speaks no FHIR needs no HTTP client
     from gateway.edges.fhir_client import FHIRClient
 
+    folder = site.file.parent
     return FHIRChannel(
-        FHIRClient(said.url, said.release, said.credentials, said.tls, place.answer_timeout_s, site.file.parent)
+        FHIRClient(
+            said.url, said.release, said.credentials, said.tls, place.answer_timeout_s, folder, scope=WRITING
+        )
     )  # fmt: skip
 
 

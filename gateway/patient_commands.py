@@ -120,16 +120,22 @@ def patients_unmerge(
     json_output: JSONOption = False,
 ) -> None:
     """Take back a merge, link, move or change of identifiers; shows what that does first."""
+    from gateway.domain.identifiers import Mint
     from gateway.domain.refusal import Refused
+    from gateway.outgoing import audience_of
     from gateway.processing import now
-    from gateway.workflow.identities import taking_back, unmerge
+    from gateway.workflow.circumstances import Circumstances
+    from gateway.workflow.fhir_identities import take_back
+    from gateway.workflow.identities import BY_HAND, taking_back
 
-    store = store_of(config)
+    site, store = site_of(config), store_of(config)
+    mint = Mint(store.site_namespace())
+    under = Circumstances(BY_HAND, mint, site.issuers, audience=audience_of(site), zone=site.zone)
     notes: tuple[str, ...] = ()
     try:
         plan = taking_back(store.reader, number)
         if yes:
-            notes = store.write(lambda unit: unmerge(unit, number, now())).result()
+            notes = store.write(lambda unit: take_back(unit, number, under, now())).result()
     except Refused as refused:
         fail("; ".join(f"{refusal.text}: {refusal.hint}" for refusal in refused.refusals))
     if json_output:

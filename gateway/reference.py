@@ -163,7 +163,8 @@ def _parameter(parameter: Any) -> tuple[str, str, str]:
         name = ", ".join(code(option) for option in parameter.opts)
         default = "" if parameter.default in (None, "", False) else code(parameter.default)
     else:
-        name, default = code(str(parameter.name).upper()) + (" ..." if parameter.nargs == -1 else ""), "required"
+        name = code(str(parameter.name).upper()) + (" ..." if parameter.nargs == -1 else "")
+        default = "required" if parameter.required else ""
     return name, default, getattr(parameter, "help", None) or ""
 
 

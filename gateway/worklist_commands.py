@@ -402,9 +402,9 @@ def worklist_import(
         )
     ]
     configured = site_of(config)
-    sites = {listener.site for listener in configured.settings.hl7} - {""}
+    sites = configured.settings.sites
     if site and site not in sites:
-        fail(f"no HL7 listener is of site {site}; have: {', '.join(sorted(sites)) or 'none'}")
+        fail(f"no orders of site {site} come here; have: {', '.join(sorted(sites)) or 'none'}")
     report = import_files(configured, store_of(config, make=True), files, site)
     for name, problem in report.problems:
         err.print(f"{name}: {problem}", markup=False, highlight=False)

@@ -180,6 +180,11 @@ def is_this_machine(host: str) -> bool:
 
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that the Internet has of IPv6 (RFC 4291 2.4, as IANA gives it out). `is_global` takes more for public: site-local
+addresses, and what may stand for any IPv4 address (::/96, and 64:ff9b:1::/48 of RFC 8215)."""
+_NOT_PUBLIC = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("3fff::/20"))
+"""And of the rest: addresses of protocols (RFC 6890), documentation (RFC 9637)."""
 
 
 def is_public(address: str) -> bool:
@@ -190,7 +195,11 @@ def is_public(address: str) -> bool:
         if inner is None and given in _NAT64:
             inner = ipaddress.IPv4Address(int(given) & 0xFFFFFFFF)
         given = inner or given
-    return given is not None and given.is_global and not given.is_multicast
+    if given is None or any(given.version == each.version and given in each for each in _NOT_PUBLIC):
+        return False
+    if given.version == _GLOBAL_UNICAST.version and given not in _GLOBAL_UNICAST:
+        return False
+    return given.is_global and not given.is_multicast
 
 
 def fits(rule: CertificateRule, certificate: Certificate | None) -> bool:

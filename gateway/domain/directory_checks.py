@@ -256,8 +256,9 @@ class _Checks:
         for site in rules.sites:
             if known.sites is not None and site not in known.sites:  # it sees no orders of it: that harms nobody else
                 yield self._found(
-                    Weight.PART, place, f"no HL7 listener is of site {site}",
-                    f"sites are named by `site` of a listener: {', '.join(sorted(known.sites)) or 'none yet'}",
+                    Weight.PART, place, f"no orders of site {site} come here",
+                    "sites are named by `site` of a listener, of `fhir` or of a feed: "
+                    f"{', '.join(sorted(known.sites)) or 'none yet'}",
                 )  # fmt: skip
         for what, said, read in (
             ("address or network", rules.addresses, network_of),

@@ -7,7 +7,6 @@ Nothing here knows of orders already held: that is `order_change`.
 from collections import abc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
 from typing import NamedTuple
 
 from gateway.domain.attributes import LENGTH_MAX, TAG, Attributes, Element, Level, code_item, text, values
@@ -17,6 +16,7 @@ from gateway.domain.identifiers import Identifier
 from gateway.domain.mapping_identifiers import put_issuer
 from gateway.domain.mapping_patients import patient_of, visit_of
 from gateway.domain.mapping_reading import Key, Reading
+from gateway.domain.moments import other_day
 from gateway.domain.order import (
     Effect,
     OrderControl,
@@ -33,6 +33,7 @@ from gateway.domain.source import Entry, Path
 
 _STATING = ("Modality", "ScheduledProtocolCodeSequence", "ScheduledStationAETitle")
 _DERIVED_INTO_SH = ("AccessionNumber", "RequestedProcedureID")
+_CODES = TAG["RequestedProcedureCodeSequence"]
 
 
 def orders(reading: Reading, entries: Sequence[Entry]) -> list[OrderEvent]:
@@ -202,6 +203,8 @@ def _procedure(
         found = _catalogued(reading, codes)
         attributes = reading.attributes(Level.PROCEDURE, entry, found.attributes if found else None, found)
         defaults = _defaults_of(reading, attributes)
+        if found is not None and _CODES in defaults:  # said, if without its scheme: another code is another procedure
+            attributes[_CODES] = defaults.pop(_CODES)
         if accession is not None:
             put_issuer(attributes, "IssuerOfAccessionNumberSequence", accession.assigned)
         inputs = _steps(reading, list(steps.values()), found, control)
@@ -308,7 +311,7 @@ def _end(reading: Reading, attributes: Attributes, minutes: int, how: str) -> No
     day = text(attributes, "ScheduledProcedureStepStartDate")
     at = text(attributes, "ScheduledProcedureStepStartTime")
     for rule, value in zip(reading.ends, _later(day, at, minutes), strict=True):
-        if rule.tag not in attributes:
+        if value and rule.tag not in attributes:
             attributes[rule.tag] = {"vr": rule.vr, "Value": [value]}
             reading.traced(rule.target, rule.origin, "", "", how, value)
 
@@ -399,8 +402,7 @@ def _code_named(reading: Reading, entry: Entry) -> Attributes:
     refusals = list(reading.refusals)
     codes = _procedure_codes(reading, entry)
     reading.refusals = refusals
-    tag = TAG["RequestedProcedureCodeSequence"]
-    return {tag: {"vr": "SQ", "Value": [code_item(*codes[0])]}} if codes else {}
+    return {_CODES: {"vr": "SQ", "Value": [code_item(*codes[0])]}} if codes else {}
 
 
 def _keys(reading: Reading, entry: Entry) -> _Keys:
@@ -490,11 +492,11 @@ def _is_scheduled(attributes: Attributes) -> bool:
 
 
 def _later(day: str, at: str, minutes: int) -> tuple[str, str]:
-    """The day (DA) and time (TM) so many minutes later, by the wall clock, without a zone (D13)."""
+    """The day (DA) and time (TM) so many minutes later, by the wall clock, without a zone (D13); '' for both after the
+    last day that there is."""
     days, minute = divmod(int(at[:2]) * 60 + int(at[2:4]) + minutes, _MINUTES_A_DAY)
-    if days:
-        day = (date(int(day[:4]), int(day[4:6]), int(day[6:8])) + timedelta(days)).isoformat().replace("-", "")
-    return day, f"{minute // 60:02}{minute % 60:02}{at[4:6]}"
+    day = other_day(day, days, "") if days else day
+    return day, f"{minute // 60:02}{minute % 60:02}{at[4:6]}" if day else ""
 
 
 _MINUTES_A_DAY = 1440

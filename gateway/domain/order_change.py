@@ -41,6 +41,9 @@ _SPS_ID = TAG["ScheduledProcedureStepID"]
 _OF_PROCEDURE = frozenset(TAG[keyword] for keyword in (*PROCEDURE_KEYWORDS, *STEP_KEYWORDS))
 """What a procedure brings along: what it is, and where and how long it is done."""
 
+# What short keys that are generated begin with.
+_PREFIXES = {"AccessionNumber": "A", "RequestedProcedureID": "R", "ScheduledProcedureStepID": "S"}
+
 # Names of stamps of what is no attribute.
 _VISIT, _STEPS = "visit", "steps"
 
@@ -50,12 +53,20 @@ _BRINGS_BACK = frozenset(
 _UNREMARKABLE = frozenset({SPSStatus.SCHEDULED, SPSStatus.STARTED})
 
 
+Generated = tuple[tuple[str, str], ...]
+"""(keyword, value) of keys that were made here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The order after the event, and notes on what was accepted without the effect its sender may expect."""
+    """The order after the event, and notes on what was accepted without the effect its sender may expect.
+
+    `generated` are the keys that were made for it now, by keyword.
+    """
 
     order: Order
     notes: tuple[str, ...] = ()
+    generated: Generated = ()
 
 
 def order_key(event: OrderEvent) -> str:
@@ -79,11 +90,12 @@ def apply(
     stamp: Stamp = UNSTAMPED,
     discontinue_started: bool = False,
     cancel_unsaid: bool = False,
+    taken: Collection[str] = (),
 ) -> Applied:
     """The order after `event`, which was said at `stamp`. `site` is the sender's: an order keeps the first.
 
     `discontinue_started`: a cancel discontinues what has started. `cancel_unsaid`: a step that an order or a change
-    leaves out of its procedure is cancelled.
+    leaves out of its procedure is cancelled. `taken`: keys that other orders have, so that no such one is generated.
 
     Raises Refused: an order, procedure or step that is not held (204), a cancel or a hold after the start (207), a
     lacking key whose policy is to refuse (101), a step that is no worklist item and that no procedure rule completes
@@ -106,7 +118,7 @@ def apply(
     if happened is StepEvent.CANCEL and discontinue_started:
         happened = StepEvent.WITHDRAW
     whole = cancel_unsaid and event.control in (*NEW, *CHANGE)
-    return _Change(event, effect, happened, order_key(event), mint, stamp, whole).applied(held, visit_id, site)
+    return _Change(event, effect, happened, order_key(event), mint, stamp, whole, taken).applied(held, visit_id, site)
 
 
 def renumbered(held: Order, event: OrderEvent) -> Order:
@@ -119,12 +131,25 @@ def renumbered(held: Order, event: OrderEvent) -> Order:
     for one, place in zip(said, matched_procedures(procedures, [_former(each) for each in said]), strict=True):
         if place is not None:
             procedures[place] = _procedure_renumbered(procedures[place], one, _former(one))
+    numbers = (former.placer, event.placer), (former.filler, event.filler)
+    others = {old.value: new.value for old, new in numbers if old and new and old != new}
+    procedures = [_derived_anew(each, others) for each in procedures]
     return replace(
         held,
         placer=event.placer if held.placer == former.placer else held.placer,
         filler=event.filler if held.filler == former.filler else held.filler,
         procedures=tuple(procedures),
     )
+
+
+def _derived_anew(held: Procedure, others: Mapping[str, str]) -> Procedure:
+    """With its accession number, where that was derived from an order number, derived from the one of now instead: the
+    former number may be that of another order from now on."""
+    value = others.get(held.accession.value, "") if held.accession and "AccessionNumber" in held.minted else ""
+    if not 0 < len(value) <= LENGTH_MAX["SH"]:
+        return held
+    attributes, stamps = _without(held.attributes, held.stamps, {TAG["AccessionNumber"]})
+    return replace(held, accession=Identifier(value), attributes=attributes, stamps=stamps)
 
 
 def _former(said: ProcedureInput) -> ProcedureInput:
@@ -169,7 +194,8 @@ def _arrived(step: Step, stamp: Stamp) -> Step:
 
 @dataclass(slots=True)
 class _Change:
-    """One event on its way into an order. `whole`: what it says of a procedure is all there is to it."""
+    """One event on its way into an order. `whole`: what it says of a procedure is all there is to it. `taken`: keys
+    that are not to be generated, for other orders have them."""
 
     event: OrderEvent
     effect: Effect
@@ -178,6 +204,8 @@ class _Change:
     mint: Mint
     stamp: Stamp
     whole: bool
+    taken: Collection[str] = ()
+    generated: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     late: bool = False
@@ -226,7 +254,7 @@ class _Change:
         )
         if self.late:
             self.notes.append("made before what is held; it only filled what was unknown")
-        return Applied(order, tuple(dict.fromkeys(self.notes)))
+        return Applied(order, tuple(dict.fromkeys(self.notes)), tuple(self.generated))
 
     @property
     def _rewords(self) -> bool:
@@ -399,8 +427,20 @@ class _Change:
                 continue
             minted.add(keyword)
             # A source that is itself empty, or too long for the key, falls back to minting.
-            keys[keyword] = derived if 0 < len(derived) <= LENGTH_MAX["SH"] else _minted(self.mint, keyword, key)
+            keys[keyword] = derived if 0 < len(derived) <= LENGTH_MAX["SH"] else self._generated(keyword, key)
         return keys, frozenset(minted)
+
+    def _generated(self, keyword: str, key: str) -> str:
+        """A key made from what names its place in the order; of the first generation in which nobody else has it.
+
+        An order that got another number keeps its keys, and the next order of its former number has its own.
+        """
+        value, generation = _minted(self.mint, keyword, key), 1
+        while value in self.taken:
+            generation += 1
+            value = _minted(self.mint, keyword, f"{generation}:{key}")
+        self.generated.append((keyword, value))
+        return value
 
     # -- steps
 
@@ -423,7 +463,7 @@ class _Change:
             if policy.action == "refuse" or not key:
                 self.refusals.append(_lacking("ScheduledProcedureStepID", policy, where))
             else:
-                sps_id, minted = self.mint.short_id("S", key), True
+                sps_id, minted = self._generated("ScheduledProcedureStepID", key), True
         if sps_id and text(attributes, "ScheduledProcedureStepID") != sps_id:
             attributes = {**attributes, _SPS_ID: element("ScheduledProcedureStepID", sps_id)}
         if self.event.complete and not self._rewords:
@@ -526,7 +566,7 @@ def _numbered(key: str, place: int) -> str:
 def _minted(mint: Mint, keyword: str, key: str) -> str:
     if keyword == "StudyInstanceUID":
         return mint.study_instance_uid(key)
-    return mint.short_id("A" if keyword == "AccessionNumber" else "R", key)
+    return mint.short_id(_PREFIXES[keyword], key)
 
 
 # -- refusals

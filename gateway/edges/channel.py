@@ -41,11 +41,15 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one attempt came to. The reason and the answer may quote what was sent: neither goes to a log."""
+    """What one attempt came to. The reason and the answer may quote what was sent: neither goes to a log.
+
+    `wait_s`: a destination that is away asks to be left in peace for so long, in seconds; 0 where it says nothing.
+    """
 
     attempt: Attempt
     reason: str = field(default="", repr=False)
     answer: bytes = field(default=b"", repr=False)
+    wait_s: float = 0.0
 
 
 class Channel(Protocol):

@@ -152,11 +152,16 @@ class Deliverer:
             last = await self._send(heads)
         finally:
             self._sending = False
-        if last not in DESTINATION_AWAY:
+        if last.attempt not in DESTINATION_AWAY:
             self._failures = 0
             return self.destination.pause_s
+        pause_s = self._in_peace_s(last)
         self._failures += 1
-        return self._patience.back_off(self._failures)
+        return pause_s
+
+    def _in_peace_s(self, last: Outcome) -> float:
+        """How long a destination that is away is asked nothing: longer where it says so, within what is usual."""
+        return max(self._patience.back_off(self._failures + 1), min(last.wait_s, self._patience.most_s))
 
     async def _look_again(self) -> None:
         """Wait until it is time to look again."""
@@ -168,7 +173,7 @@ class Deliverer:
         finally:
             self._waiting = False
 
-    async def _send(self, heads: Sequence[Delivery]) -> Attempt:
+    async def _send(self, heads: Sequence[Delivery]) -> Outcome:
         """Send these one after the other, until it is time to settle; what the last attempt came to."""
         clock = asyncio.get_running_loop().time
         until = clock() + TOGETHER_S
@@ -190,7 +195,7 @@ class Deliverer:
                     "delivery", control_id=each.before.control_id, operation=each.before.operation,
                     outcome=each.outcome.attempt.name, state=each.after.state.value, attempts=each.after.attempts,
                 )  # fmt: skip
-        return attempted[-1].outcome.attempt
+        return attempted[-1].outcome
 
     async def _attempt(self, delivery: Delivery) -> _Attempted:
         try:
@@ -228,7 +233,7 @@ class Deliverer:
         """Why the destination is left in peace, and how long; '' where it is not."""
         if last.outcome.attempt not in DESTINATION_AWAY:
             return ""
-        return f"{last.after.reason}; tried again after {self._patience.back_off(self._failures + 1):g} s"
+        return f"{last.after.reason}; tried again after {self._in_peace_s(last.outcome):g} s"
 
     def _note(self, event: str, **fields: Any) -> None:
         self._observe(event, destination=self.destination.name, **fields)

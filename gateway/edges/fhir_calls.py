@@ -118,6 +118,23 @@ class Entrance(Protocol):
         """The address of /fhir as the settings have it, else as the caller knows it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One request that was answered, for who counts and logs: of what its sender wrote only words that we know.
+
+    `interaction` is one of a fixed list, `type` one that is served or '', `client` its name in the settings, '' where
+    it was not let in. `issues` are the codes of what was refused, in a Bundle those of its entries.
+    """
+
+    interaction: str
+    type: str
+    release: Release
+    client: str
+    status: int
+    issues: tuple[str, ...]
+    seconds: float
+
+
 @dataclass(slots=True)
 class FHIRServer:
     """What the server works on. `process` and `refuse` never raise, and archive what they are given; `rehearse` says
@@ -135,6 +152,8 @@ class FHIRServer:
     limits: Callable[[], FHIRLimitsSettings]
     hook: Callable[[str], Hook | None] = lambda feed: None
     """Who follows the server that this feed is of."""
+    observe: Callable[[Done], None] = lambda done: None
+    """Told of each request when it is answered."""
     bodies: Bodies = field(default_factory=Bodies)
     room: Room = field(default_factory=Room)
     _idle: list[StoreReader] = field(default_factory=list)
@@ -246,9 +265,16 @@ def faulty(status: int, kind: RefusalKind, where: str, text: str, hint: str) -> 
 
 def without_format(query: str) -> str:
     """A query string without what is for the format of the answer."""
-    return "&".join(
-        each for each in query.split("&") if each and unquote_plus(each.partition("=")[0]) not in ("_format", "_pretty")
-    )
+    return "&".join(each for each in query.split("&") if each and not _is_of_format(each))
+
+
+def format_alone(query: str) -> str:
+    """What of a query string is for the format of the answer."""
+    return "&".join(each for each in query.split("&") if _is_of_format(each))
+
+
+def _is_of_format(said: str) -> bool:
+    return unquote_plus(said.partition("=")[0]) in ("_format", "_pretty")
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------

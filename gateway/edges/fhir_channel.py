@@ -11,7 +11,7 @@ from typing import Any
 from gateway.domain.refusal import Refused
 from gateway.domain.resources import Resource
 from gateway.edges.channel import Outcome
-from gateway.edges.fhir_client import FHIRClient, FHIRClientError, Trouble
+from gateway.edges.fhir_client import Answered, FHIRClient, FHIRClientError, Trouble
 from gateway.wire import fhir_json
 from gateway.wire.fhir_bounds import Bounds
 from gateway.wire.fhir_transaction import asked, settled, shared
@@ -126,7 +126,8 @@ def _failed(error: FHIRClientError, without_answer: Attempt) -> Outcome:
         return Outcome(Attempt.UNUSABLE, str(error), answer)
     if error.trouble is Trouble.NOT_LET_IN:
         return Outcome(Attempt.UNREACHABLE, str(error), answer)
-    return Outcome(http_attempt_of(error.status) if error.status else without_answer, str(error), answer)
+    attempt = http_attempt_of(error.status) if error.status else without_answer
+    return Outcome(attempt, str(error), answer, error.retry_after_s)
 
 
 class NotificationChannel:
@@ -153,14 +154,17 @@ class NotificationChannel:
         said = {"Content-Type": kind, "Accept": "application/fhir+json", **self._headers}
         try:
             async with asyncio.timeout(self._timeout_s):
-                status, _, _ = await self._client.exchange(
+                status, headers, _ = await self._client.exchange(
                     "POST", self._client.url, delivery.payload, said, _ANSWER_BYTES_MAX
                 )  # fmt: skip
         except TimeoutError:
             return Outcome(Attempt.UNANSWERED, f"no answer within {self._timeout_s:g} s")
         except FHIRClientError as error:
+            if 200 <= error.status < 300:  # it was taken; what else is said of it is too long, or compressed
+                return Outcome(Attempt.ACCEPTED)
             return _failed(error, Attempt.UNREACHABLE)
-        return Outcome(http_attempt_of(status), "" if 200 <= status < 300 else f"it answers {status}")
+        wait_s = Answered(status, headers).retry_after_s
+        return Outcome(http_attempt_of(status), "" if 200 <= status < 300 else f"it answers {status}", wait_s=wait_s)
 
     async def close(self) -> None:
         """Give connections back."""

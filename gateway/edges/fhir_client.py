@@ -12,6 +12,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,7 +33,7 @@ from gateway.edges.resolving import LookUp, look_up
 from gateway.edges.smart_tokens import ASSERTION_TYPE
 from gateway.edges.tls import CallingContext
 from gateway.fhir_files import is_safe
-from gateway.fhir_settings import FHIRTLS, FHIRCredentials, FHIRFeedSettings
+from gateway.fhir_settings import FETCHING, FHIRTLS, FHIRCredentials, FHIRFeedSettings
 from gateway.smart_keys import SigningKey, read_signing_key
 from gateway.wire import fhir_json
 from gateway.wire.fhir_bounds import Bounds
@@ -62,6 +63,9 @@ IN_THREAD_BYTES = 65_536
 
 TOKEN_S_MAX = 86_400
 """A token is used no longer, whatever is said of it: a clock that was wrong when it was given has an end then."""
+
+_LOOKING_UP = ThreadPoolExecutor(8, "look-up")
+"""Whoever names an address may have a name server that never answers: that takes the threads of nobody else."""
 
 asyncio_sleep = asyncio.sleep
 
@@ -180,11 +184,13 @@ class FHIRClient:
         folder: Path = Path(),
         clock: Callable[[], float] = time.time,
         *,
+        scope: str = FETCHING,
         public_only: bool = False,
         look_up: LookUp = look_up,
     ) -> None:
         """`url` is its base address; files of `credentials` and `tls` are relative to `folder`; `timeout_s` is for any
-        one answer, from the first byte asked to the last one got. Files are read when they are used first.
+        one answer, from the first byte asked to the last one got. Files are read when they are used first. `scope` is
+        what tokens are asked for where `credentials` do not say.
 
         `public_only`: the address was named by somebody who is not trusted with ours, so nothing is sent unless
         `look_up` has only addresses of the Internet for it; then it is sent to one of these.
@@ -204,12 +210,14 @@ class FHIRClient:
         except httpx.InvalidURL:
             raise ValueError("that is no address") from None
         self._bounds = Bounds(bytes_max=BODY_BYTES_MAX, entries_max=ENTRIES_MAX)
-        self._login = _Login(self, credentials, clock) if credentials is not None else None
+        self._login = _Login(self, credentials, credentials.scope or scope, clock) if credentials is not None else None
 
     @classmethod
     def of_feed(cls, feed: FHIRFeedSettings, folder: Path) -> "FHIRClient":
         """The client to the server of this feed."""
-        return cls(feed.url, feed.release, feed.credentials, feed.tls, feed.timeout_s, folder)
+        return cls(
+            feed.url, feed.release, feed.credentials, feed.tls, feed.timeout_s, folder, scope=feed.needed_scope
+        )  # fmt: skip
 
     async def close(self) -> None:
         """Give connections back."""
@@ -395,7 +403,7 @@ class FHIRClient:
         if not self._public_only:
             return place, {}
         try:
-            found = await asyncio.to_thread(self._look_up, place.host)
+            found = await asyncio.get_running_loop().run_in_executor(_LOOKING_UP, self._look_up, place.host)
         except (OSError, UnicodeError):
             raise FHIRClientError(Trouble.UNREACHABLE, "its host has no address") from None
         if not found or not all(map(is_public, found)):
@@ -455,8 +463,10 @@ async def _bounded(seconds: float) -> AsyncIterator[None]:
 class _Login:
     """The tokens of one server: asked for when there is none, and some time before the old one ends."""
 
-    def __init__(self, client: FHIRClient, credentials: FHIRCredentials, clock: Callable[[], float]) -> None:
-        self._client, self._credentials, self._clock = client, credentials, clock
+    def __init__(
+        self, client: FHIRClient, credentials: FHIRCredentials, scope: str, clock: Callable[[], float]
+    ) -> None:  # fmt: skip
+        self._client, self._credentials, self._scope, self._clock = client, credentials, scope, clock
         self._token, self._until = "", 0.0
         self._asking = asyncio.Lock()
 
@@ -480,7 +490,7 @@ class _Login:
         key = await asyncio.to_thread(self._client.signing_key, self._credentials)
         asked_at = self._clock()
         form = httpx.QueryParams({
-            "grant_type": "client_credentials", "scope": self._credentials.scope,
+            "grant_type": "client_credentials", "scope": self._scope,
             "client_assertion_type": ASSERTION_TYPE,
             "client_assertion": key.assertion(self._credentials.client_id, place, asked_at),
         })  # fmt: skip

@@ -246,7 +246,7 @@ class Door:
 
     def _without_proof(self, knock: Knock) -> Authorised | TurnedAway:
         fhir = self._settings.fhir
-        if fhir.clients or not self._settings.loopback:
+        if fhir.asks_for_proof or not self._settings.loopback:
             why = "nothing here is open without authentication"
             if knock.certificate is not None:
                 why = "no client of the gateway's fhir.clients is let in by the certificate that was shown alone"

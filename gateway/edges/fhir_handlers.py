@@ -14,7 +14,17 @@ from urllib.parse import quote
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.domain.resources import HeldResource, Resource, ResourceKey
 from gateway.edges.fhir_bodies import Understood
-from gateway.edges.fhir_calls import Call, Faulty, faulty, refuse, sent_as, understood, with_resource, without_format
+from gateway.edges.fhir_calls import (
+    Call,
+    Faulty,
+    faulty,
+    format_alone,
+    refuse,
+    sent_as,
+    understood,
+    with_resource,
+    without_format,
+)
 from gateway.wire import fhir_bundle, fhir_capability, fhir_search
 from gateway.wire.fhir_bundle import Answer
 from gateway.wire.fhir_interactions import FHIRRequest, Interaction, Kind, Result, Verb
@@ -148,14 +158,15 @@ async def search(call: Call) -> Answer:
         raise faulty(400, RefusalKind.UNUSABLE_QUERY, "", "a search is for one type of resources",
                       f"write such as {call.base}/ServiceRequest?status=active")  # fmt: skip
     call.permit(call.type, "s")
-    query = call.query
-    if call.request.method == "POST":
-        if sent_as(call) is not Sent.FORM:
+    query, format_said = call.query, format_alone(call.knock.query)
+    if call.request.method == "POST" and call.body:
+        if not call.header("content-type") or sent_as(call) is not Sent.FORM:
             raise faulty(415, RefusalKind.UNSUPPORTED_TYPE, "Content-Type", "POST _search takes a form",
                           "send application/x-www-form-urlencoded")  # fmt: skip
         form = call.body.decode("utf-8", "replace").strip()
         call.want(form)
         query = "&".join(each for each in (query, without_format(form)) if each)
+        format_said = format_alone(form) or format_said
     asked = fhir_search.parse(
         call.type, query, call.release, (call.base,), lenient=call.preference.strict is False
     )  # fmt: skip
@@ -164,17 +175,17 @@ async def search(call: Call) -> Answer:
             call.permit(type_, "s")
     asked = replace(asked, count=min(asked.count, call.server.limits().page_max))
     page = await call.server.read(lambda reader: fhir_server.search(reader, call.release.base, asked))
-    return Answer(200, {}, _page(call, asked, page))
+    return Answer(200, {}, _page(call, asked, page, format_said))
 
 
-def _page(call: Call, asked: fhir_search.Search, page: fhir_server.Page) -> Resource:
+def _page(call: Call, asked: fhir_search.Search, page: fhir_server.Page, format_said: str) -> Resource:
+    """A page; `format_said` is what its address says of the format, in which the next one comes as well."""
     shown = [each for each in page.included if call.who.may(each.key.type, "r")]
+    query = "&".join(filter(None, (asked.query, format_said)))
     here = f"{call.base}/{call.type}"
-    links = {"self": f"{here}?{asked.query}" if asked.query else here}
+    links = {"self": f"{here}?{query}" if query else here}
     if page.cursor:
-        links["next"] = (
-            f"{links['self']}{'&' if asked.query else '?'}{fhir_search.CURSOR}={quote(page.cursor, safe='')}"
-        )
+        links["next"] = f"{links['self']}{'&' if query else '?'}{fhir_search.CURSOR}={quote(page.cursor, safe='')}"
     entries = [(_url(call, each), _reduced(each.content, asked.elements), "match") for each in page.matches]
     entries += [(_url(call, each), each.content, "include") for each in shown]
     return fhir_bundle.searchset(entries, links, page.total, asked.notes)

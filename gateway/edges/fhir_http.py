@@ -9,6 +9,7 @@ logged here: its address may hold patient data.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -27,12 +28,12 @@ from gateway.domain.problem import one_of
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.edges import fhir_handlers, fhir_hooks, fhir_openapi, fhir_operations, fhir_validate
 from gateway.edges.database import StoreError, StoreTooSlow
-from gateway.edges.fhir_calls import Answered, Call, Faulty, FHIRServer, Handler, Room, Turned, faulty
+from gateway.edges.fhir_calls import Answered, Call, Done, Faulty, FHIRServer, Handler, Room, Turned, faulty
 from gateway.edges.fhir_door import Authorised, Knock, TurnedAway
 from gateway.wire import fhir_capability
 from gateway.wire.fhir_bundle import Answer
 from gateway.wire.fhir_negotiation import Wanted, preference, request_id, wanted
-from gateway.wire.fhir_outcome import http_status, outcome
+from gateway.wire.fhir_outcome import error_codes, http_status, outcome
 from gateway.wire.fhir_references import ID
 from gateway.wire.fhir_release import Release
 
@@ -227,21 +228,39 @@ async def _no_route(app: FastAPI, server: FHIRServer, request: Request, error: E
 
 Admit = Callable[[Request, Knock], Authorised | TurnedAway]
 
+_INTERACTIONS: Mapping[Handler, str] = {
+    fhir_handlers.base: "bundle", fhir_handlers.process_message: "message", fhir_hooks.notified: "notification",
+}  # fmt: skip
+"""What metrics and log call those handlers whose names do not say it."""
 
-async def _served(
-    server: FHIRServer, request: Request, handler: Handler, admit: Admit | None = None
-) -> Response:  # fmt: skip
+
+async def _served(server: FHIRServer, request: Request, handler: Handler, admit: Admit | None = None) -> Response:
+    began = time.perf_counter()
+    response, issues = await _answered(server, request, handler, admit)
+    type_, release = str(request.path_params.get("type", "")), request.state.release
+    server.observe(Done(
+        _INTERACTIONS.get(handler) or handler.__name__, type_ if fhir_capability.is_served(type_, release) else "",
+        release, getattr(request.state, "client", ""), response.status_code, issues, time.perf_counter() - began,
+    ))  # fmt: skip
+    return response
+
+
+async def _answered(
+    server: FHIRServer, request: Request, handler: Handler, admit: Admit | None
+) -> tuple[Response, tuple[str, ...]]:  # fmt: skip
+    """The answer, and the codes of what it refuses."""
     how = _wanted_or_plain(request)
     try:
         done = await _done(server, request, how, handler, admit or (lambda _, knock: server.door.admit(knock)))
     except ClientDisconnect:
-        return Response(status_code=400)  # nobody reads it
+        return Response(status_code=400), ()  # nobody reads it
     how = getattr(request.state, "wanted", how)
+    issues = error_codes(done.body)
     try:
-        return await _rendered(server, request, how, done)
+        return await _rendered(server, request, how, done), issues
     except Exception as error:  # there are words for everything but for what cannot be written
         _log.error("fhir_answer_failed", method=request.method, exc_info=error)
-        return await _rendered(server, request, Wanted(), Answer(500, {}, outcome([_FAILED])))
+        return await _rendered(server, request, Wanted(), Answer(500, {}, outcome([_FAILED]))), issues
 
 
 async def _done(server: FHIRServer, request: Request, how: Wanted, handler: Handler, admit: Admit) -> Answer:
@@ -252,6 +271,7 @@ async def _done(server: FHIRServer, request: Request, how: Wanted, handler: Hand
         who = admit(request, knock)
         if isinstance(who, TurnedAway):
             raise Turned(who)
+        request.state.client = who.client
         _look_at_address(request, knock)
         try:
             _wanted(request, request.state.release)

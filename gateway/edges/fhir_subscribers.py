@@ -25,6 +25,8 @@ from gateway.workflow.outbox import Delivery, Patience
 
 LOOK_S = 5.0
 """How often it is looked who subscribed, without being told."""
+TEND_S = 1.0
+"""How often it is seen to heartbeats and ends at most, however often it is looked: each time costs a transaction."""
 ANSWER_S = 15.0
 """For the answer to a notification: a receiver that works on it first should answer before."""
 
@@ -53,9 +55,10 @@ class Subscribers:
         self._folder, self._tls = folder, tls
         self._now = now
         self._audience = audience
-        self._patience = patience or Patience(errors_max=4)
+        self._patience = patience or Patience()
         self._running: dict[str, tuple[Subscriber, Reach, Deliverer]] = {}
         self._woken = asyncio.Event()
+        self._tend_from = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -74,16 +77,15 @@ class Subscribers:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         running, self._running = self._running, {}
-        for *_, deliverer in running.values():
-            await deliverer.stop(grace_s)
+        await asyncio.gather(*(deliverer.stop(grace_s) for *_, deliverer in running.values()))
 
     async def _run(self) -> None:
         while True:
+            self._woken.clear()  # whoever wakes it while it looks may have come too late for this look
             try:
                 await self.look()
             except Exception as error:  # such as a full disk: the next look is soon, and nobody else's ends with it
                 self._observe("subscriptions_unavailable", error=type(error).__name__)
-            self._woken.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._woken.wait()
@@ -92,7 +94,10 @@ class Subscribers:
         """See who is sent to now, send heartbeats, and give up on those who take nothing."""
         now = self._now()
         audience = self._audience()
-        await self._written(partial(_tend, audience=audience, at=now))
+        clock = asyncio.get_running_loop().time()
+        if clock >= self._tend_from:
+            await self._written(partial(_tend, audience=audience, at=now))
+            self._tend_from = clock + TEND_S
         wanted = {
             each.destination: (each, audience.reach(each.client, each.asks.endpoint))
             for each in await asyncio.to_thread(subscribers, self._store.reader)
@@ -136,8 +141,10 @@ class Subscribers:
         )  # fmt: skip
 
     def _hear(self, unit: StoreUnit, answered: Delivery, _: bytes) -> None:
-        """A notification was taken, in the writer's thread."""
-        arrived(unit, answered.destination, self._now())
+        """A notification was taken, in the writer's thread. One that was dropped meanwhile was not of the subscription
+        as it is now, which may have another endpoint."""
+        if unit.delivery(answered.id) is not None:
+            arrived(unit, answered.destination, self._now())
 
 
 def _give_up(unit: StoreUnit, destination: str, at: datetime) -> None:

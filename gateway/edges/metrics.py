@@ -1,7 +1,7 @@
 """What the service counts, for Prometheus. Counts and times; never a value of a patient.
 
-A process that serves DICOM or HL7 counts into a `Tally` of plain numbers, which can be sent to the main process and
-added there: the exposition shows the sum of all processes.
+A process that serves DICOM, HL7 or FHIR counts into a `Tally` of plain numbers, which can be sent to the main process
+and added there: the exposition shows the sum of all processes.
 """
 
 from bisect import bisect_left
@@ -38,12 +38,14 @@ class Times:
 
 @dataclass(slots=True)
 class Tally:
-    """What was counted: `requests` by operation and status, `messages` by listener and disposition, `times` of both.
+    """What was counted: `requests` of DIMSE by operation and status, `fhir` by interaction and HTTP status, `messages`
+    by listener and disposition, `times` of all three.
 
-    `transient` is how many messages could not be stored when they came.
+    `transient` is how many messages and FHIR requests could not be stored when they came.
     """
 
     requests: dict[str, dict[int, int]] = field(default_factory=dict)
+    fhir: dict[str, dict[int, int]] = field(default_factory=dict)
     messages: dict[str, dict[str, int]] = field(default_factory=dict)
     times: dict[str, Times] = field(default_factory=dict)
     matches: int = 0
@@ -70,6 +72,12 @@ class Tally:
         self.matches += matches
         self.took(operation, seconds)
 
+    def fhir_done(self, interaction: str, status: int, seconds: float) -> None:
+        """A FHIR request was answered; `interaction` is one of a few words, `status` that of HTTP."""
+        statuses = self.fhir.setdefault(interaction, {})
+        statuses[status] = statuses.get(status, 0) + 1
+        self.took(f"FHIR {interaction}", seconds)
+
     def caller_denied(self, reason: str) -> None:
         """Somebody was not let in; `reason` is one of a few words."""
         self.denied[reason] = self.denied.get(reason, 0) + 1
@@ -93,6 +101,8 @@ class Tally:
         """Add what another process counted."""
         for operation, statuses in other.requests.items():
             _add(self.requests.setdefault(operation, {}), statuses)
+        for interaction, answered in other.fhir.items():
+            _add(self.fhir.setdefault(interaction, {}), answered)
         for listener, dispositions in other.messages.items():
             _add(self.messages.setdefault(listener, {}), dispositions)
         for operation, times in other.times.items():
@@ -174,6 +184,13 @@ class Metrics(Collector):
             for disposition, count in dispositions.items():
                 messages.add_metric([listener, disposition], count)
         yield messages
+        fhir = CounterMetricFamily(
+            "gateway_fhir_requests", "FHIR requests by interaction and HTTP status", labels=["interaction", "status"]
+        )
+        for interaction, answered in tally.fhir.items():
+            for status, count in answered.items():
+                fhir.add_metric([interaction, str(status)], count)
+        yield fhir
         denied = CounterMetricFamily(
             "gateway_callers_denied", "Callers and senders not let in, by reason", labels=["reason"]
         )

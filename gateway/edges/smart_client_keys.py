@@ -104,11 +104,14 @@ class ClientKeys:
         if not is_safe(self._client.jwks):
             raise ValueError("its address is not https://")
         async with httpx.AsyncClient(verify=self._tls(), trust_env=False, timeout=FETCH_S) as http:
-            async with http.stream("GET", self._client.jwks, headers={"Accept": "application/json"}) as answer:
+            headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+            async with http.stream("GET", self._client.jwks, headers=headers) as answer:
                 if answer.status_code != 200:
                     raise ValueError(f"its address answers {answer.status_code}")
+                if answer.headers.get("content-encoding", "identity").lower() != "identity":
+                    raise ValueError("its answer is compressed, which nobody asked for")
                 content = b""
-                async for chunk in answer.aiter_bytes():
+                async for chunk in answer.aiter_raw():
                     content += chunk
                     if len(content) > BYTES_MAX:
                         raise ValueError(f"its answer is longer than {BYTES_MAX} bytes")

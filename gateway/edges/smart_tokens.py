@@ -233,7 +233,11 @@ def _claims_fault(assertion: Assertion, audiences: frozenset[str], now: float) -
 
 
 def _is_time(said: object) -> bool:
-    return isinstance(said, int | float) and not isinstance(said, bool) and math.isfinite(said)
+    """Whether it is a number of seconds; JSON has numbers that are longer than any time."""
+    return isinstance(said, int | float) and not isinstance(said, bool) and abs(said) < _TIME_MAX
+
+
+_TIME_MAX = 10**12
 
 
 def _text(said: object) -> str:

@@ -208,6 +208,20 @@ ORDER_IDS_BY_ACCESSION_OF_ANY = Prepared(_ORDER_IDS_BY_ACCESSION)
 ORDER_IDS_BY_ACCESSION = Prepared(
     _ORDER_IDS_BY_ACCESSION.where(requested_procedures.c.accession_issuer == _given("issuer"))
 )
+KEYS_HELD = Prepared(
+    union_all(
+        *(
+            select(column).where(column == _given(column.name))
+            for column in (
+                requested_procedures.c.study_instance_uid,
+                requested_procedures.c.accession,
+                requested_procedures.c.requested_procedure_id,
+                steps.c.sps_id,
+            )
+        )
+    )
+)
+"""Those of these keys, one of each kind or NULL, that are held."""
 
 
 def _of_order(orders_: ColumnElement[Any] | Select[Any]) -> ColumnElement[bool]:

@@ -115,7 +115,7 @@ LANE_HAND_OVER = Prepared(
         outbox.c.destination == _given("destination"),
         outbox.c.state == _given("state"),
         outbox.c.lane == _given("key_lane"),
-        outbox.c.kind == literal_column("'hl7'"),
+        outbox.c.kind.in_([literal_column(f"'{each.value}'") for each in sorted(MESSAGES)]),
     )
 )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any
 
 from pydantic_core import from_json
@@ -44,6 +44,11 @@ ITEMS_CHUNK = LIST_LENGTHS[-1]
 
 FOUND_MAX, FOUND_REFS_MAX = 1_024, 1_024
 """Lists of ids and revisions kept until anything is committed, and the longest that is: 100 MB if all were as long."""
+
+_KEY_COLUMNS = {
+    "StudyInstanceUID": "study_instance_uid", "AccessionNumber": "accession",
+    "RequestedProcedureID": "requested_procedure_id", "ScheduledProcedureStepID": "sps_id",
+}  # fmt: skip
 
 _SHORT_NAME = 3  # letters below which a name says less than a day
 _START_LAST = "99999999999999"  # after every start: 14 digits
@@ -239,6 +244,17 @@ class StoreReader(
         )
         orders = (self.order(order_id) for order_id in dict.fromkeys(order_id for (order_id,) in found))
         return [order for order in orders if order is not None]
+
+    def held_keys(self, keys: Iterable[tuple[str, str]]) -> frozenset[str]:
+        """Those of these keys, (keyword, value), that an order has."""
+        of_kind: dict[str, list[str]] = {column: [] for column in _KEY_COLUMNS.values()}
+        for keyword, value in keys:
+            of_kind[_KEY_COLUMNS[keyword]].append(value)
+        return frozenset(
+            value
+            for one_of_each in zip_longest(*of_kind.values())
+            for (value,) in self._connection.rows(statements.KEYS_HELD, **dict(zip(of_kind, one_of_each, strict=True)))
+        )
 
     def provisional_orders(self, patient_id: int) -> Sequence[Order]:
         """The patient's orders that an order of the RIS may take over: typed by hand, or made of an appointment."""

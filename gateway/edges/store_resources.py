@@ -135,19 +135,33 @@ class ResourceStoreReader:
 
     def find_resources(
         self, source: str, type: str, criteria: Sequence[Criterion] = (), limit: int = 100,
-        sorting: Sorting = OLDEST_FIRST, after: Position | None = None,
+        sorting: Sorting = OLDEST_FIRST,
     ) -> Sequence[HeldResource]:  # fmt: skip
-        """Those of this type that meet all criteria, at most `limit`, behind the position where it is given."""
+        """Those of this type that meet all criteria, at most `limit`."""
+        return [_held(row) for row, _ in self._rows_of_resources(source, type, criteria, limit, sorting)]
+
+    def page_of_resources(
+        self, source: str, type: str, criteria: Sequence[Criterion], count: int, sorting: Sorting,
+        after: Position | None = None,
+    ) -> tuple[Sequence[HeldResource], Position | None]:  # fmt: skip
+        """As many of them behind `after`, and where these end; None where nothing comes behind them.
+
+        Where they end is read with them: one that changes meanwhile may be somewhere else by now.
+        """
+        found = self._rows_of_resources(source, type, criteria, count + 1, sorting, after)
+        page = found[:count]
+        return [_held(row) for row, _ in page], page[-1][1] if len(found) > len(page) else None
+
+    def _rows_of_resources(
+        self, source: str, type: str, criteria: Sequence[Criterion], limit: int, sorting: Sorting,
+        after: Position | None = None,
+    ) -> Sequence[tuple[Row, Position]]:  # fmt: skip
         shape, values = _shape_of(criteria)
         values |= {"source": source, "type": type, "limit": limit}
         if after is not None:
             values |= {"after_sort": storable(after.sorted_by), "after_number": after.number}
-        return [_held(row) for row in self._connection.rows(_finding(shape, sorting, after is not None), **values)]
-
-    def position_of(self, held: HeldResource, sorting: Sorting) -> Position:
-        """Where a page that ends with this one ends."""
-        row = self._connection.row(_POSITIONS[sorting.by], **_key(held.key))
-        return Position(*row) if row else Position("", 0)
+        rows = self._connection.rows(_finding(shape, sorting, after is not None), **values)
+        return [(row[:-1], Position(row[-1], row[0])) for row in rows]
 
     def count_resources(self, source: str, type: str, criteria: Sequence[Criterion] = ()) -> int:
         """How many meet all criteria."""
@@ -429,7 +443,6 @@ _SORTED: dict[SortKey, ColumnElement[str]] = {
         "",
     ),
 }
-_POSITIONS = {by: Prepared(select(column, resources.c.id).where(*_KEY)) for by, column in _SORTED.items()}
 
 
 def _of_shape(shape: _Shape) -> list[ColumnElement[bool]]:
@@ -455,7 +468,7 @@ def _finding(shape: _Shape, sorting: Sorting, further: bool) -> Prepared:
         place, reached = tuple_(column, resources.c.id), tuple_(_given("after_sort"), _given("after_number"))
         conditions.append(place < reached if sorting.descending else place > reached)
     order = (column.desc(), resources.c.id.desc()) if sorting.descending else (column, resources.c.id)
-    return Prepared(select(*_HELD).where(*conditions).order_by(*order).limit(_given("limit")))
+    return Prepared(select(*_HELD, column).where(*conditions).order_by(*order).limit(_given("limit")))
 
 
 @lru_cache(maxsize=512)

@@ -433,9 +433,11 @@ def _single_answer(request: FHIRRequest, result: Result) -> Answer:
         headers["ETag"] = etag(result.version)
     if result.updated_at is not None:
         headers["Last-Modified"] = http_date(result.updated_at)
-    if result.status == HTTPStatus.CREATED and result.key is not None:
+    interaction = next(iter(request.interactions), None)
+    create = interaction is not None and interaction.verb is Verb.CREATE  # which may also find what is there
+    if result.key is not None and (create or result.status == HTTPStatus.CREATED):
         headers["Location"] = _location(result)
-    told = _told(request, next(iter(request.interactions), None), result)
+    told = _told(request, interaction, result)
     return Answer(result.status, headers, told, result.notes)
 
 

@@ -240,14 +240,14 @@ def unchanged(none_match: str, modified_since: str, version: int, updated_at: da
         return False
     try:
         since = _time_of(modified_since)
-    except (ValueError, TypeError):  # RFC 9110 13.1.3: one that cannot be read is passed over
+    except (ValueError, TypeError, OverflowError):  # RFC 9110 13.1.3: one that cannot be read is passed over
         return False
     since = since if since.tzinfo else since.replace(tzinfo=UTC)
     return updated_at.replace(microsecond=0) <= since
 
 
 def _time_of(said: str) -> datetime:
-    """An HTTP date, or an instant as entries of Bundles have it. Raises ValueError, TypeError."""
+    """An HTTP date, or an instant as entries of Bundles have it. Raises ValueError, TypeError, OverflowError."""
     return datetime.fromisoformat(said) if said[:1].isdigit() else parsedate_to_datetime(said)
 
 

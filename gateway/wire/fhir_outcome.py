@@ -80,6 +80,16 @@ def outcome(refusals: Sequence[Refusal], notes: Sequence[str] = ()) -> Resource:
     return {"resourceType": "OperationOutcome", "issue": issues or [_remark("All is well.")]}
 
 
+def error_codes(body: Resource | None) -> tuple[str, ...]:
+    """What an answer refuses, by the codes of its issues, each once: of a Bundle those in its entries."""
+    said = body or {}
+    found = [said]
+    for entry in said.get("entry", ()) if said.get("resourceType") == "Bundle" else ():
+        found += [entry.get("resource", {}), entry.get("response", {}).get("outcome", {})]
+    issues = (issue for each in found if each.get("resourceType") == "OperationOutcome" for issue in each["issue"])
+    return tuple(dict.fromkeys(issue["code"] for issue in issues if issue["severity"] in ("error", "fatal")))
+
+
 def http_status(refusals: Sequence[Refusal]) -> int:
     """The HTTP status that fits `refusals` best: one stands for all. 200 without any."""
     found = {_status(refusal) for refusal in refusals}

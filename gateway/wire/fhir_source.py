@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from gateway.domain.identifiers import Issuers
@@ -236,7 +237,10 @@ class _Cutting:
         self.known: dict[int, dict[str, tuple[Resource, ...]]] = {}
 
     def order(self, root: Resource) -> None:
-        leaves = list(self._leaves([root]))
+        leaves = list(islice(self._leaves([root]), STEPS_MAX + 1))
+        if len(leaves) > STEPS_MAX:  # of requests that are based on several others there are more than can be counted
+            self._refuse_many(root)
+            return
         people = [self._patient_of(chain[-1]) for chain in leaves]
         for chain, person in zip(leaves, people, strict=True):
             counts = self._counts(chain)
@@ -251,9 +255,12 @@ class _Cutting:
             if not counts:
                 self.reworded += cutting.reworded
         if len(self.entries) + len(self.reworded) > STEPS_MAX:
-            self.refusals.append(Refusal(
-                RefusalKind.BAD_VALUE, self.graph.place(root), f"the order has more than {STEPS_MAX} steps", "divide it"
-            ))  # fmt: skip
+            self._refuse_many(root)
+
+    def _refuse_many(self, root: Resource) -> None:
+        self.refusals.append(Refusal(
+            RefusalKind.BAD_VALUE, self.graph.place(root), f"the order has more than {STEPS_MAX} steps", "divide it"
+        ))  # fmt: skip
 
     def _leaves(self, chain: list[Resource]) -> Iterator[list[Resource]]:
         """Each requested procedure, with the requests above it."""
@@ -332,6 +339,16 @@ class _Cutting:
             other = self.graph.resolve(resource.get(element), "Patient")
             if other is not None and other.get("resourceType") == "Patient" and not self._same_person(person, other):
                 self._refuse_other(resource, element)
+
+    def _check_participants(self, appointment: Resource, person: Resource) -> None:
+        """Who comes to an Appointment is the order's patient, maybe beside others."""
+        actors = (
+            self.graph.resolve(each.get("actor"))
+            for each in listed(appointment.get("participant")) if isinstance(each, Mapping)
+        )  # fmt: skip
+        patients = [each for each in actors if each is not None and each.get("resourceType") == "Patient"]
+        if patients and not any(self._same_person(person, each) for each in patients):
+            self._refuse_other(appointment, "participant")
 
     # ---- steps ----
 
@@ -434,6 +451,7 @@ class _Cutting:
         scheduling = tuple(each for each in (step.resource, *step.beside) if each is not None)
         for each in scheduling if word.control is not None else ():
             self._check_person(each, person, "for", "subject")
+            self._check_participants(each, person)
         here = word.arrived or (word == word_of("ServiceRequest", "active") and _status(encounter or {}) == "arrived")
         held = dict(self._of_patient(person, chain))
         held |= {"Patient": (person,), "ServiceRequest": (request,)}

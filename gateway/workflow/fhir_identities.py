@@ -14,10 +14,18 @@ from gateway.domain.progress import standing
 from gateway.workflow.audience import Audience
 from gateway.workflow.circumstances import Circumstances
 from gateway.workflow.fhir_offering import News, tell_by_fhir
+from gateway.workflow.identities import unmerge
 from gateway.workflow.ports import ORDER_LINK, PATIENT_LINK, Unit
 
 ORDERS_MAX = 1_000
 """Orders that are told anew at once: more than a person has. Those left out are told when something becomes of them."""
+
+
+def take_back(unit: Unit, log_id: int, under: Circumstances, at: datetime) -> tuple[str, ...]:
+    """Take back a line of the log of identities, and tell of whom the orders are again; notes. Raises as `unmerge`."""
+    notes = unmerge(unit, log_id, at, under.cause)
+    change = unit.identity_change(log_id)
+    return (*notes, *follow_identities(unit, under, [change.patient_id] if change is not None else [], at))
 
 
 def follow_identities(unit: Unit, under: Circumstances, patients: Iterable[int], at: datetime) -> list[str]:
@@ -54,7 +62,8 @@ def _orders(unit: Unit, line: IdentityChange) -> Iterable[int]:
         return unit.belongings(line.patient_id).orders
     if line.kind is IdentityKind.UNDO:
         undone = unit.identity_change(int(line.details["line"]))
-        return _orders(unit, undone) if undone is not None else ()
+        if undone is not None and undone.kind is IdentityKind.CHANGE:
+            return _orders(unit, undone)
     return [int(each) for each in line.details.get("orders", ())]
 
 

@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from gateway.domain.facts import Stamp
 from gateway.domain.identifiers import Identifier
 from gateway.domain.mapping import Event, Mapping, MappingResult
-from gateway.domain.order import Order, OrderControl
+from gateway.domain.order import Order
+from gateway.domain.order_change import is_begun
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.domain.resources import OrderPart, Resource, ResourceKey
 from gateway.wire import fhir_bundle
@@ -24,13 +26,13 @@ from gateway.wire.fhir_interactions import FHIRRequest, Interaction, Kind, Resul
 from gateway.wire.fhir_models import problems
 from gateway.wire.fhir_release import Release
 from gateway.wire.fhir_source import FHIREntry
-from gateway.wire.fhir_states import word_of
+from gateway.wire.fhir_states import INTENTS
 from gateway.wire.hl7_stamps import stamp_text
 from gateway.workflow import fhir_answers, fhir_server
 from gateway.workflow.circumstances import Circumstances
 from gateway.workflow.fhir_feed import OUR_SERVER, FHIRFeed
 from gateway.workflow.fhir_kept import Kept, answer_of, answer_text, kept, restored
-from gateway.workflow.fhir_meaning import Meant, Speech, meanings
+from gateway.workflow.fhir_meaning import Meant, Speech, by_step, meanings
 from gateway.workflow.fhir_orders import Concerned, concerned, speech_of, views
 from gateway.workflow.fhir_topics import subscribed
 from gateway.workflow.intake import keys_of, run_early
@@ -40,8 +42,8 @@ from gateway.workflow.ports import MessageRecord, Outcome, StoredMessage, Unit
 __all__ = ["OUR_SERVER", "Again", "FHIRFeed", "Receipt", "archive_refused", "receive", "refuse_unarchived", "run_again"]
 
 _EARLY = "it speaks of an order or a step that is not held; what it says is kept, and acts if that arrives"
-_ORDERED = frozenset({OrderControl.NW, OrderControl.HD})
 _HELD = "held: no procedure rule covers this order yet"
+_NEVER = "a step that was never scheduled need not be cancelled or held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def receive(
         for asked, result in zip(request.interactions, done.results, strict=True)
         if result.key is not None
     }
-    speech = speech_of(request.release, places, found.in_order(), now, before, feed.server)
+    speech = speech_of(request.release, places, found.in_order(), now, before, feed.server, found.beside)
     record = replace(record, made_at=_made_at(request, speech, at), keys=tuple(_named(request.interactions)))
     mapping = feed.mapping(request.release)
     acting = _Acting(
@@ -235,12 +237,9 @@ class _Acting:
                 self._act(each)
 
     def _act(self, meant: Meant) -> None:
-        gone = meant.document is None or not meant.document.entries
-        if gone and (other := self._speaks_on(meant.subject)):
-            self.notes[meant.subject].append(f"{other} speaks of this order, too, so the order stays")
-            return
         try:
-            outcome = self.unit.attempt(lambda: apply_events(self.unit, meant.news, self.under, self.at))
+            self._check_exchanged(meant)
+            outcome = self._applied(meant.news)
         except Refused as refused:
             self._refused(meant, refused.refusals)
             return
@@ -254,6 +253,55 @@ class _Acting:
             if order is not None:
                 at = self.at.astimezone(self.under.zone)
                 fhir_answers.scheduled(self.unit, self.feed.audience, order, self.under.cause, at)
+
+    def _check_exchanged(self, meant: Meant) -> None:
+        """Raises Refused where a number goes to another order after work on one of the two has begun: what was done
+        would count as done for the other."""
+        orders = (order for each in meant.exchanged for order in self.unit.orders(each.placer, each.filler))
+        if any(map(is_begun, orders)):
+            raise Refused(Refusal(
+                RefusalKind.CONFLICT, "ServiceRequest.identifier",
+                "orders exchange numbers at once, and work on one of them has begun",
+                "send it in steps: give the order whose number another one gets a number that is free, then the other "
+                "one this number",
+            ))  # fmt: skip
+
+    def _applied(self, news: Sequence[Event]) -> Outcome:
+        """What comes of the events. Raises Refused."""
+        try:
+            return self.unit.attempt(lambda: apply_events(self.unit, news, self.under, self.at))
+        except Refused as refused:
+            if all(each.kind is not RefusalKind.UNKNOWN_ORDER for each in refused.refusals):
+                raise
+            early = refused
+        return self.unit.attempt(lambda: self._one_by_one(news, early))
+
+    def _one_by_one(self, news: Sequence[Event], early: Refused) -> Outcome:
+        """The same with each step by itself: of one that was never on the list nothing need be cancelled or held, and
+        the others count. Raises Refused: `early` where none of the order is held."""
+        outcomes: list[Outcome] = []
+        refusals: list[Refusal] = []
+        waiting = by_step(news)
+        for _ in range(2):  # what waits for the order finds it the second time, where another step has made it
+            left: list[Event] = []
+            for event in waiting:
+                try:
+                    outcomes.append(self.unit.attempt(partial(apply_events, self.unit, [event], self.under, self.at)))
+                except Refused as refused:
+                    others = [each for each in refused.refusals if each.kind is not RefusalKind.UNKNOWN_ORDER]
+                    refusals += others
+                    left += [] if others else [event]
+            waiting = left
+        if refusals:
+            raise Refused(*dict.fromkeys(refusals))
+        if not any(each.orders for each in outcomes):
+            raise early
+        return Outcome(
+            tuple(dict.fromkeys((*(note for each in outcomes for note in each.notes), *([_NEVER] if waiting else ())))),
+            orders=tuple(dict.fromkeys(number for each in outcomes for number in each.orders)),
+            patients=tuple(dict.fromkeys(number for each in outcomes for number in each.patients)),
+            created=tuple(dict.fromkeys(each for outcome in outcomes for each in outcome.created)),
+        )
 
     def _refused(self, meant: Meant, refusals: Sequence[Refusal]) -> None:
         subject = meant.subject
@@ -301,7 +349,7 @@ class _Acting:
         for order in orders if entries else ():
             parts = dict.fromkeys(part for entry in entries for part in self._parts(entry, order, len(orders) == 1))
             known = self.unit.order_parts(order.id or 0)
-            others = self._of_others(known, {part for entry in entries for part in entry.parts})
+            others = self._of_others(known, {*meant.left, *(part for entry in entries for part in entry.parts)})
             self.unit.set_order_parts(order.id or 0, [*others, *parts])
             self._note_requests(meant.subject, known, others)
 
@@ -317,24 +365,18 @@ class _Acting:
                 "that one is out of use, delete it; to revoke it would revoke the order"
             )
 
-    def _speaks_on(self, subject: str) -> str:
-        """The request that speaks of a deleted one's order as well, and still orders it; '' for none."""
-        type_, _, id_ = subject.partition("/")
-        key = ResourceKey(self.source, type_, id_)
-        held = self.unit.resource(key) if type_ == "ServiceRequest" else None
-        if held is None or not held.deleted:
-            return ""
-        for order_id in {part.order_id for part in self.unit.parts_of(key)}:
-            for name in self._requests(self.unit.order_parts(order_id)):
-                if word_of(type_, str(self._content(name).get("status"))).control in _ORDERED:
-                    return name
-        return ""
-
     def _requests(self, parts: Iterable[OrderPart]) -> Iterable[str]:
         """Those of these parts of an order that are requests of this server, at its top."""
         names = (part.key.reference for part in parts if part.key.source == self.source)
         found = (name for name in dict.fromkeys(names) if name.startswith("ServiceRequest/"))
-        return [name for name in found if (said := self._content(name)) and not any(map(_orders, _above(said)))]
+        return [name for name in found if (said := self._content(name)) and not any(map(self._orders, _above(said)))]
+
+    def _orders(self, reference: str | None) -> bool:
+        """Whether what stands above a request may be an order, too: a plan, or a plan of care, is none."""
+        if reference is None or not reference.startswith("ServiceRequest/"):
+            return reference is None
+        held = self._content(reference)
+        return not held or INTENTS.get(str(held.get("intent")), False)
 
     def _among(self, parts: Iterable[OrderPart], name: str) -> bool:
         return any(part.key.source == self.source and part.key.reference == name for part in parts)
@@ -354,7 +396,7 @@ class _Acting:
             and (held := self.unit.resource(part.key)) is not None and not held.deleted
         }  # fmt: skip
         above = {name: _above(said) for name, said in told.items()}
-        tops = (name for name, over in above.items() if not any(map(_orders, over)))
+        tops = (name for name, over in above.items() if not any(map(self._orders, over)))
         roots = {name for name in tops if name.startswith("ServiceRequest/")}
         kept = {name for name, over in above.items() if name in roots or over & roots}
         return [part for part in parts if part.key.source != self.source or part.key.reference in kept]
@@ -396,11 +438,6 @@ def _above(said: Resource) -> set[str | None]:
     return {each.get("reference") for key in ("basedOn", "focus") for each in listed(said.get(key))}
 
 
-def _orders(reference: str | None) -> bool:
-    """Whether what stands above a request may be a request, too: a plan of care is none."""
-    return reference is None or reference.startswith("ServiceRequest/")
-
-
 def _is_of(order: Order, said: dict[str, str]) -> bool:
     """Whether an entry is of this one of several orders that a request became."""
     numbers = {each.value for each in (order.placer, order.filler) if each is not None}
@@ -434,7 +471,11 @@ _PLACES = (
     (re.compile(r"^ORC$"), "ServiceRequest"),
     (re.compile(r"-1$"), ".status"),
 )
-_HINTS = ((re.compile(r"\((ADT\^)?A40\)"), "(Patient.link)"), (re.compile("^send DC to"), "set its Task to failed to"))
+_HINTS = (
+    (re.compile(r"\((ADT\^)?A40\)"), "(Patient.link)"),
+    (re.compile("^send DC to"), "set its Task to failed to"),
+    (re.compile("^send YYYYMMDD$"), "send YYYY-MM-DD, best with a time of day"),
+)
 
 
 def _in_fhir(refusal: Refusal) -> Refusal:
@@ -495,9 +536,9 @@ def _instant(content: Resource) -> datetime | None:
     said = meta.get("lastUpdated") if isinstance(meta, dict) else None
     try:
         made = datetime.fromisoformat(said) if isinstance(said, str) else None
-    except ValueError:
+        return made if made is None else made.astimezone(UTC) if made.tzinfo is not None else made.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # the first or last day there is, by a clock ahead or behind
         return None
-    return made if made is None or made.tzinfo is not None else made.replace(tzinfo=UTC)
 
 
 def _circumstances(record: MessageRecord, feed: FHIRFeed) -> Circumstances:

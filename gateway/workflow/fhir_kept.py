@@ -21,6 +21,9 @@ from gateway.workflow.fhir_meaning import Speech
 
 BYTES_MAX = 4_000_000
 """As JSON. A usual order has ten thousand; a Bundle of a thousand orders has more, and is not kept."""
+WAITING_BYTES_MAX = 64_000_000
+"""The same of what waits, and is run again by itself: four times the longest body that is taken unless a site says
+otherwise."""
 
 _LEVEL = 1
 
@@ -43,12 +46,13 @@ def kept(what: Kept) -> bytes | None:
             "release": speech.release.value, "server": speech.server, "subjects": list(speech.subjects),
             "now": dict(speech.now), "before": dict(speech.before), "new": list(speech.new),
             "places": dict(speech.places), "heard": list(speech.heard),
+            "beside": list(speech.beside),
         }  # fmt: skip
         said["waiting"] = list(what.waiting)
     if what.request is not None:
         said["request"] = _request(what.request)
     data = fhir_json.write(said)
-    return zlib.compress(data, _LEVEL) if len(data) <= BYTES_MAX else None
+    return zlib.compress(data, _LEVEL) if len(data) <= (WAITING_BYTES_MAX if what.waiting else BYTES_MAX) else None
 
 
 def restored(data: bytes) -> Kept:
@@ -62,6 +66,7 @@ def restored(data: bytes) -> Kept:
         else Speech(
             Release(speech["release"]), speech["server"], tuple(speech["subjects"]), speech["now"], speech["before"],
             tuple(speech["new"]), speech["places"], tuple(speech.get("heard", ())),
+            tuple(speech.get("beside", ())),
         ),
         None if request is None else _restored_request(request),
         tuple(said.get("waiting", ())),

@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from gateway.domain.attributes import person_name_text, text, values
-from gateway.domain.order import Order
+from gateway.domain.order import Order, Procedure, Step
 from gateway.domain.refusal import Refusal
 from gateway.domain.resource_search import Comparison, Criterion, How
-from gateway.domain.resources import HeldResource, ResourceKey
+from gateway.domain.resources import HeldResource, OrderPart, ResourceKey
 from gateway.domain.worklist import LISTED, SPSStatus, WorklistItem, missing_for_listing, start_of
 from gateway.wire.fhir_index import key_of
 from gateway.wire.fhir_release import Release
@@ -204,7 +204,7 @@ class _Look:
         self._feed = _feed_of(feeds, key.source) if key is not None else None
         self.held = reader.resource(key) if key is not None else None
         self._orders = [order for each in orders[:_ORDERS_MAX] if (order := reader.order(each)) is not None]
-        self._steps = tuple(self._seen())
+        self._steps, self._own = self._seen()
         self.requests = tuple(self._came())
         self._meant, self._waits, self._hints = self._meaning()
 
@@ -244,13 +244,21 @@ class _Look:
                 names = [person_name_text(each) for each in values(patient.attributes, "PatientName")[:1]]
                 yield " ".join((*names, ", ".join(each.value for each in patient.identifiers)))
 
-    def _seen(self) -> Iterator[StepSeen]:
-        order_of = {
-            step.id: order for order in self._orders for procedure in order.procedures for step in procedure.steps
+    def _seen(self) -> tuple[tuple[StepSeen, ...], tuple[StepSeen, ...]]:
+        """The steps of the orders, and those of them that the resource speaks of: of a Task its own, else all."""
+        found = {
+            step.id: (order, procedure, step)
+            for order in self._orders for procedure in order.procedures for step in procedure.steps
             if step.id is not None
         }  # fmt: skip
-        for item in self._reader.items(order_of):
-            yield _step_seen(item, order_of[item.step_id])
+        parts = self._reader.parts_of(self.key) if self.key is not None else ()
+        steps, own = [], []
+        for item in self._reader.items(found):
+            order, procedure, step = found[item.step_id]
+            steps.append(_step_seen(item, order))
+            if any(_is_part(part, order, procedure, step) for part in parts):
+                own.append(steps[-1])
+        return tuple(steps), tuple(own or steps)
 
     # -- how it came
 
@@ -333,7 +341,8 @@ class _Look:
             waits |= dict.fromkeys(each.reference for each in above if now.resource(each) is None)
         meant = []
         if self.key.type in _ASKING or self.key.type in ("Patient", "Encounter"):
-            subjects = [each for each in found.in_order() if self.key.type in _ASKING or each == self.key]
+            asked = (each for each in found.in_order() if each not in found.beside)
+            subjects = [each for each in asked if self.key.type in _ASKING or each == self.key]
             graph = speech_of(release, {}, subjects, now, before, self._feed.server).graph()
             meant = [meaning_of(graph, each.reference, release, self._feed) for each in subjects]
             waits |= dict.fromkeys(
@@ -372,7 +381,7 @@ class _Look:
 
     def _verdict(self) -> tuple[str, str]:
         name = self.key.reference if self.key is not None else f"what bears the number {self._number}"
-        listed = [step for step in self._steps if step.status in LISTED]
+        listed = [step for step in self._own if step.status in LISTED]
         if self.held is not None and self.held.deleted and not listed:
             return f"Not on a worklist: {name} was deleted.", "send it again, or order anew, if it is still to be done."
         if listed:
@@ -396,7 +405,7 @@ class _Look:
         return told, f"where a device does not show it: gateway worklist why --as AE_TITLE {by}"
 
     def _over(self) -> tuple[str, str]:
-        statuses = tuple(dict.fromkeys(step.status for step in self._steps))
+        statuses = tuple(dict.fromkeys(step.status for step in self._own))
         said = " and ".join(f"{_STATUS_WORDS[status][0]} ({status})" for status in statuses)
         return f"Not on a worklist any more: what was scheduled of it is {said}.", _STATUS_WORDS[statuses[0]][1]
 
@@ -456,6 +465,15 @@ _STATUS_WORDS: Mapping[SPSStatus, tuple[str, str]] = {
     SPSStatus.HELD: ("on hold", "have its sender set the order to active; it is listed then."),
 }
 """What a status means to who asks, and what to do."""
+
+
+def _is_part(part: OrderPart, order: Order, procedure: Procedure, step: Step) -> bool:
+    """Whether the resource of this part speaks of the step: of its order, the procedure that it names, the step."""
+    return (
+        part.order_id == order.id
+        and part.requested_procedure_id in ("", procedure.requested_procedure_id)
+        and part.sps_id in ("", step.sps_id)
+    )
 
 
 def _step_seen(item: WorklistItem, order: Order) -> StepSeen:

@@ -163,7 +163,10 @@ class Mark:
 
 def going_back(since: str, overlap_s: float) -> str:
     """The instant that a search begins with, `overlap_s` before this one; '' for everything."""
-    return (instant(since) - timedelta(seconds=overlap_s)).isoformat(timespec="milliseconds") if since else ""
+    try:
+        return (instant(since) - timedelta(seconds=overlap_s)).isoformat(timespec="milliseconds") if since else ""
+    except OverflowError:  # servers that know no time of a change say the first day there is
+        return ""
 
 
 def instant(text: str) -> datetime:

@@ -57,7 +57,8 @@ class Speech:
 
     `subjects` are what documents are made of (`Patient/1`, `Encounter/1`, `ServiceRequest/1`), in the order in which
     they act. Of the resources `now`, those of `new` were not there before, and those of `before` were other than now.
-    `places` say where a resource stands in the request. Of the subjects `heard` an order is held that they speak of.
+    `places` say where a resource stands in the request. Of the subjects `heard` an order is held that they speak of;
+    those `beside` others were not said anew, and speak of the same orders.
     """
 
     release: Release
@@ -68,6 +69,7 @@ class Speech:
     new: tuple[str, ...] = ()
     places: abc.Mapping[str, str] = field(default_factory=dict)
     heard: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def graph(self) -> Graph:
         """The resources as they are now."""
@@ -83,7 +85,9 @@ class Speech:
 class Meant:
     """What one subject means: all of it, and what of it is `news`. `document` is None where none could be made.
 
-    `reworded` is what it says beside its state, where that takes away, holds or schedules nothing.
+    `reworded` is what it says beside its state, where that takes away, holds or schedules nothing. Subjects that have
+    `left` spoke before of orders that this one speaks of, and do not any more. `exchanged` is what was said before of
+    orders whose numbers it has now, while whoever had them goes on under others, or it had others itself.
     """
 
     subject: str
@@ -91,6 +95,8 @@ class Meant:
     news: tuple[Event, ...] = field(default=(), repr=False)
     document: FHIRDocument | None = field(default=None, repr=False)
     reworded: tuple[OrderEvent, ...] = field(default=(), repr=False)
+    left: tuple[str, ...] = ()
+    exchanged: tuple[OrderEvent, ...] = field(default=(), repr=False)
 
     def said(self, heard: bool) -> tuple[Event, ...]:
         """Everything, as far as it can count: a word about what was scheduled before does where an order is held."""
@@ -109,13 +115,92 @@ def meanings(speech: Speech, feed: FHIRFeed, *, trace: bool = False) -> tuple[Me
         for subject in speech.subjects
     ]
     said = _places(event for each in meant for event in each.result.events)
+    formerly = {subject: list(each.said(subject in speech.heard)) for subject, each in before.items()}
+    exchanged = _exchanged(formerly, meant)
+    heirs = _handed_on(formerly, meant)
+    meant = [_without_others(each, meant) for each in meant]
     return tuple(
-        replace(each, news=tuple(_news(before[each.subject].said(heard), each.said(heard), said)))
-        if not each.result.refusals
-        else each
+        each if each.result.refusals else replace(
+            each,
+            news=tuple(_news(formerly[each.subject], each.said(each.subject in speech.heard), said)),
+            result=_told_of(each.result, [heir for heir in heirs.get(each.subject, ()) if heir in speech.beside]),
+            left=tuple(subject for subject, named in heirs.items() if each.subject in named),
+            exchanged=exchanged.get(each.subject, ()),
+        )
         for each in meant
-        for heard in (each.subject in speech.heard,)
-    )
+        if each.subject not in speech.beside or any(each.subject in named for named in heirs.values())
+    )  # fmt: skip
+
+
+def _exchanged(
+    formerly: abc.Mapping[str, Sequence[Event]], meant: Sequence[Meant]
+) -> dict[str, tuple[OrderEvent, ...]]:  # fmt: skip
+    """By subject, the former words about orders whose numbers go from one to another with one of the two renumbered."""
+    before = {subject: [e for e in events if isinstance(e, OrderEvent)] for subject, events in formerly.items()}
+    now = {each.subject: [e for e in each.result.events if isinstance(e, OrderEvent)] for each in meant}
+    gone = {name: said for name, events in before.items() if (said := _not_among(events, now[name]))}
+    new = {name: said for name, events in now.items() if gone and (said := _not_among(events, before[name]))}
+    found: dict[str, tuple[OrderEvent, ...]] = {}
+    for heir, events in new.items():
+        taken = [
+            event for giver, former in gone.items() if giver != heir and (giver in new or heir in gone)
+            for event in former if _is_among(event, events)
+        ]  # fmt: skip
+        if taken:
+            found[heir] = (*taken, *gone.get(heir, ()))
+    return found
+
+
+def _handed_on(formerly: dict[str, list[Event]], meant: Sequence[Meant]) -> dict[str, dict[str, None]]:
+    """Let what a subject ordered, and does not any more, be the former words of another one that orders it now; who
+    speaks of its orders, by the subject that spoke of them.
+
+    So nothing of it is taken back, and what the other one says of it counts.
+    """
+    ordered = {each.subject: [e for e in each.result.events if isinstance(e, OrderEvent)] for each in meant}
+    heirs: dict[str, dict[str, None]] = {}
+    handed: list[tuple[str, OrderEvent]] = []
+    for each in meant:
+        for event in list(formerly[each.subject]) if not each.result.refusals else ():
+            if not isinstance(event, OrderEvent) or _is_among(event, ordered[each.subject]):
+                continue
+            others = [name for name, said in ordered.items() if name != each.subject and _is_among(event, said)]
+            if others:
+                heir = max(others, key=lambda name: any(map(_takes_all, ordered[name])))
+                formerly[each.subject].remove(event)
+                heirs.setdefault(each.subject, {})[heir] = None
+                handed.append((heir, event))
+    for heir, event in handed:
+        own = [each for each in formerly[heir] if isinstance(each, OrderEvent) and _is_among(event, [each])]
+        if not (_takes_all(event) or _is_reworded(event)):  # it was taken away or held: who orders it does so anew
+            formerly[heir] = [each for each in formerly[heir] if each not in own]
+        else:  # who did not speak of it before orders it anew, too
+            formerly[heir].append(event if own else replace(event, order_status=REWORDED))
+    return heirs
+
+
+def _without_others(meant: Meant, others: Iterable[Meant]) -> Meant:
+    """Without what it says of orders that others order and it does not: of these a draft says nothing that counts."""
+    if not meant.reworded:
+        return meant
+    theirs = [e for each in others if each is not meant for e in each.result.events if isinstance(e, OrderEvent)]
+    own = [each for each in meant.result.events if isinstance(each, OrderEvent)]
+    kept = tuple(each for each in meant.reworded if _is_among(each, own) or not _is_among(each, theirs))
+    return replace(meant, reworded=kept) if len(kept) < len(meant.reworded) else meant
+
+
+def _is_among(event: OrderEvent, others: Iterable[OrderEvent]) -> bool:
+    """Whether one of them is about the same order."""
+    return any(order_key(event) == order_key(each) or _numbers(event) & _numbers(each) for each in others)
+
+
+def _not_among(events: Sequence[OrderEvent], others: Sequence[OrderEvent]) -> list[OrderEvent]:
+    return [each for each in events if not _is_among(each, others)]
+
+
+def _told_of(result: MappingResult, others: Iterable[str]) -> MappingResult:
+    notes = (f"{other} speaks of this order, too, so the order stays" for other in others)
+    return replace(result, notes=(*result.notes, *notes))
 
 
 def meanings_of_file(resource: Resource, release: Release, feed: FHIRFeed) -> tuple[Meant, ...]:
@@ -149,13 +234,26 @@ def _applied(subject: str, document: FHIRDocument, release: Release, feed: FHIRF
         again = replace(document, entries=document.reworded, notes=())
         said = mapping.apply(again, default_issuer=feed.issuer, zone=feed.department)
         # What is wrong with it is no reason to leave on the list what is cancelled.
-        reworded = tuple(each for each in said.events if isinstance(each, OrderEvent)) if not said.refusals else ()
+        told = () if said.refusals else said.events
+        reworded = tuple(each for each in told if isinstance(each, OrderEvent))
     if not document.entries:
         waits = tuple(f"{subject} waits for {each}" for each in document.waits_for if not document.notes)
         return Meant(subject, MappingResult(notes=(*document.notes, *waits)), (), document, reworded)
     result = mapping.apply(document, default_issuer=feed.issuer, zone=feed.department, trace=trace)
     notes = (*result.notes, *_shared_numbers(document, mapping))
     return Meant(subject, replace(result, notes=notes), result.events, document, reworded)
+
+
+def by_step(events: Iterable[Event]) -> list[Event]:
+    """The events with those that only take away or hold cut into one for each step."""
+    return [
+        part
+        for event in events
+        for part in (
+            [_parted(event, {place}, wanted=True) for place in _spoken([event])]
+            if isinstance(event, OrderEvent) and not _takes_all(event) else [event]
+        )
+    ]  # fmt: skip
 
 
 def _shared_numbers(document: FHIRDocument, mapping: Mapping) -> Iterator[str]:
@@ -188,7 +286,7 @@ def _news(before: Sequence[Event], now: Sequence[Event], said: frozenset["_Place
             yield event
     # What takes away goes before what is ordered: one may have the number of the other now.
     for event in sorted(orders, key=_takes_all):
-        yield from former.reworded(event) if _is_reworded(event) else former.told_anew(event)
+        yield from former.reworded(_whole(event, orders)) if _is_reworded(event) else former.told_anew(event)
     for event in orders:
         yield from former.arrived(event)
 
@@ -466,6 +564,23 @@ def _both(one: OrderEvent | None, other: OrderEvent) -> OrderEvent:
 
 def _both_procedures(one: ProcedureInput | None, other: ProcedureInput) -> ProcedureInput:
     return replace(other, attributes={**(one.attributes if one else {}), **other.attributes})
+
+
+def _whole(event: OrderEvent, said: Sequence[OrderEvent]) -> OrderEvent:
+    """The event with what is `said` of the other steps of its procedures: a procedure that is another one from now on
+    is that for all of its steps at once."""
+    procedures = []
+    for number, procedure in enumerate(event.procedures):
+        at = order_key(event), _key(procedure, number)
+        own = {step.sps_id for step in procedure.steps} | {""}
+        others = {
+            step.sps_id: step
+            for other in said for place, same in enumerate(other.procedures)
+            if (order_key(other), _key(same, place)) == at
+            for step in same.steps if step.sps_id not in own
+        }  # fmt: skip
+        procedures.append(replace(procedure, steps=(*procedure.steps, *others.values())))
+    return replace(event, procedures=tuple(procedures))
 
 
 def _parted(event: OrderEvent, places: set[_Place], *, wanted: bool) -> OrderEvent:

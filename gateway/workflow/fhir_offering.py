@@ -20,6 +20,7 @@ from gateway.domain.resources import HeldResource, OrderPart, Resource, Resource
 from gateway.domain.worklist import SPSStatus
 from gateway.wire import fhir_json
 from gateway.wire.fhir_elements import DICOM_UID, logical, typed_identifier
+from gateway.wire.fhir_graph import listed
 from gateway.wire.fhir_index import key_of
 from gateway.wire.fhir_performance import dicom_uids, made_id, made_of, provenance
 from gateway.wire.fhir_release import Release
@@ -82,12 +83,10 @@ def offer(
         held = _held(unit, parts, source)
         account = _account(unit, order, news, writing, release, at, held)
         changed: list[tuple[ResourceKey, HeldResource]] = []
-        for part, resource in held:
-            if part.key.type not in TOLD or resource.deleted:
-                continue
-            new = merged(resource.content, word(part.key.type, account, _steps(order, part)), _sent(resource))
+        for resource, steps in _told_of(unit, order, held):
+            new = merged(resource.content, word(resource.key.type, account, steps), _sent(resource))
             if new is not None:
-                changed.append((part.key, tell_in(unit, resource, new, release, at)))
+                changed.append((resource.key, tell_in(unit, resource, new, release, at)))
         for key, made in _as_held_here(unit, source, made_of(account).all):
             before = unit.resource(key)
             now = keep(unit, key, made, release, at)
@@ -98,7 +97,7 @@ def offer(
             first = all(one.version == 1 for _, one in changed)
             said = provenance(account, targets, news.performed, _seed(unit, source, order, at, news), first)
             keep(unit, ResourceKey(source, "Provenance", str(said["id"])), said, release, at)
-        notify(unit, source, release, news.what, _focuses(held, dict(changed)), at, audience)
+        notify(unit, source, release, news.what, _focuses(held, dict(changed), news.what), at, audience)
 
 
 def _as_held_here(
@@ -124,9 +123,14 @@ def _of_a_client(unit: Unit, key: ResourceKey, made: Resource) -> HeldResource |
     return found[0] if found else None
 
 
-def _focuses(held: "_Held", changed: Mapping[ResourceKey, HeldResource]) -> Iterable[Resource]:
-    """What an event is about: the order's ServiceRequests; where there is none its Tasks, or what was performed."""
-    if not changed:
+def _focuses(
+    held: "_Held", changed: Mapping[ResourceKey, HeldResource], what: Progress | None
+) -> Iterable[Resource]:  # fmt: skip
+    """What an event is about: the order's ServiceRequests; where there is none its Tasks, or what was performed.
+
+    Also where nothing changed by our word: whoever sent the order revoked it, and others do not know.
+    """
+    if not changed and what is None:
         return []
     requests = [changed.get(part.key, one) for part, one in held if part.key.type == "ServiceRequest"]
     found = [one for one in requests if not one.deleted]
@@ -151,13 +155,14 @@ def tell(
     known = theirs or _held(unit, parts, "", any_base=True)
     words: list[tuple[str, Resource]] = []
     overruled: dict[str, Overruled] = {}
-    for part, resource in known:
-        if part.key.type not in target.resources or part.key.type not in TOLD or resource.deleted:
-            continue
-        url = part.key.reference if theirs else _found_by(resource, known)
-        if url:
-            told = word(part.key.type, account, _steps(order, part))
-            words.append((url, {**told, "id": name_of(part.key.type, url)}))
+    for resource, steps in _told_of(unit, order, known):
+        kind = resource.key.type
+        url = resource.key.reference if theirs else _found_by(resource, known)
+        if url and kind in target.resources:
+            told = word(kind, account, steps)
+            named = url, {**told, "id": name_of(kind, url)}
+            if named not in words:  # a second request of the same number says the same
+                words.append(named)
             if theirs and (sent := _sent(resource)):
                 overruled[url] = Overruled(str(resource.content["status"]), sent)
             new = merged(resource.content, told, _sent(resource)) if theirs else None
@@ -348,6 +353,34 @@ def _number(order: Order, procedures: Sequence[Procedure], systems: Mapping[str,
 
 def _statuses(procedures: Iterable[Procedure]) -> dict[int, SPSStatus]:
     return {step.id: step.status for each in procedures for step in each.steps if step.id is not None}
+
+
+def _told_of(unit: Unit, order: Order, held: _Held) -> Iterable[tuple[HeldResource, Mapping[int, SPSStatus]]]:
+    """Each resource of which a status is told, once, with the scheduled steps that it is about.
+
+    An Appointment may be for several procedures, and for several orders: it is off when all of them are.
+    """
+    found: dict[ResourceKey, tuple[HeldResource, dict[int, SPSStatus]]] = {}
+    for part, resource in held:
+        if part.key.type not in TOLD or resource.deleted:
+            continue
+        if part.key not in found:
+            found[part.key] = resource, dict(_of_others(unit, order, resource))
+        found[part.key][1].update(_steps(order, part))
+    return found.values()
+
+
+def _of_others(unit: Unit, order: Order, held: HeldResource) -> Mapping[int, SPSStatus]:
+    """The scheduled steps of other orders that a Task or Appointment names as well."""
+    elements = (each for name in ("basedOn", "focus") for each in listed(held.content.get(name)))
+    named = {each.get("reference") for each in elements if isinstance(each, Mapping)}
+    steps: dict[int, SPSStatus] = {}
+    for part in unit.parts_of(held.key) if len(named) > 1 else ():
+        other = unit.order(part.order_id) if part.order_id != order.id else None
+        speaks = (each.key for each in unit.order_parts(part.order_id) if each.key.source == held.key.source)
+        if other is not None and any(key.reference in named for key in speaks):
+            steps |= _steps(other, part)
+    return steps
 
 
 def _steps(order: Order, part: OrderPart) -> Mapping[int, SPSStatus]:

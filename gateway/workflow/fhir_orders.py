@@ -7,7 +7,7 @@ and a note says so.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -78,6 +78,8 @@ class Concerned:
 
     subjects: dict[ResourceKey, dict[ResourceKey, None]] = field(default_factory=dict)
     notes: dict[ResourceKey, str] = field(default_factory=dict)
+    beside: set[ResourceKey] = field(default_factory=set)
+    """Those of the subjects of which nothing was said: they speak of an order of another one, too."""
 
     def add(self, subject: ResourceKey, because: ResourceKey) -> None:
         self.subjects.setdefault(subject, {})[because] = None
@@ -87,7 +89,7 @@ class Concerned:
         return frozenset(
             subject.reference
             for subject, causes in self.subjects.items()
-            if subject not in causes and not any(each.type in _ABOVE for each in causes)
+            if subject in self.beside or (subject not in causes and not any(each.type in _ABOVE for each in causes))
         )
 
     def in_order(self) -> list[ResourceKey]:
@@ -198,6 +200,11 @@ class View:
                     self._bearers.setdefault((key.type, system, value), []).append(key)
         return self._bearers
 
+    def numbered(self, key: ResourceKey, content: Resource) -> Iterator[ResourceKey]:
+        """Some of those of its type that bear one of its identifiers."""
+        for system, value in _identifiers(content):
+            yield from self._bearing(key.source, key.type, system, value)
+
     def above(self, key: ResourceKey, content: Resource) -> Iterator[ResourceKey]:
         """What a part of an order hangs on."""
         for element in (each for name in _ABOVE[key.type] for each in listed(content.get(name))):
@@ -273,20 +280,41 @@ def concerned(unit: OrderReader, changed: Iterable[ResourceKey], now: View, befo
                     found.add(root, key)
                 for root in _replaced(view, key, content):
                     found.add(root, key)
+                for root in _roots_of_planned(view, key, before.resource(key), now.resource(key)):
+                    found.add(root, key)
             elif key.type in _PERSON:
                 for patient in view.person(key, content):
                     found.add(patient, key)
                     _add_orders_with(unit, now, patient, found, key)
         if key.type in ("Patient", "Encounter") and now.resource(key) is not None:
             found.add(key, key)
-        if key.type == "Patient" and before.resource(key) is None:  # visits that waited, as orders do
-            for visit in now.referring(key, frozenset({"Encounter"}), ORDERS_MAX):
-                found.add(visit, key)
+        if key.type == "Patient" and before.resource(key) is None:  # visits and merges that waited, as orders do
+            for other in now.referring(key, frozenset({"Encounter", "Patient"}), ORDERS_MAX):
+                found.add(other, key)
         if key.type in _ABOVE and not any(key in causes for causes in found.subjects.values()):
             found.notes[key] = f"{key.reference} names no order that is here; it is kept, and counts when that comes"
         if key.type not in _ABOVE and key.type not in _SILENT:
             _add_orders_with(unit, now, key, found, new=before.resource(key) is None)
+    _add_beside(unit, now, before, found)
     return found
+
+
+def _add_beside(unit: OrderReader, now: View, before: View, found: Concerned) -> None:
+    """Other requests that speak of the same orders, or have one of the numbers: what one of them says no more another
+    may say still."""
+    for subject, causes in list(found.subjects.items()):
+        if subject.type != "ServiceRequest" or not any(each.type in _ABOVE for each in causes):
+            continue
+        orders = dict.fromkeys(part.order_id for part in unit.parts_of(subject))
+        others = dict.fromkeys(part.key for order_id in orders for part in unit.order_parts(order_id))
+        contents = (view.resource(subject) for view in (now, before))
+        others |= dict.fromkeys(each for said in contents if said is not None for each in now.numbered(subject, said))
+        for key in others:
+            content = now.resource(key) if key.type == "ServiceRequest" and key.source == subject.source else None
+            for root in _roots(now, key, content) if content is not None else ():
+                if root not in found.subjects:
+                    found.subjects[root] = dict(causes)
+                    found.beside.add(root)
 
 
 def _add_orders_with(
@@ -299,7 +327,7 @@ def _add_orders_with(
     one that orders named by an identifier until now, without anything known of it.
     """
     orders: dict[ResourceKey, None] = {}
-    for root in _orders_with(view, key, {key}):
+    for root in _orders_with(view, key):
         if len(orders) >= ORDERS_MAX:
             found.notes[because or key] = (
                 f"{key.reference} stands in more than {ORDERS_MAX} orders; those left out have it when they change"
@@ -318,23 +346,35 @@ def _is_open(unit: OrderReader, order_id: int) -> bool:
     return order is not None and is_open(order)
 
 
-def _orders_with(view: View, key: ResourceKey, seen: set[ResourceKey]) -> Iterator[ResourceKey]:
-    for other in view.referring(key, frozenset(_ABOVE) | _ON_THE_WAY, ORDERS_MAX + 1):
-        if other in seen:
-            continue
-        seen.add(other)
-        content = view.resource(other)
-        if other.type in _ABOVE and content is not None:
-            yield from (root for root in _roots(view, other, content) if root not in seen or root == other)
-        elif len(seen) < RESOURCES_MAX and key.type != "Patient":
-            yield from _orders_with(view, other, seen)
+def _orders_with(view: View, key: ResourceKey) -> Iterator[ResourceKey]:
+    """As far away as resources of an order are gathered."""
+    seen, waiting = {key}, deque([(key, 0)])
+    while waiting:
+        near, depth = waiting.popleft()
+        for other in view.referring(near, frozenset(_ABOVE) | _ON_THE_WAY, ORDERS_MAX + 1):
+            if other in seen:
+                continue
+            seen.add(other)
+            content = view.resource(other)
+            if other.type in _ABOVE and content is not None:
+                yield from (root for root in _roots(view, other, content) if root not in seen or root == other)
+            elif len(seen) < RESOURCES_MAX and depth < DEPTH_MAX and near.type != "Patient":
+                waiting.append((other, depth + 1))
 
 
-def _roots(view: View, key: ResourceKey, content: Resource, depth: int = DEPTH_MAX) -> Iterator[ResourceKey]:
+def _roots(
+    view: View, key: ResourceKey, content: Resource, depth: int = DEPTH_MAX,
+    seen: set[tuple[ResourceKey, int]] | None = None,
+) -> Iterator[ResourceKey]:  # fmt: skip
     """The ServiceRequests at the top of what this is a part of; the last one looked at where that is a circle.
 
-    What hangs on something that is not here yet has none: when that comes, it finds what hangs on it.
+    What hangs on something that is not here yet has none: when that comes, it finds what hangs on it. What is reached
+    on several ways is looked at once, for the ways may be more than anybody can go.
     """
+    seen = set() if seen is None else seen
+    if (key, depth) in seen:
+        return
+    seen.add((key, depth))
     # A plan has no orders below it. What schedules a plan hangs on it all the same: it was an order, or becomes one.
     above = [
         (each, over) for each in view.above(key, content)
@@ -343,7 +383,7 @@ def _roots(view: View, key: ResourceKey, content: Resource, depth: int = DEPTH_M
     if key.type == "ServiceRequest" and not (above and depth):
         yield key
     for each, over in above if depth else ():
-        yield from _roots(view, each, over, depth - 1)
+        yield from _roots(view, each, over, depth - 1, seen)
 
 
 def _roots_of_parts(view: View, key: ResourceKey) -> Iterator[ResourceKey]:
@@ -358,6 +398,20 @@ def _roots_of_parts(view: View, key: ResourceKey) -> Iterator[ResourceKey]:
                 seen.add(other)
                 waiting.append(other)
                 yield from _roots(view, other, content)
+
+
+def _roots_of_planned(
+    view: View, key: ResourceKey, before: Resource | None, now: Resource | None
+) -> Iterator[ResourceKey]:  # fmt: skip
+    """The orders that are based on a request that is a plan now, or was one: their numbers may be others by that."""
+    if key.type != "ServiceRequest" or now is None:
+        return
+    is_plan, was_plan = not _orders(key, now), before is not None and not _orders(key, before)
+    if is_plan is was_plan and (before is not None or not is_plan):
+        return
+    for other in view.referring(key, frozenset({"ServiceRequest"}), RESOURCES_MAX):
+        content = view.resource(other)
+        yield from _roots(view, other, content) if content is not None else ()
 
 
 def _replaced(view: View, key: ResourceKey, content: Resource) -> Iterator[ResourceKey]:
@@ -384,10 +438,11 @@ def speech_of(
     now: View,
     before: View,
     server: str,
+    beside: Collection[ResourceKey] = (),
 ) -> Speech:
     """What is said of these subjects now, and what was said of them before the request.
 
-    `places` say where the resources of the request stand in it.
+    `places` say where the resources of the request stand in it; `beside` are subjects of which it says nothing.
     """
     subjects = list(subjects)
     resources, former = _gathered(now, subjects), _gathered(before, subjects)
@@ -400,6 +455,7 @@ def speech_of(
         tuple(name for name in resources if name not in former),
         {name: place for name, place in places.items() if name in resources},
         tuple(key.reference for key in subjects if now.is_heard(key)),
+        tuple(key.reference for key in subjects if key in beside),
     )
 
 

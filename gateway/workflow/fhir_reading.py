@@ -65,12 +65,11 @@ def search(reader: ResourceReader, source: str, wanted: Search) -> Page:
         total = reader.count_resources(source, wanted.type, wanted.criteria)
     if wanted.only_count:
         return Page(total=total)
-    found = reader.find_resources(source, wanted.type, wanted.criteria, wanted.count + 1, wanted.sorting, wanted.after)
-    matches = tuple(found[: wanted.count])
-    cursor = ""
-    if len(found) > len(matches):
-        cursor = cursor_of(reader.position_of(matches[-1], wanted.sorting))
-    return Page(matches, tuple(_Including(reader, source, wanted).beside(matches)), total, cursor)
+    matches, end = reader.page_of_resources(
+        source, wanted.type, wanted.criteria, wanted.count, wanted.sorting, wanted.after
+    )  # fmt: skip
+    beside = _Including(reader, source, wanted).beside(matches)
+    return Page(tuple(matches), tuple(beside), total, cursor_of(end) if end is not None else "")
 
 
 def check_search(request: FHIRRequest, types: Iterable[str], where: str) -> None:

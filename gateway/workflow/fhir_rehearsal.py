@@ -48,16 +48,31 @@ class _Run:
 
 
 def rehearse(unit: Rehearsing, request: FHIRRequest, feed: FHIRFeed, at: datetime) -> Rehearsal:
-    """What would come of the request; of a batch, of each entry by itself. Nothing that it does stays."""
+    """What would come of the request; of a batch, of each entry after those before it. Nothing that it does stays."""
     if request.kind is not Kind.BATCH:
         return _rehearsed(unit, request, feed, at)
-    alone = (
-        replace(request, kind=Kind.SINGLE, interactions=(each,), notes=request.notes if place == 0 else ())
-        for place, each in enumerate(request.interactions)
-    )
-    done = [_rehearsed(unit, each, feed, at) for each in alone]
+    done = undone(unit, lambda: _batch(unit, request, feed, at))
     refusals = tuple(refusal for each in done for refusal in each.refusals)
     return Rehearsal(refusals, tuple(note for each in done for note in each.notes))
+
+
+def _batch(unit: Rehearsing, request: FHIRRequest, feed: FHIRFeed, at: datetime) -> Sequence[Rehearsal]:
+    """Of each entry; those that only read come last, as when it is sent, and all are told in their order."""
+    done: dict[int, Rehearsal] = {}
+    made: dict[str, str] = {}
+    entries = enumerate(request.interactions)
+    for place, each in sorted(entries, key=lambda numbered: numbered[1].verb in _READS):
+        notes = request.notes if place == 0 else ()
+        alone = replace(request, kind=Kind.SINGLE, interactions=(each,), notes=notes)
+        said = _rehearsed(unit, alone, feed, at)
+        done[place] = replace(said, notes=tuple(_without(note, made) for note in said.notes))
+        if not said.refusals and each.verb not in _READS:  # what comes behind it finds what it does
+            receipt = fhir_intake.receive(unit, alone, feed, at)
+            made |= {
+                result.key.reference: f"the {result.key.type} of {each.where}"
+                for result in receipt.results if result.key is not None and result.key.id != each.id
+            }  # fmt: skip
+    return [done[place] for place in sorted(done)]
 
 
 def _rehearsed(unit: Rehearsing, request: FHIRRequest, feed: FHIRFeed, at: datetime) -> Rehearsal:

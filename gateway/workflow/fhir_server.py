@@ -7,7 +7,7 @@ Whether content is right was judged before, but for what a patch makes. What res
 `fhir_orders`'.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -167,7 +167,7 @@ class _Request:
             waiting = [task for task in self._tasks if _has_conditional(task.interaction.resource)]
             self._each(lambda task: None if task in waiting else self._write(task), Verb.CREATE)
             self._each(lambda task: None if task in waiting else self._write(task), Verb.UPDATE, Verb.PATCH)
-            for task in waiting:  # what they mean may have been made just now
+            for task in _in_order(waiting):  # what they mean may have been made just now
                 self._attempt(self._write, task)
             self._each(self._read, Verb.READ, Verb.SEARCH)
         if self._refusals:
@@ -489,7 +489,8 @@ class _Request:
         return made
 
     def _address(self, text: str, where: str, base: str, task: _Task) -> str:
-        named = self._names.get(text) or (self._names.get(f"{base}/{text}") if base else None)
+        plain = text.partition("/_history/")[0]  # a version of an entry is that entry (bundle.html#references)
+        named = self._names.get(plain) or (self._names.get(f"{base}/{plain}") if base else None)
         if named is not None:
             return named
         reference = fhir_references.read(text, self._bases)
@@ -599,10 +600,29 @@ def _element(where: str) -> str:
 
 
 def _has_conditional(content: Resource | None) -> bool:
-    return content is not None and any(
-        fhir_references.read(placed.element["reference"]).way is Way.CONDITIONAL
-        for placed in fhir_references.references(content)
-    )
+    return bool(_searched_types(content))
+
+
+def _searched_types(content: Resource | None) -> frozenset[str]:
+    """The types of what its conditional references search for."""
+    found = (fhir_references.read(each.element["reference"]) for each in fhir_references.references(content or {}))
+    return frozenset(each.type for each in found if each.way is Way.CONDITIONAL)
+
+
+def _in_order(tasks: Sequence[_Task]) -> Iterator[_Task]:
+    """Before who searches for a type come those of that type, and first of them who searches for none of them; where
+    types search for each other, as they come."""
+    left = [(task, task.interaction.type, _searched_types(task.interaction.resource)) for task in tasks]
+    while left:
+        types = {type_ for _, type_, _ in left}
+        free = (
+            [each for each in left if not each[2] & types]
+            or [each for each in left if not (each[2] - {each[1]}) & types]
+            or left
+        )
+        yield from (task for task, *_ in free)
+        done = {id(task) for task, *_ in free}
+        left = [each for each in left if id(each[0]) not in done]
 
 
 def _not_newer(content: Resource, held: Resource) -> bool:

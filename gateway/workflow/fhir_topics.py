@@ -20,13 +20,14 @@ from typing import Protocol
 
 from gateway.domain.progress import Progress
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
+from gateway.domain.resource_search import Comparison, Criterion, How
 from gateway.domain.resources import HeldResource, Resource, ResourceKey
 from gateway.wire import fhir_json
 from gateway.wire.fhir_release import Release
 from gateway.wire.fhir_topics import FOCUS, MASK, Event, Wanted, base_of, masked, notification, topics, wanted
 from gateway.workflow.audience import Audience, Reach
 from gateway.workflow.fhir_server import keep
-from gateway.workflow.outbox import SUBSCRIPTION, enqueue_fhir
+from gateway.workflow.outbox import SUBSCRIPTION, OutboxState, enqueue_fhir
 from gateway.workflow.ports import MessageSearch, ResourceReader, StoredMessage, Unit
 
 HANDSHAKE, HEARTBEAT, EVENT = "handshake", "heartbeat", "event-notification"
@@ -43,6 +44,8 @@ SILENT_S = 86_400.0
 """So long an endpoint may be away before its subscription is in error: longer than a weekend's night, not for ever."""
 
 _SENT_TO = frozenset({"requested", "active"})
+_IS_SENT_TO = Criterion("status", tuple(Comparison(How.VALUE, each) for each in sorted(_SENT_TO)))
+"""Those that have ended stay to be read, however many: they take no place of others."""
 
 
 class Archive(ResourceReader, Protocol):
@@ -123,7 +126,7 @@ def subscribers(reader: ResourceReader) -> Sequence[Subscriber]:
 
 
 def _of_base(reader: ResourceReader, release: Release) -> Iterable[Subscriber]:
-    for held in reader.find_resources(release.base, "Subscription", (), SUBSCRIPTIONS_MAX):
+    for held in reader.find_resources(release.base, "Subscription", (_IS_SENT_TO,), SUBSCRIPTIONS_MAX):
         found = _subscriber(held, release)
         if found is not None:
             yield found
@@ -175,6 +178,8 @@ def subscribed(
             unit.drop_deliveries(destination_of(key), "the subscription was ended")
             if held.deleted:
                 unit.set_feed_mark(destination_of(key), "")
+            else:  # whoever ends it by PUT sends its headers along
+                keep(unit, key, masked(held.content, release), release, at)
             continue
         asks = wanted(held.content, release)
         if not any(kind in reads for kind in FOCUS):
@@ -344,8 +349,11 @@ def beat(unit: Unit, at: datetime) -> int:
         every_s = subscriber.asks.heartbeat_s
         if not every_s or subscriber.status != "active":
             continue
-        newest = unit.find_messages(MessageSearch(listener=subscriber.destination, direction="out"), 1)
-        if not newest or newest[0].record.received_at + timedelta(seconds=every_s) <= at:
+        found = unit.find_messages(MessageSearch(listener=subscriber.destination, direction="out"), 1)
+        newest = found[0].record if found else None
+        if newest is not None and newest.disposition == OutboxState.WAITING:
+            continue  # its endpoint is away: what waits says that we live, as soon as it is taken
+        if newest is None or newest.received_at + timedelta(seconds=every_s) <= at:
             _send(unit, subscriber, HEARTBEAT, at)
             sent += 1
     return sent
@@ -384,16 +392,21 @@ def events_of(
     asks = wanted(held.content, release)
     shown = replace(asks, content=content or asks.content)
     search = MessageSearch(listener=destination_of(key), direction="out", message_type=EVENT)
+    told = archive.find_messages(search, LOOKED_AT_MAX)
+    standing = _standing(archive, key)  # behind them, so that it counts each of them
     found: list[Event] = []
-    for stored in archive.find_messages(search, LOOKED_AT_MAX):
+    highest = standing.events
+    for stored in told:
         number = _number(stored)
+        if number > highest:  # of another one, which was deleted and had the same id
+            break
+        highest = number - 1
         if number < since or len(found) == EVENTS_MAX:
             break
         focus = _focus(archive, key, stored)
         if (until is None or number <= until) and may_read(str(focus["resourceType"])):
             found.append(Event(number, stored.record.received_at, focus))
     found.reverse()
-    standing = _standing(archive, key)
     return notification(
         release, "query-event", key.id, str(held.content.get("status", "")), shown, standing.events, at, found,
         standing.base or base_of(asks),

@@ -225,9 +225,10 @@ def unmerge(unit: Unit, log_id: int, at: datetime, cause: str = BY_HAND) -> tupl
     if plan.since:
         notes.append(f"{len(plan.since)} order(s) came since and stay with the surviving patient: check whose they are")
     unit.set_identity_change_undone(log_id, at)
+    details = {"line": log_id, "orders": [*plan.returning.orders]}
     unit.log_identity(
-        IdentityChange(None, at, IdentityKind.UNDO, cause, change.patient_id, change.other_id, {"line": log_id})
-    )
+        IdentityChange(None, at, IdentityKind.UNDO, cause, change.patient_id, change.other_id, details)
+    )  # fmt: skip
     return tuple(notes)
 
 

@@ -23,7 +23,7 @@ from gateway.domain.order import (
     order_status_of,
     response_of,
 )
-from gateway.domain.order_change import apply, arrive, is_begun, renumbered
+from gateway.domain.order_change import Applied, apply, arrive, is_begun, renumbered
 from gateway.domain.order_matching import is_order_typed, is_same_by_accession, taken_over
 from gateway.domain.patient import PatientEvent, PatientMerge, PatientUpdate, VisitChange
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
@@ -148,10 +148,17 @@ class _Doing:
             self.orders.append(saved.id)
 
     def _renumbered(self, event: OrderEvent, former: OrderEvent, held: Order | None) -> Order | None:
-        """The order that is meant, under the numbers that it has from now on."""
+        """The order that is meant, under the numbers that it has from now on. Raises Refused where these are another
+        order's and its own is performed."""
         if held is None or (former.placer, former.filler) != (event.placer, event.filler):
             known = _held_order(self.unit, former, [])
             if known is not None and held is not None and known.id != held.id:  # two orders are never merged
+                if is_begun(known):
+                    raise Refused(Refusal(
+                        RefusalKind.CONFLICT, "ServiceRequest.identifier",
+                        "this number is another order's, and a step of this one was performed under its own",
+                        "send another number, or give the other order another one first",
+                    ))  # fmt: skip
                 self.order_event(replace(former, control=OrderControl.SC, order_status=TAKEN_BACK, formerly=None))
                 return held
             held = held or known
@@ -198,17 +205,7 @@ class _Doing:
             held = replace(held, visit_id=None)
         known = held.visit_id if held else None
         visit = upsert_visit(unit, patient, event.visit, self.at, known, VisitChange.UPDATE, under)
-        applied = apply(
-            held,
-            event,
-            patient,
-            visit,
-            under.mint,
-            under.site,
-            stamp=under.stamp,
-            discontinue_started=under.discontinue_started,
-            cancel_unsaid=under.cancel_unsaid,
-        )
+        applied = self._applied(held, event, patient, visit)
         self.notes += applied.notes
         if applied.order == before:
             return applied.order
@@ -234,6 +231,27 @@ class _Doing:
         if held is not None:
             self.notes += tell_left_out(unit, under.audience, held, self.at, self._cause(event), under.zone)
         return saved
+
+    def _applied(self, held: Order | None, event: OrderEvent, patient: int, visit: int | None) -> Applied:
+        """The order after the event, with no generated key that another order has: one had this number before."""
+        under, taken = self.under, frozenset[str]()
+        while True:
+            applied = apply(
+                held,
+                event,
+                patient,
+                visit,
+                under.mint,
+                under.site,
+                stamp=under.stamp,
+                discontinue_started=under.discontinue_started,
+                cancel_unsaid=under.cancel_unsaid,
+                taken=taken,
+            )
+            others = self.unit.held_keys(applied.generated) if applied.generated else frozenset[str]()
+            if not others:
+                return applied
+            taken |= others
 
     def _has_no_visit_now(self, event: OrderEvent, held: Order) -> bool:
         """Whether the order is of the visit still that its source named before, and names no more."""

@@ -405,12 +405,15 @@ class ResourceReader(Protocol):
 
     def find_resources(
         self, source: str, type: str, criteria: Sequence[Criterion] = (), limit: int = 100,
-        sorting: Sorting = OLDEST_FIRST, after: Position | None = None,
+        sorting: Sorting = OLDEST_FIRST,
     ) -> Sequence[HeldResource]:  # fmt: skip
-        """Those of this type that meet all criteria, at most `limit`, behind the position where it is given."""
+        """Those of this type that meet all criteria, at most `limit`."""
 
-    def position_of(self, held: HeldResource, sorting: Sorting) -> Position:
-        """Where a page that ends with this one ends."""
+    def page_of_resources(
+        self, source: str, type: str, criteria: Sequence[Criterion], count: int, sorting: Sorting,
+        after: Position | None = None,
+    ) -> tuple[Sequence[HeldResource], Position | None]:  # fmt: skip
+        """As many of them behind `after`, and where these end; None where nothing comes behind them."""
 
     def count_resources(self, source: str, type: str, criteria: Sequence[Criterion] = ()) -> int:
         """How many meet all criteria."""
@@ -535,6 +538,9 @@ class Unit(Identities, ResourceUnit, Protocol):
     def order_of_study(self, study_instance_uid: str) -> Order | None: ...
     def orders_by_accession(self, accession: Identifier, any_issuer: bool = False) -> Sequence[Order]:
         """The distinct orders with a procedure of this accession number, of this issuer or of any."""
+
+    def held_keys(self, keys: Iterable[tuple[str, str]]) -> frozenset[str]:
+        """Those of these keys of procedures and steps, (keyword, value), that an order has."""
 
     def provisional_orders(self, patient_id: int) -> Sequence[Order]:
         """The patient's orders that a person typed and that no RIS took over yet."""

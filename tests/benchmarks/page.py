@@ -40,6 +40,11 @@ EXPLANATION = """\
 - *Orders*: OMI^O23 messages over MLLP. Ours are on disk, with their worklist items and the message itself, before they
   are acknowledged; the other servers parse, acknowledge and keep nothing. hl7apy builds the message's groups and checks
   its structure; python-hl7 and simple-hl7 (Node.js) cut it into fields, which is what any server must do at least.
+- *FHIR Bundle*: transactions posted over HTTP by clients that wait for each answer. The gateway checks every element,
+  resolves references and conditions, keeps each resource with its version, maps and applies the order and has all of it
+  with the Bundle itself on disk before it answers. The bare server reads the same Bundle into the models of
+  fhir.resources, puts its bytes into one SQLite row and commits: what any server in Python would do at least. *Single
+  requests* are about one patient that is there.
 - *Archive*: five years of messages of an invented RIS with their search keys. Commands are timed from the start of
   their process to its end. The replay is of the last weeks, a dry run that maps, applies and undoes each message; the
   prune deletes the oldest tenth and gives its space back; the diff reads every message by two rule sets that differ in

@@ -35,6 +35,15 @@ def test_every_page_is_in_the_index(pages: dict[str, str]) -> None:
     assert all(f"({name})" in pages["index.md"] for name in pages if name != "index.md")
 
 
+def test_an_argument_that_may_be_left_out_is_not_called_required(pages: dict[str, str]) -> None:
+    look, show = (
+        pages["command-line.md"].partition(f"## gateway {name}\n")[2].partition("\n## ")[0]
+        for name in ("fhir look", "messages show")
+    )
+    assert "| `REFERENCE` |  |" in look
+    assert "| `NUMBER` | required |" in show
+
+
 def test_every_kind_of_refusal_has_its_row(pages: dict[str, str]) -> None:
     assert all(f"| {kind.value} |" in pages["refusals.md"] for kind in RefusalKind)
 

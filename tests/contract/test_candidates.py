@@ -273,6 +273,7 @@ _LOOKED_UP = {
     "ORDER_BY_FILLER": "orders_by_filler (filler=? AND filler_issuer=?)",
     "ORDERS_OF_OTHER_ISSUERS": "orders_by_placer (placer=?)",
     "ORDER_ID_OF_STUDY": "requested_procedures_by_study (study_instance_uid=?)",
+    "KEYS_HELD": "requested_procedures_by_rp_id (requested_procedure_id=?)",
     "ORDER_IDS_BY_ACCESSION": "requested_procedures_by_accession (accession=? AND accession_issuer=?)",
     "ORDERS_BY_HAND": "orders_by_hand (patient_id=?)",
     "ORDER_IDS_OF_PATIENT": "steps_by_patient (patient_id=?)",
@@ -294,7 +295,13 @@ _LOOKED_UP = {
     "QUERIES_DELETE_BEFORE": "INTEGER PRIMARY KEY (rowid=?)",
 }
 
-_NEVER_READ_WHOLE = ("STEP_IDS_BY_PATIENT_ID", "STEP_IDS_BY_ORDER_NUMBER", "QUERIES_OF_CALLER", "QUERIES_PRUNE")
+_NEVER_READ_WHOLE = (
+    "STEP_IDS_BY_PATIENT_ID",
+    "STEP_IDS_BY_ORDER_NUMBER",
+    "KEYS_HELD",
+    "QUERIES_OF_CALLER",
+    "QUERIES_PRUNE",
+)
 
 
 @pytest.mark.parametrize("name", _LOOKED_UP)

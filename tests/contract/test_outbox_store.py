@@ -38,7 +38,7 @@ from gateway.edges.store_outbox import (
 )
 from gateway.retention import Pruned, prune
 from gateway.workflow.outbox import Attempt, Backlog, Delivery, OutboxState, Patience, after, enqueue, park, retry
-from gateway.workflow.ports import DeliveryKind, MessageSearch, NewDelivery
+from gateway.workflow.ports import MESSAGES, DeliveryKind, MessageSearch, NewDelivery
 
 AT = datetime(2026, 7, 5, 8, tzinfo=UTC)
 LATER = AT + timedelta(hours=1)
@@ -170,6 +170,33 @@ def test_what_a_merge_brings_together_is_told_in_one_order(
     put(write, "M2", patients[1])
     assert next_of(store) == ""
     assert next_of(store, now=LATER) == "M1"
+
+
+@pytest.mark.parametrize("visit_moves", [False, True])
+@pytest.mark.parametrize("kind", sorted(MESSAGES))
+def test_whatever_it_goes_by_what_waits_about_an_order_is_not_overtaken_when_the_order_goes_to_another_patient(
+    store: Store, write: Write, patients: tuple[int, int], kind: DeliveryKind, visit_moves: bool
+) -> None:
+    prior, other = patients
+
+    def tell(control_id: str, patient: int) -> None:
+        made = NewDelivery("ehr", str(patient), control_id, b"{}", kind=kind)
+        write(lambda unit: unit.add_delivery(made, AT))
+
+    tell("M1", prior)
+    if visit_moves:
+        tell("M2", other)
+        write(lambda unit: share_lane(unit._write, str(prior), str(other)))
+    else:
+        write(lambda unit: unit.merge_patient(prior, other, AT))
+    tell("M3", other)
+    came = []
+    while waiting := store.reader.next_deliveries("ehr", AT, 5):
+        (first,) = waiting
+        came.append(first.control_id)
+        sent = replace(first, state=OutboxState.SENT)
+        write(lambda unit, sent=sent: unit.save_delivery(sent, b"", AT))
+    assert came == (["M1", "M2", "M3"] if visit_moves else ["M1", "M3"])
 
 
 def test_a_row_round_trips(store: Store, write: Write, patients: tuple[int, int]) -> None:

@@ -187,10 +187,13 @@ def test_pages_lead_through_everything_once_also_where_many_are_alike(store, wri
             )
 
     write(all_of)
-    sorting, after, seen = Sorting(by, descending), None, []
-    while page := store.reader.find_resources("r4", "ServiceRequest", (), 4, sorting, after):
+    sorting = Sorting(by, descending)
+    page, after = store.reader.page_of_resources("r4", "ServiceRequest", (), 4, sorting)
+    seen = [*page]
+    while after is not None:
+        page, after = store.reader.page_of_resources("r4", "ServiceRequest", (), 4, sorting, after)
+        assert 0 < len(page) <= 4
         seen += page
-        after = store.reader.position_of(page[-1], sorting)
     assert len({each.key for each in seen}) == len(seen) == 23
     whole = store.reader.find_resources("r4", "ServiceRequest", (), 100, sorting)
     assert [each.key for each in whole] == [each.key for each in seen]
@@ -198,10 +201,11 @@ def test_pages_lead_through_everything_once_also_where_many_are_alike(store, wri
 
 def test_what_changes_between_pages_comes_again_and_nothing_is_missed(store, write):
     write(lambda unit: [save(unit, key(id_=f"p{n}"), n) for n in range(6)] and None)
-    page = store.reader.find_resources("r4", "Patient", (), 3)
-    after = store.reader.position_of(page[-1], OLDEST_FIRST)
+    page, after = store.reader.page_of_resources("r4", "Patient", (), 3, OLDEST_FIRST)
+    assert [each.key.id for each in page] == ["p0", "p1", "p2"]
     write(lambda unit: save(unit, key(id_="p1"), 50))
-    rest = store.reader.find_resources("r4", "Patient", (), 10, after=after)
+    rest, after = store.reader.page_of_resources("r4", "Patient", (), 10, OLDEST_FIRST, after)
+    assert after is None
     assert [each.key.id for each in rest] == ["p3", "p4", "p5", "p1"]
 
 

@@ -80,6 +80,18 @@ def test_order_is_found_by_every_key_it_bears(write):
     assert write(lambda unit: unit.order(saved.id)) == saved
 
 
+def test_keys_that_an_order_has_are_told_from_those_that_none_has(write):
+    saved = _saved(write)
+    (procedure,) = saved.procedures
+    step = procedure.steps[0]
+    held = [("StudyInstanceUID", procedure.study_instance_uid), ("ScheduledProcedureStepID", step.sps_id)]
+    held += [("AccessionNumber", procedure.accession.value), ("RequestedProcedureID", procedure.requested_procedure_id)]
+    free = [("StudyInstanceUID", "2.25.999"), ("AccessionNumber", "2.25.1"), ("ScheduledProcedureStepID", "S999")]
+    assert all(value for _, value in held)
+    assert write(lambda unit: unit.held_keys([*free, *held])) == {value for _, value in held}
+    assert write(lambda unit: unit.held_keys(free)) == write(lambda unit: unit.held_keys(())) == set()
+
+
 def test_order_number_of_another_issuer_is_another_order(write):
     saved = _saved(write)
     assert write(lambda unit: unit.orders(replace(saved.placer, issuer="OTHER"), None)) == []

@@ -19,6 +19,7 @@ from gateway.domain.access import (
     denied,
     fits,
     in_networks,
+    is_public,
 )
 from gateway.domain.rates import BURST_MIN, Rates
 from gateway.domain.senders import SenderRule, barred, says_to_be, strange
@@ -30,6 +31,23 @@ FINGERPRINT, SUBJECT, NAME = (
 )
 NETWORK = (ip_network("10.0.0.0/24"), ip_network("fd00::/64"))
 PROVED, SAID = User("ann", 2, True), User("ann", 1, False)
+
+
+@pytest.mark.parametrize("address", [
+    "10.0.0.5", "100.64.0.1", "127.0.0.1", "169.254.169.254", "192.0.0.8", "192.0.0.170", "198.18.0.1", "224.0.0.1",
+    "::", "::1", "::7f00:1", "::10.0.0.5", "::8.8.8.8", "::ffff:10.0.0.5", "64:ff9b::a00:5", "64:ff9b:1::a00:5",
+    "64:ff9b:1::808:808", "2001::1", "2001:db8::1", "2002:a00:5::1", "3fff::1", "5f00::1", "fc00::1", "fe80::1%eth0",
+    "fec0::1", "ff02::1", "", "ehr.example",
+])  # fmt: skip
+def test_what_may_lead_elsewhere_than_to_the_internet_is_not_public(address: str) -> None:
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "192.0.1.1", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1", "2606:4700::1111"]
+)
+def test_an_address_of_the_internet_is_public(address: str) -> None:
+    assert is_public(address)
 
 
 def expected(access: Access, caller: Caller) -> set[Denial]:

@@ -64,7 +64,7 @@ MISTAKES = [
     (Weight.NOT_SERVED, replace(GOOD, own_certificates=("cn=ct1",), fingerprints={"cn=ct1": ("12",)}),
      "'sha256:12' is no fingerprint"),
     (Weight.PART, with_rules(called=("NOBODY",)), "it may call 'NOBODY', which is none of our AE titles"),
-    (Weight.PART, with_rules(sites=("MOON",)), "no HL7 listener is of site MOON"),
+    (Weight.PART, with_rules(sites=("MOON",)), "no orders of site MOON come here"),
     (Weight.PART, with_ae(connections=("dicm",)), "it has no connection dicm (did you mean dicom?)"),
     (Weight.PART, with_ae(connections=()), "it is called by others and has no connection"),
     (Weight.PART, with_connection(port=None), "it is called by others and has no port"),

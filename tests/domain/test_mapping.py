@@ -383,6 +383,14 @@ def test_bare_code_is_completed_with_every_station() -> None:
     assert text(step.attributes, "ScheduledProcedureStepEndTime") == "010000"
 
 
+def test_a_step_on_the_last_day_there_is_has_no_end_beyond_it() -> None:
+    (procedure,) = catalogued(order(OBR_4="CT1", TQ1_7="99991231233000")).procedures
+    (step,) = procedure.steps
+    assert text(step.attributes, "ScheduledProcedureStepStartDate") == "99991231"
+    assert TAG["ScheduledProcedureStepEndDate"] not in step.attributes
+    assert TAG["ScheduledProcedureStepEndTime"] not in step.attributes
+
+
 def test_what_the_order_says_is_never_overridden() -> None:
     (procedure,) = catalogued(order(OBR_4="CT1^Own words", ORC_18="CT9", OBR_24="CT")).procedures
     assert text(procedure.attributes, "RequestedProcedureDescription") == "Own words"

@@ -33,11 +33,12 @@ Answer = tuple[int, Any]
 
 
 class Receiver:
-    """What came, and what is answered to it: `answer` decides. `url` is where it is."""
+    """What came, and what is answered to it: `answer` decides, with `headers`. `url` is where it is."""
 
     def __init__(self, answer: Callable[[Asked], Answer]) -> None:
         self.answer = answer
         self.asked: list[Asked] = []
+        self.headers: dict[str, str] = {}
         self.url = ""
 
     def sent(self, method: str) -> list[Asked]:
@@ -61,6 +62,8 @@ def receiving(answer: Callable[[Asked], Answer]) -> Iterator[Receiver]:
             receiver.asked.append(asked)
             content = json.dumps(said).encode() if said is not None else b""
             self.send_response(status)
+            for name, value in receiver.headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/fhir+json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

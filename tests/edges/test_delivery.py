@@ -465,6 +465,47 @@ def test_each_round_to_a_destination_that_is_away_is_noted_in_its_queue(run: Cal
     run(scenario)
 
 
+class Busy:
+    """A channel to a destination that says once how long it is to be left in peace; `asked` is when it was told."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self.asked: list[float] = []
+        self.taken = asyncio.Event()
+
+    async def send(self, delivery: Delivery) -> Outcome:
+        self.asked.append(asyncio.get_running_loop().time())
+        if len(self.asked) == 1:
+            return Outcome(Attempt.UNREACHABLE, "it answers 429 for now", wait_s=self._wait_s)
+        self.taken.set()
+        return Outcome(Attempt.ACCEPTED)
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+@pytest.mark.parametrize(("asks_s", "gets_s"), [(0.0, 0.01), (0.03, 0.03), (3600.0, 0.05)])
+def test_a_destination_that_asks_for_peace_gets_it_within_what_is_usual(
+    tmp_path: Path, asks_s: float, gets_s: float
+) -> None:
+    async def scenario() -> None:
+        with Store(f"sqlite:///{tmp_path / 'gateway.db'}") as store:
+            busy = Busy(asks_s)
+            deliverer = Deliverer(Destination("ehr", "", 0), store, lambda *_, **__: None, QUICK, channel=busy)
+            made = store.write(lambda unit: enqueue(unit, "ehr", None, "M1", message("M1"), AT))
+            await asyncio.wrap_future(made)
+            deliverer.start()
+            async with asyncio.timeout(PATIENCE_S):
+                await busy.taken.wait()
+            await deliverer.stop(1.0)
+            (queue,) = store.reader.queues()
+        assert queue.last_error.endswith(f"it answers 429 for now; tried again after {gets_s:g} s")
+        first, second = busy.asked
+        assert second - first >= gets_s
+
+    asyncio.run(scenario())
+
+
 def test_a_receiver_that_does_not_read_delays_only_itself_and_no_stopping(run: Callable[..., None]) -> None:
     """A message larger than what two systems buffer, to a system that hangs."""
 

@@ -236,3 +236,29 @@ async def test_what_may_not_be_told_any_more_is_not_sent() -> None:
         await channel.close()
     assert (outcome.attempt, outcome.reason) == (Attempt.UNREACHABLE, "its client is gone")
     assert server.asked == []
+
+
+@looped
+async def test_a_notification_that_was_taken_is_taken_however_much_is_said_of_it() -> None:
+    with receiving(lambda _: (200, {"said": "x" * 100_000})) as server:
+        channel = NotificationChannel(FHIRClient(server.url), {})
+        outcome = await channel.send(delivery(b"{}", "event-notification"))
+        await channel.close()
+    assert outcome.attempt is Attempt.ACCEPTED
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@looped
+async def test_how_long_it_asks_to_be_left_in_peace_is_heard(status: int) -> None:
+    with receiving(EHR(status)) as server:
+        server.headers = {"Retry-After": "45"}
+        channel = FHIRChannel(FHIRClient(server.url))
+        outcome = await channel.send(delivery(draft("c", WORDS, [PROCEDURE])))
+        await channel.close()
+    assert (outcome.attempt, outcome.wait_s) == (Attempt.UNREACHABLE, 45)
+    with receiving(lambda _: (status, None)) as server:
+        server.headers = {"Retry-After": "45"}
+        notifying = NotificationChannel(FHIRClient(server.url), {})
+        outcome = await notifying.send(delivery(b"{}", "event-notification"))
+        await notifying.close()
+    assert (outcome.attempt, outcome.wait_s) == (Attempt.UNREACHABLE, 45)

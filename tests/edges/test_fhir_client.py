@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -457,6 +459,31 @@ async def test_what_was_looked_up_is_where_it_goes(monkeypatch: pytest.MonkeyPat
         await client.close()
     assert found is not None
     assert found["text"] == f"ehr.example:{server.port}"
+
+
+@in_loop
+async def test_a_name_server_that_never_answers_takes_the_threads_of_nobody_else() -> None:
+    answers = threading.Event()
+    begun: list[str] = []
+
+    def silent(host: str) -> list[str]:
+        begun.append(host)
+        answers.wait(30)
+        return []
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    clients = [FHIRClient("https://ehr.example", public_only=True, look_up=silent) for _ in range(4)]
+    asking = [asyncio.create_task(client.read("Task", "1")) for client in clients]
+    try:
+        async with asyncio.timeout(10):
+            while len(begun) < 2:  # noqa: ASYNC110  (other threads begin)
+                await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(lambda: "at once") == "at once"
+    finally:
+        answers.set()
+        await asyncio.gather(*asking, return_exceptions=True)
+        for client in clients:
+            await client.close()
 
 
 @pytest.mark.parametrize("lasts", [86_401, 3e5])

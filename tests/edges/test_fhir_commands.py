@@ -49,6 +49,9 @@ def test_clients_are_listed_with_their_proof(config: Path) -> None:
 
 def test_without_clients_it_says_who_is_let_in(tmp_path: Path) -> None:
     assert "programs on this machine" in run("clients", "--config", site(tmp_path, fhir={}))[1]
+    told = {**FEED, "subscription": {}}
+    config = site(tmp_path, fhir={"url": "https://gateway.example/fhir", "feeds": [told]})
+    assert "No clients: nobody is let in." in run("clients", "--config", config)[1]
 
 
 def test_a_key_is_checked_as_the_gateway_would_find(config: Path, tmp_path: Path) -> None:
@@ -166,6 +169,8 @@ def test_tokens_in_clear_and_an_address_that_callers_choose_are_found(tmp_path: 
     assert problems(tmp_path, open_to_all, clients=[CLIENT], url=url) == {}, "a proxy speaks TLS"
     assert set(problems(tmp_path, replace(open_to_all, plain=False, tls=True), clients=[CLIENT])) == {"url"}
     assert set(problems(tmp_path, url=url)) == {"clients"}
+    assert set(problems(tmp_path, url=url, feeds=[FEED])) == {"clients"}
+    assert problems(tmp_path, url=url, feeds=[{**FEED, "subscription": {}}]) == {}, "the feed alone uses it"
     assert problems(tmp_path, url="http://127.0.0.1:8080/fhir") == {}
 
 

@@ -109,6 +109,7 @@ BAD: Mapping[str, tuple[Any, str]] = {
     "an end that is no number": (lambda at: at.assertion(exp="MARKED"), "exp"),
     "an end that is true": (lambda at: at.assertion(exp=True), "exp"),
     "an endless end": (lambda at: at.assertion(exp=float("inf")), "exp"),
+    "an end beyond all time": (lambda at: at.assertion(exp=10**400), "exp"),
     "expired": (lambda at: at.assertion(exp=int(at.clock.at) - 31), "expired"),
     "too long": (lambda at: at.assertion(exp=int(at.clock.at) + 331), "too long"),
     "from the future": (lambda at: at.assertion(iat=int(at.clock.at) + 31), "not valid yet"),
@@ -363,6 +364,18 @@ async def test_on_loopback_without_clients_programs_are_let_in_and_pages_of_othe
     assert turned(elsewhere.admit(peer="127.0.0.1")).status == 401
     await at.door.close()
     await elsewhere.door.close()
+
+
+@in_loop
+async def test_where_others_see_the_server_nothing_is_open_without_clients(tmp_path: Path) -> None:
+    """A proxy on this machine may pass on whoever calls it, by the name of this machine."""
+    at = Doorway(tmp_path, fhir={"clients": ()}, loopback=True)
+    here = [("host", "127.0.0.1:8080")]
+    assert turned(at.door.admit(knocking("GET", headers=here, peer="127.0.0.1", encrypted=False))).status == 401
+    knows = {"Bearer known"}.__contains__
+    told = knocking("POST", headers=[*here, ("authorization", "Bearer known")], peer="127.0.0.1", encrypted=False)
+    assert at.door.notifier(told, knows, "") is None
+    await at.door.close()
 
 
 @in_loop

@@ -1,5 +1,6 @@
 """The door behind real sockets: TLS with certificates, keys that a client publishes, and our own client as caller."""
 
+import gzip
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 from fhir_callers import EHR, Doorway, error_of, form, in_loop
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -151,8 +153,13 @@ class Publisher:
     status: int = 200
     asked: int = 0
 
+    def compress(self, content: bytes) -> None:
+        """Compressed, whoever asks."""
+        self.content, self.headers = gzip.compress(content), {"Content-Encoding": "gzip"}
+
     def app(self) -> FastAPI:
         app = FastAPI()
+        app.add_middleware(GZipMiddleware, minimum_size=1)  # where it is asked for
 
         @app.get("/jwks")
         async def jwks() -> Response:
@@ -212,6 +219,7 @@ async def test_a_key_that_is_not_known_is_looked_for_once_a_minute(tmp_path: Pat
         (lambda each: setattr(each, "status", 500), "500"),
         (lambda each: setattr(each, "status", 302), "302"),
         (lambda each: setattr(each, "content", b"x" * 300_000), "longer"),
+        (lambda each: each.compress(b" " * 1_000_000), "compressed"),
         (lambda each: setattr(each, "content", b"<html>"), "no JWKS"),
         (lambda each: setattr(each, "content", b"[" * 100_000), "no JWKS"),
         (lambda each: setattr(each, "content", b'{"keys": [{"kty": "oct", "k": "MARKED"}]}'), "no public key"),
@@ -231,7 +239,7 @@ async def test_keys_that_cannot_be_had_refuse_in_words_and_are_not_asked_for_all
         assert publisher.asked == 1
         assert "fhir_keys_not_fetched" in [each["event"] for each in logs]
         assert "MARKED" not in str(logs) + str(answers)
-        publisher.content, publisher.status = good, 200
+        publisher.content, publisher.status, publisher.headers = good, 200, {}
         at.clock.at += AGAIN_S
         assert (await at.ask(form(at.assertion()))).status == 200
 

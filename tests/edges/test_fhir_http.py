@@ -123,8 +123,12 @@ def test_conditions_are_searches(tmp_path: Path) -> None:
             again = await posted(client, **{"If-None-Exist": search})
             assert (first.status_code, again.status_code) == (201, 200)
             assert again.json()["id"] == first.json()["id"]
+            minimal = await posted(client, **{"If-None-Exist": search, "Prefer": "return=minimal"})
+            assert (minimal.status_code, minimal.content) == (200, b"")
+            assert minimal.headers["location"] == first.headers["location"] == again.headers["location"]
             put = await client.put(f"/fhir/r4/Patient?{search}", json={**PATIENT, "gender": "other"}, headers=JSON)
             assert (put.status_code, put.headers["etag"]) == (200, 'W/"2"')
+            assert "location" not in put.headers
             assert (await client.delete(f"/fhir/r4/Patient?{search}")).status_code == 204
             no_target = await client.delete("/fhir/r4/Patient")
             assert no_target.status_code == 405
@@ -212,6 +216,24 @@ def test_a_search_gives_pages_that_follow_each_other(tmp_path: Path) -> None:
     ran(scenario())
 
 
+@pytest.mark.parametrize("by_post", [False, True])
+def test_the_next_page_comes_in_the_same_format(tmp_path: Path, by_post: bool) -> None:
+    async def scenario() -> None:
+        async with served(tmp_path) as (client, _):
+            for _ in range(2):
+                await posted(client)
+            asked = {"_count": "1", "_format": "xml"}
+            page = (
+                await client.post("/fhir/r4/Patient/_search", data=asked) if by_post
+                else await client.get("/fhir/r4/Patient", params=asked)
+            )  # fmt: skip
+            links = {each["relation"]: each["url"] for each in fhir_xml.parse(page.content, Release.R4)["link"]}
+            following = await client.get(links["next"])
+            assert following.headers["content-type"].startswith("application/fhir+xml")
+
+    ran(scenario())
+
+
 def test_a_page_is_never_longer_than_the_limit(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with served(tmp_path, limits={"page_max": 2}) as (client, _):
@@ -231,6 +253,10 @@ def test_a_search_goes_by_post_as_well(tmp_path: Path) -> None:
             assert [each["search"]["mode"] for each in found.json()["entry"]] == ["match"]
             no_form = await client.post("/fhir/r4/Patient/_search", json={}, headers=JSON)
             assert no_form.status_code == 415
+            no_type = await client.post("/fhir/r4/Patient/_search", content=b"identifier=S4711")
+            assert (no_type.status_code, "x-www-form-urlencoded" in said(no_type)["diagnostics"]) == (415, True)
+            in_address = await client.post("/fhir/r4/Patient/_search?identifier=urn:oid:1.2.3|S4711")
+            assert [each["search"]["mode"] for each in in_address.json()["entry"]] == ["match"]
 
     ran(scenario())
 

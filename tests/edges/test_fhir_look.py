@@ -92,6 +92,15 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         yield made
 
 
+def test_a_task_is_told_of_by_its_own_step(desk: Desk) -> None:
+    other = {**task(ORDER), "id": "other", "identifier": [{"value": "OTHER"}]}
+    desk.whole()
+    desk.send(other)
+    desk.send({**other, "status": "cancelled"})
+    assert desk.top("Task/other")[0] == "Not on a worklist any more: what was scheduled of it is cancelled (CANCELED)."
+    assert "On the worklist of" in desk.top(f"Task/{task(ORDER)['id']}")[0]
+
+
 # --- the sentence -----------------------------------------------------------------------------------------------------
 
 

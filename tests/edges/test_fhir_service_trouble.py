@@ -37,12 +37,25 @@ def _is_asked_to_come_again(answer: httpx.Response) -> None:
     )  # fmt: skip
 
 
+def _transient(department: Department) -> float:
+    service = department.service
+    metrics = httpx.get(f"http://{service.host}:{service.http_port}/metrics").text
+    (line,) = [line for line in metrics.splitlines() if line.startswith("gateway_transient_failures_total ")]
+    return float(line.split()[1])
+
+
 def test_while_another_program_holds_the_database_senders_are_told_to_come_again(department: Department) -> None:
     held, order = department.order(), department.order()
     department.by_fhir(held)
+    before = _transient(department)
     with closing(sqlite3.connect(department.service.config.with_name("gateway.db"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         _is_asked_to_come_again(department.ehr.post("/", json=whole(order)))
+        assert _transient(department) == before + 1
+        several = {**whole(order), "type": "batch"}
+        answers = department.said(several).json()["entry"]
+        assert [each["response"]["status"][:3] for each in answers] == ["503"] * 3
+        assert _transient(department) == before + 4
         assert department.status(f"ServiceRequest/o{held.number}") == "active"  # reading goes on
         other.execute("ROLLBACK")
     department.by_fhir(order)

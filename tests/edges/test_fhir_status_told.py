@@ -1,5 +1,6 @@
 """Status told to another FHIR server by a running gateway: to a second gateway, and to one that is away or ill."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,11 @@ import pytest
 from fhir_receiver import Answer, Asked, receiving
 from test_fhir_road import Department
 
+from gateway.edges.fhir_client import FHIRClient
+from gateway.fhir_settings import FHIRCredentials
+from gateway.smart_keys import jwks_of, new_key, pem_of
 from gateway.testing import ServiceProcess, site
+from gateway.wire.fhir_release import Release
 from tests.fhir_department import ISSUERS, JSON, request, whole
 
 WAIT_S = 60.0
@@ -100,3 +105,46 @@ def test_a_server_that_is_not_ready_is_told_in_the_end_and_once(tmp_path: Path, 
 def _word(bundle: Any, kind: str) -> str:
     found = [each["resource"]["status"] for each in bundle["entry"] if each["resource"]["resourceType"] == kind]
     return str(found[0]) if found else ""
+
+
+def _scoped(folder: Path) -> Path:
+    """A server that looks at scopes, with two clients: the EHR's own desk, and us."""
+    for name in ("desk", "gateway"):
+        key = new_key()
+        (folder / f"{name}.json").write_text(jwks_of([key]))
+        (folder / f"{name}.pem").write_text(pem_of(key))
+    clients = [{"name": name, "client_id": name, "jwks": f"{name}.json"} for name in ("desk", "gateway")]
+    return site(folder, fhir={"clients": clients}, hl7=[], issuers=ISSUERS)
+
+
+@pytest.mark.parametrize("by_feed", [False, True], ids=["named here", "named as a feed"])
+def test_what_is_asked_for_by_default_is_enough_to_write(tmp_path: Path, by_feed: bool) -> None:
+    for folder in ("ehr", "ours"):
+        (tmp_path / folder).mkdir()
+    other = ServiceProcess(_scoped(tmp_path / "ehr"), ready_s=120)
+    url = f"http://{other.host}:{other.http_port}/fhir/r4"
+    server: dict[str, Any] = {"url": url, "credentials": {"client_id": "gateway", "key": "../ehr/gateway.pem"}}
+    said = _told(url, fhir={"feed": "ehr"} if by_feed else server)
+    if by_feed:
+        said["fhir"] = {"feeds": [{"name": "ehr", **server}]}
+    desk = FHIRCredentials(client_id="desk", key="desk.pem", scope="system/*.cruds")
+
+    async def asked(method: str, place: str, resource: Any = None) -> Any:
+        client = FHIRClient(url, Release.R4, desk, folder=tmp_path / "ehr")
+        try:
+            return (await client.send(method, place, resource)).expected().resource
+        finally:
+            await client.close()
+
+    with (
+        other,
+        ServiceProcess(site(tmp_path / "ours", **said), ready_s=120) as ours,
+        closing(Department(ours)) as department,
+    ):
+        order = department.order()
+        asyncio.run(asked("POST", "", whole(order)))
+        department.by_fhir(order)
+        department.modality.complete(department.modality.start(department.item(order)))
+        name = f"ServiceRequest/o{order.number}"
+        _until(lambda: asyncio.run(asked("GET", name))["status"] == "completed")
+        assert asyncio.run(asked("GET", "Procedure"))["entry"][0]["resource"]["status"] == "completed"

@@ -22,6 +22,7 @@ from gateway.wire.fhir_topics import MASK, canonical
 from gateway.workflow.audience import NOBODY, Audience, Reach
 from gateway.workflow.fhir_server import keep
 from gateway.workflow.fhir_topics import (
+    beat,
     destination_of,
     events_of,
     forbid,
@@ -509,3 +510,136 @@ def test_one_whose_token_was_not_kept_is_told_nothing(store: Store) -> None:
     assert "was not kept" in why_not_told(CLIENTS, found)
     assert store.write(lambda unit: forbid(unit, CLIENTS, AT)).result() == 1
     assert status(store, Release.R4B) == "error"
+
+
+# ---- what is over, and what waits ----
+
+
+def ended(store: Store, release: Release) -> None:
+    """Its client turns it off by PUT, with all that it sent before."""
+    content = {key: value for key, value in subscription(release, "https://ehr.example/hook").items() if value}
+
+    def use_case(unit: StoreUnit) -> None:
+        keep(unit, key_of(release), {**content, "status": "off"}, release, AT)
+        subscribed(unit, release, [key_of(release)], AT, LIMITED, "ehr")
+
+    store.write(use_case).result()
+
+
+@pytest.mark.parametrize("release", [Release.R4, Release.R5])
+def test_the_secrets_of_one_that_is_turned_off_are_not_shown_either(store: Store, release: Release) -> None:
+    _written(store, release, "https://ehr.example/hook")
+    ended(store, release)
+    held = store.reader.resource(key_of(release))
+    assert held is not None
+    assert (held.content["status"], "Bearer" in str(held.content)) == ("off", False)
+
+
+def test_those_that_have_ended_take_no_place_of_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.workflow.fhir_topics.SUBSCRIPTIONS_MAX", 1)
+    old = {**subscription(Release.R4, "https://ehr.example/hook"), "id": "old", "status": "off"}
+    content = {key: value for key, value in old.items() if value}
+    store.write(lambda unit: keep(unit, ResourceKey("r4", "Subscription", "old"), content, Release.R4, AT)).result()
+    _written(store, Release.R4, "https://ehr.example/hook")
+    assert [each.key for each in subscribers(store.reader)] == [key_of(Release.R4)]
+
+
+def test_heartbeats_do_not_pile_up_where_nobody_takes_them(store: Store) -> None:
+    subscribe_as(store, "ehr", heartbeat=60)
+    activate(store)
+    for minute in range(1, 60):
+        store.write(lambda unit, at=AT + timedelta(seconds=61 * minute): beat(unit, at)).result()
+    waiting = store.reader.deliveries(100, destination=destination_of(key_of(Release.R4B)))
+    assert [each.operation for each in waiting] == ["handshake"]
+
+
+def test_what_one_of_the_same_id_was_told_before_is_no_event_of_the_new_one(store: Store) -> None:
+    key = key_of(Release.R4B)
+
+    def numbers() -> list[str]:
+        told = events_of(store.reader, key, AT)
+        assert told is not None
+        return [each["eventNumber"] for each in told["entry"][0]["resource"].get("notificationEvent", ())]
+
+    def deleted(unit: StoreUnit) -> None:
+        unit.save_resource(key, {}, AT, (), deleted=True)
+        subscribed(unit, Release.R4B, [key], AT, CLIENTS, "ehr", BASE)
+
+    def event() -> None:
+        store.write(lambda unit: notify(unit, "r4b", Release.R4B, None, [ORDER], AT, CLIENTS)).result()
+
+    subscribe_as(store, "ehr")
+    activate(store)
+    for _ in range(3):
+        event()
+    assert numbers() == ["1", "2", "3"]
+    store.write(deleted).result()
+    subscribe_as(store, "ehr")
+    activate(store)
+    assert numbers() == []
+    event()
+    event()
+    assert numbers() == ["1", "2"]
+
+
+def test_what_the_endpoint_of_before_took_makes_no_subscription_active(store: Store) -> None:
+    subscribe_as(store, "ehr")
+    (before,) = store.reader.deliveries(10, destination=destination_of(key_of(Release.R4B)))
+    subscribe_as(store, "ehr", heartbeat=60)  # what was under way is dropped, and answered all the same
+    serving = Subscribers(store, lambda event, **fields: None)
+    store.write(lambda unit: serving._hear(unit, before, b"")).result()
+    assert status(store, Release.R4B) == "requested"
+    (now,) = store.reader.deliveries(10, destination=destination_of(key_of(Release.R4B)))
+    store.write(lambda unit: serving._hear(unit, now, b"")).result()
+    assert status(store, Release.R4B) == "active"
+
+
+@looped
+async def test_however_often_it_is_woken_it_writes_now_and_then(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    subscribe_as(store, "ehr")
+    tended: list[datetime] = []
+    monkeypatch.setattr("gateway.edges.fhir_subscribers.TEND_S", 3600.0)
+    monkeypatch.setattr("gateway.edges.fhir_subscribers._tend", lambda unit, audience, at: tended.append(at))
+    serving = Subscribers(store, lambda event, **fields: None)
+    for _ in range(20):
+        await serving.look()
+    await serving.stop(0.0)
+    assert len(tended) == 1
+
+
+def test_an_endpoint_may_answer_with_errors_for_longer_than_it_takes_to_start_anew(store: Store) -> None:
+    patience = Subscribers(store, lambda event, **fields: None)._patience
+    assert sum(patience.back_off(failures) for failures in range(1, patience.errors_max)) >= 60.0
+
+
+@looped
+async def test_the_end_waits_for_all_at_the_same_time(store: Store) -> None:
+    meeting = asyncio.Barrier(2)
+
+    class Slow:
+        async def stop(self, grace_s: float) -> None:
+            async with asyncio.timeout(10):
+                await meeting.wait()
+
+    serving = Subscribers(store, lambda event, **fields: None)
+    serving._running = {name: (None, Reach.PUBLIC, Slow()) for name in ("one", "two")}
+    await serving.stop(0.0)
+
+
+@looped
+async def test_who_subscribes_while_it_looks_waits_for_no_other_reason(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.edges.fhir_subscribers.LOOK_S", 3600.0)
+    serving = Subscribers(store, lambda event, **fields: None)
+    looks: list[int] = []
+
+    async def look() -> None:
+        looks.append(len(looks))
+        if len(looks) == 1:
+            serving.wake()
+
+    monkeypatch.setattr(serving, "look", look)
+    serving.start()
+    await until(lambda: len(looks) == 2)
+    await serving.stop(0.0)

@@ -172,13 +172,12 @@ def _configured(name: str, peer: str, folder: Path, ports: dict[str, int], relea
             "release": release.value, "url": base[name],
             "clients": [
                 {"name": peer, "client_id": peer, "jwks": f"{peer}.json", "notify": [base[peer]],
-                 "scopes": ["system/*.rs", "system/Subscription.cruds"]},
+                 "scopes": ["system/*.rs", "system/Subscription.crus"]},
                 {"name": "ehr", "client_id": "ehr", "jwks": "ehr.json"},
             ],
             "feeds": [{
                 "name": peer, "url": f"{base[peer]}/{release.base}", "release": release.value,
-                "credentials": {"client_id": name, "key": f"{name}.pem",
-                                "scope": "system/*.rs system/Subscription.cruds"},
+                "credentials": {"client_id": name, "key": f"{name}.pem"},
                 "subscription": {"topic": canonical(base[peer], ANY_STATUS), "criteria": "ServiceRequest",
                                  "heartbeat_s": 10},
             }],

@@ -151,6 +151,12 @@ CASES = {
         "patient", "$validate", "batch",
         ("Bundle.entry[0]: Patient/{pat} says the same already", "Bundle.entry[1]: ServiceRequest/{o} would be"),
     ),
+    "a batch of a patient and an order": Case(
+        "", "$validate", "batch",
+        ("Bundle.entry[0]: Patient/{pat} would be created", "Bundle.entry[1]: ServiceRequest/{o} would be created",
+         *_MADE),
+        ("waits for",),
+    ),
     "a profile alone": Case("", "ServiceRequest/$validate?mode=profile", "request", ("nothing is wrong with it",)),
     "a profile that nobody knows": Case(
         "patient", "ServiceRequest/$validate?profile=http://sample.example/p", "request",

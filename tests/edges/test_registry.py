@@ -124,8 +124,8 @@ def test_what_names_nothing_is_named_all_at_once(folder):
     text = "\n".join(problems(folder))
     assert "there is no profile nobodys" in text
     assert "own-list" in text
-    assert "no HL7 listener is of site MOON" in text
-    assert "no HL7 listener is of site MARS" in text
+    assert "no orders of site MOON come here" in text
+    assert "no orders of site MARS come here" in text
     assert "no device is in group XR" in text
     assert "AE title: CT1 is listed twice" in text
     assert "worklist: A is listed twice" in text
@@ -163,6 +163,26 @@ def test_where_there_are_sites_no_stranger_sees_them_all(folder, said, accepted)
         assert any("an unknown caller would see the orders of every site" in text for text in problems(folder))
     else:
         assert load_site(folder / "gateway.yaml").devices.accept_unknown is accepted
+
+
+_FROM_NORTH = "{name: emr, url: 'https://emr.example/fhir', site: NORTH, poll: {}}"
+
+
+@pytest.mark.parametrize("fhir", ["{site: NORTH}", f"{{feeds: [{_FROM_NORTH}]}}"], ids=["our server", "a feed"])
+def test_a_site_that_only_fhir_names_is_a_site(folder, fhir):
+    config = (folder / "gateway.yaml").read_text(encoding="utf-8")
+    write(folder, "devices.yaml", "devices:\n  - {ae_title: CT1, sites: [NORTH]}\n")
+    more = (
+        f"fhir: {fhir}\nworklists:\n  - {{ae_title: NORTH_CT, sites: [NORTH]}}\n"
+        "destinations:\n  - {name: ris, host: ris.example, port: 2576, status: {sites: [NORTH]}}\n"
+    )
+    write(folder, "gateway.yaml", config + more)
+    (problem,) = problems(folder)
+    assert "an unknown caller would see the orders of every site" in problem
+    write(folder, "gateway.yaml", config.replace("unknown: accept", "") + more)
+    loaded = load_site(folder / "gateway.yaml")
+    assert loaded.settings.sites == {"NORTH"}
+    assert not loaded.devices.accept_unknown
 
 
 # ---- stations of the mappings folder ----

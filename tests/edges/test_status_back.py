@@ -319,7 +319,7 @@ def test_what_waits_for_a_destination_that_is_not_in_the_file_any_more_is_said(t
         ({"status": {}, "performed": {"ae_title": "PACS"}}, "", "make them two destinations"),
         ({"status": {"tell": {"completed": "CM"}}}, "status.tell", "no order control with an order status"),
         ({"status": {"tell": {"done": "SC CM"}}}, "status.tell.done", "Input should be"),
-        ({"status": {"sites": ["NORTH"]}}, "status.sites", "no listener is of site 'NORTH'"),
+        ({"status": {"sites": ["NORTH"]}}, "status.sites", "no orders of site 'NORTH' come here"),
         ({"charset": "KLINGON"}, "charset", "no value of MSH-18"),
     ],
     ids=lambda value: value if isinstance(value, str) and "'" not in value and " " not in value else "",

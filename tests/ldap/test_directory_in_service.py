@@ -518,7 +518,7 @@ def test_pull_does_not_write_what_would_keep_the_gateway_from_starting(tmp_path:
     wrong = run(config, "pull", "--yes")
     assert wrong.exit_code == 1
     for words in (
-        "no HL7 listener is of site MOON", "'NOLIST', which is none of our AE titles", "no device is in group CT",
+        "no orders of site MOON come here", "'NOLIST', which is none of our AE titles", "no device is in group CT",
         "nothing was done. Mend them in LDAP",
     ):  # fmt: skip
         assert words in wrong.output, words

@@ -154,6 +154,8 @@ def test_a_change_may_be_for_what_is_held_or_for_what_is_not() -> None:
         ("", http_date(CHANGED), True),
         ("", "Sun, 05 Jul 2026 09:30:14 GMT", False),
         ("", "yesterday", False),
+        ("", "Sun, 05 Jul 99999999999999999999 09:30:14 GMT", False),  # no number that a date can have
+        ("", "Sun, 05 Jul 2026 09:30:14 +99999999999999", False),
         ("", "", False),
     ],
 )

@@ -7,22 +7,27 @@ from typing import Any
 
 import pytest
 from fhir_roads import ORDER, PATIENT, Road
+from typer.testing import CliRunner
 
 from gateway.domain.facts import Stamp
 from gateway.domain.identifiers import Identifier
-from gateway.domain.patient import PatientEvent, PatientInput, PatientLink, PatientMerge
+from gateway.domain.patient import IdentifierChange, PatientEvent, PatientInput, PatientLink, PatientMerge
 from gateway.domain.performed import MPPSState, PerformedStep
 from gateway.domain.progress import Progress
 from gateway.domain.resources import Resource, ResourceKey
 from gateway.edges.store import StoreUnit
+from gateway.patient_commands import patients
 from gateway.processing import now
+from gateway.testing import site
 from gateway.testing.fhir_validity import check
 from gateway.wire import fhir_json
 from gateway.wire.fhir_interactions import Kind
 from gateway.wire.fhir_performance import made_id
 from gateway.wire.fhir_release import Release
 from gateway.wire.fhir_transaction import settled
-from gateway.workflow.audience import Audience, FHIRTarget, FHIRWriting
+from gateway.workflow.audience import NO_MESSAGE, Audience, FHIRTarget, FHIRWriting
+from gateway.workflow.fhir_identities import take_back
+from gateway.workflow.identities import BY_HAND
 from gateway.workflow.orders import apply_events
 from gateway.workflow.performed_effects import take_effect
 from gateway.workflow.ports import MessageSearch
@@ -199,3 +204,74 @@ def test_links_in_a_circle_lead_nowhere(road: Road) -> None:
     road.store.write(tangled).result()
     perform(road, f"{UID}.1")
     assert offered(road, "Procedure", f"{UID}.1")["subject"] == {"reference": "Patient/p1"}
+
+
+def test_a_link_to_a_patient_who_comes_later_merges_when_that_one_comes(road: Road) -> None:
+    road.put(PATIENT, ORDER)
+    assert "waits for Patient/p2, which is not held" in road.put(REPLACED).notes
+    assert road.said("PatientID") == "100"
+    road.put(OTHER)
+    assert road.said("PatientID") == "200"
+
+
+def take_it_back(road: Road) -> None:
+    """As a person types it."""
+    under = replace(road.feed.circumstances(BY_HAND, Stamp("", ""), ""), said_by=NO_MESSAGE)
+    line = next(each for each in road.store.reader.identity_changes() if each.undone is None)
+    road.store.write(lambda unit: take_back(unit, line.id or 0, under, now())).result()
+
+
+def test_a_merge_that_is_taken_back_by_hand_is_told_here_and_to_the_server_of_the_order(road: Road) -> None:
+    in_ehr(road, PATIENT, OTHER, ORDER)
+    perform(road)
+    by_hl7(road, A40)
+    count = len(sent(road))
+    take_it_back(road)
+    (bundle,) = sent(road)[count:]
+    there = {**ORDER, "subject": {"reference": "Patient/p1"}, "meta": {"versionId": "3"}}
+    made = settled(bundle, {"ServiceRequest/o1": there})
+    assert made is not None
+    told = [each["resource"] for each in made["entry"] if each["resource"]["resourceType"] == "Procedure"]
+    assert [each["subject"]["reference"] for each in told] == ["Patient/p1"]
+    assert "extension" not in str(made)
+
+
+def test_a_merge_that_is_taken_back_by_hand_moves_what_is_offered(road: Road) -> None:
+    road.put(PATIENT, OTHER, ORDER)
+    perform(road)
+    by_hl7(road, A40)
+    take_it_back(road)
+    assert subjects(road) == [{"reference": "Patient/p1"}] * 2
+
+
+def test_an_order_that_came_since_and_goes_back_is_told_as_well(road: Road) -> None:
+    road.put(PATIENT, OTHER)
+    by_hl7(road, A40)
+    road.put(ORDER)
+    perform(road, patient=SURVIVOR)
+    before = subjects(road)
+    take_it_back(road)
+    assert road.said("PatientID") == "100"
+    assert subjects(road) == [{"reference": "Patient/p1"}] * 2 != before
+
+
+def test_identifiers_that_were_changed_and_are_taken_back_are_told(road: Road) -> None:
+    road.put(PATIENT, ORDER)
+    perform(road)
+    by_hl7(road, IdentifierChange(PatientInput((Identifier("300", "1.2.3"),), {}), (PRIOR,)))
+    changed = subjects(road)
+    take_it_back(road)
+    assert subjects(road) == [{"reference": "Patient/p1"}] * 2 != changed
+
+
+def test_the_command_tells_whoever_the_site_tells(tmp_path: Path) -> None:
+    config = site(tmp_path, fhir={})
+    road = Road(tmp_path / "gateway.db", audience=Audience(offered=WRITING))
+    road.put(PATIENT, OTHER, ORDER)
+    perform(road)
+    by_hl7(road, A40)
+    (line,) = road.store.reader.identity_changes()
+    done = CliRunner().invoke(patients, ["unmerge", str(line.id), "--yes", "--config", str(config)])
+    assert done.exit_code == 0, done.output
+    assert subjects(road) == [{"reference": "Patient/p1"}] * 2
+    road.close()

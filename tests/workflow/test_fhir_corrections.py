@@ -89,6 +89,30 @@ def test_a_number_that_another_order_has_leaves_one_order_and_takes_the_former_b
     assert shown(road, number) == [("CANCELED", "P1"), ("SCHEDULED", "P2")]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "gone"),
+    [(("P2", "P1"), []), (("P2", "P3"), [("CANCELED", "P1")]), (("P3", "P1"), [("CANCELED", "P2")])],
+    ids=["exchanged", "up", "down"],
+)  # fmt: skip
+def test_numbers_that_go_on_to_the_next_order_leave_every_order_on_the_list(road, numbers, gone):
+    neck = {**OTHER, "code": {"text": "CT neck"}}
+    road.put(PATIENT, ORDER, neck)
+    road.put(*({**each, "identifier": [{**PLACER, "value": number}]}
+               for each, number in zip((ORDER, neck), numbers, strict=True)))  # fmt: skip
+    said = "PlacerOrderNumberImagingServiceRequest", "RequestedProcedureDescription"
+    listed = [("SCHEDULED", numbers[0], "CT head"), ("SCHEDULED", numbers[1], "CT neck")]
+    assert [each for each in shown(road, *said) if each[0] == "SCHEDULED"] == sorted(listed)
+    assert [each[:2] for each in shown(road, *said) if each[0] != "SCHEDULED"] == gone
+
+
+def test_numbers_that_two_patients_orders_exchange_are_those_of_the_right_patient(road):
+    neck = {**OTHER, "code": {"text": "CT neck"}, "subject": {"reference": "Patient/p2"}}
+    road.put(PATIENT, OTHER_PATIENT, ORDER, neck)
+    road.put({**ORDER, "identifier": OTHER["identifier"]}, {**neck, "identifier": ORDER["identifier"]})
+    said = "PlacerOrderNumberImagingServiceRequest", "PatientID", "RequestedProcedureDescription"
+    assert shown(road, *said) == [("SCHEDULED", "P1", "200", "CT neck"), ("SCHEDULED", "P2", "100", "CT head")]
+
+
 def test_a_task_that_is_moved_to_another_order_is_a_step_of_that_alone(road):
     road.put(PATIENT, ORDER, OTHER, TASK)
     road.put({**TASK, "basedOn": [{"reference": "ServiceRequest/o2"}]})
@@ -166,6 +190,16 @@ def test_an_order_number_of_another_patients_order_is_refused(road):
     answer = road.put({**ORDER, "id": "o9", "subject": {"reference": "Patient/p2"}})
     assert answer.status == 409
     assert road.said("PatientID") == "100"
+
+
+def test_an_appointment_of_another_patient_is_refused(road):
+    road.put(PATIENT, OTHER_PATIENT, ORDER)
+    others, own = ({"actor": {"reference": f"Patient/{each}"}, "status": "accepted"} for each in ("p2", "p1"))
+    answer = road.put({**APPOINTMENT, "participant": [others]})
+    assert answer.status == 409
+    assert "Appointment.participant: is another patient" in road.messages()[-1].record.reasons
+    assert road.put({**APPOINTMENT, "participant": [others, own]}).status == 201
+    assert road.statuses() == ["SCHEDULED"]
 
 
 def test_tasks_of_one_identifier_are_one_step_with_a_note(road):
@@ -304,9 +338,10 @@ _TASKS = [
     TASK, {**TASK, "description": "thin slices"}, {**TASK, "status": "draft"}, {**TASK, "status": "on-hold"},
     {**TASK, "basedOn": [{"reference": "ServiceRequest/o2"}]},
 ]  # fmt: skip
+_BOOKED = {**APPOINTMENT, "participant": [{"actor": {"display": "CT 1"}, "status": "accepted"}]}  # for any patient
 _APPOINTMENTS = [
-    APPOINTMENT, {**APPOINTMENT, "status": "pending"}, {**APPOINTMENT, "status": "cancelled"},
-    {**APPOINTMENT, "start": "2026-07-06T11:05:00+02:00"},
+    _BOOKED, {**_BOOKED, "status": "pending"}, {**_BOOKED, "status": "cancelled"},
+    {**_BOOKED, "start": "2026-07-06T11:05:00+02:00"},
 ]  # fmt: skip
 _PEOPLE = [
     PATIENT, {**PATIENT, "telecom": [{"system": "phone", "value": "1"}]},
@@ -386,6 +421,36 @@ def test_a_draft_with_the_number_of_another_request_changes_nothing_of_that(road
     assert shown(road, "RequestedProcedureComments") == [("SCHEDULED", "")]
     road.put({**draft, "status": "active"})
     assert shown(road, "RequestedProcedureComments") == [("SCHEDULED", "come sober")]
+
+
+def test_a_draft_under_the_number_of_another_request_says_nothing_of_that(road):
+    neck = {**OTHER, "code": {"text": "CT neck"}}
+    road.put(PATIENT, ORDER, neck)
+    road.put({**neck, "status": "draft", "identifier": ORDER["identifier"]})
+    said = "PlacerOrderNumberImagingServiceRequest", "RequestedProcedureDescription"
+    assert shown(road, *said) == [("CANCELED", "P2", "CT neck"), ("SCHEDULED", "P1", "CT head")]
+    road.put(neck)
+    assert shown(road, *said) == [("SCHEDULED", "P1", "CT head"), ("SCHEDULED", "P2", "CT neck")]
+
+
+@pytest.mark.parametrize("status", ["cancelled", "on-hold", "completed", "failed"])
+@pytest.mark.parametrize("names", ["t1 t2", "t2 t1"])
+def test_a_step_that_never_was_on_the_list_leaves_the_others_alone(road, status, names):
+    first, second = ({**TASK, "id": name} for name in names.split())
+    never = {**second, "status": status}
+    assert road.put(PATIENT, ORDER, first, never).status == 200
+    assert road.statuses().count("SCHEDULED") == 1
+    assert road.put({**ORDER, "status": "on-hold"}).status == 200
+    assert road.statuses().count("SCHEDULED") == 0
+    road.put(ORDER)
+    assert road.statuses().count("SCHEDULED") == 1
+    road.put({**first, "status": "cancelled"})
+    assert road.statuses().count("SCHEDULED") == 0
+
+
+def test_an_order_of_which_nothing_is_held_waits(road):
+    road.put(PATIENT, {**ORDER, "status": "on-hold"}, TASK)
+    assert road.messages()[-1].record.disposition == "early"
 
 
 def test_what_is_wrong_with_a_revoked_order_does_not_leave_it_on_the_list(road):

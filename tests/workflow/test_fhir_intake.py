@@ -18,7 +18,7 @@ from gateway.explain import FHIRSaid, explanation
 from gateway.fhir_processing import replay_request
 from gateway.wire.fhir_interactions import Interaction, Kind, Verb
 from gateway.wire.fhir_release import Release
-from gateway.workflow import fhir_intake
+from gateway.workflow import fhir_intake, fhir_kept
 from gateway.workflow.compare import changes
 from gateway.workflow.fhir_kept import Kept, answer_of, kept, restored
 from gateway.workflow.intake import release, run_early
@@ -142,6 +142,19 @@ def test_what_came_before_its_order_acts_when_the_order_comes_by_another_way(roa
     assert road.messages()[early.id - 1].record.disposition == "released"
 
 
+def test_what_waits_in_a_large_bundle_is_kept_and_acts(holding, monkeypatch):
+    monkeypatch.setattr(fhir_kept, "BYTES_MAX", 100)
+    holding.put(PATIENT, ORDER)
+    assert holding.store.reader.kept_report(holding.messages()[-1].id) is None
+    holding.put({**UNCOVERED, "id": "o2", "identifier": [{"system": "urn:oid:1.2.4", "value": "P2"}]})
+    (held,) = [each for each in holding.messages() if each.record.disposition == "held"]
+    start = "ScheduledProcedureStepSequence.ScheduledProcedureStepStart"
+    rules = holding.rules["rules"] | {f"{start}Date": {"value": "20260707"}, f"{start}Time": {"value": "080000"}}
+    covered = fhir_intake.Again(holding.feed_with(rules))
+    holding.store.write(lambda unit: release(unit, held, covered, NOW)).result()
+    assert holding.statuses() == ["SCHEDULED", "SCHEDULED"]
+
+
 def test_archived_requests_run_again_and_mean_what_they_meant(road):
     road.put(PATIENT, ORDER)
     (first,) = road.messages()
@@ -240,3 +253,11 @@ def test_the_same_message_at_another_base_is_another_message(road):
     road.run(elsewhere)
     assert road.store.reader.resource(ResourceKey("r4b", "Patient", "p1")) is not None
     assert [each.record.disposition for each in road.messages()] == ["accepted", "accepted"]
+
+
+def test_what_changed_on_the_first_day_there_is_is_read(road):
+    """Servers that know no time of a change say so, by their own clock."""
+    dated = [{**each, "meta": {"lastUpdated": "0001-01-01T00:00:00+01:00"}} for each in (PATIENT, ORDER)]
+    asked = [Interaction(Verb.UPDATE, each["resourceType"], each["id"], each) for each in dated]
+    assert road.run(request_of(asked, Kind.FETCHED)).status == 200
+    assert road.statuses() == ["SCHEDULED"]

@@ -49,7 +49,8 @@ def test_the_mark_never_goes_back_and_stays_where_nothing_was_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "begins"), [("", ""), ("2026-07-06T10:00:00+02:00", "2026-07-06T09:58:00.000+02:00")]
+    ("since", "begins"),
+    [("", ""), ("2026-07-06T10:00:00+02:00", "2026-07-06T09:58:00.000+02:00"), ("0001-01-01T00:00:00Z", "")],
 )
 def test_a_look_goes_back_behind_the_mark(since: str, begins: str) -> None:
     assert going_back(since, 120) == begins

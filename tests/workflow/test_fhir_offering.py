@@ -11,6 +11,7 @@ from gateway.domain.identifiers import Identifier
 from gateway.domain.order import Order, Procedure, Step
 from gateway.domain.patient import Patient
 from gateway.domain.performed import MPPSState, PerformedStep
+from gateway.domain.progress import Progress
 from gateway.domain.resources import HeldResource, OrderPart, Resource, ResourceKey
 from gateway.domain.worklist import SPSStatus
 from gateway.edges.store import Store, StoreUnit
@@ -20,6 +21,7 @@ from gateway.wire.fhir_release import Release
 from gateway.workflow.audience import Audience, FHIRTarget, FHIRWriting, MessageSource
 from gateway.workflow.fhir_offering import News, tell_by_fhir
 from gateway.workflow.fhir_server import keep
+from gateway.workflow.fhir_topics import events_of, subscribed
 from gateway.workflow.outbox import OutboxState
 from gateway.workflow.performed_effects import take_effect
 from gateway.workflow.ports import DeliveryKind, MessageSearch
@@ -298,3 +300,132 @@ def test_what_was_moved_to_another_order_is_told_with_that_one_alone(store: Stor
     store.write(moved).result()
     assert department.held("Procedure", made_id("Procedure", UID)).version >= before.version
     assert department.status("Procedure", made_id("Procedure", UID)) == "completed"
+
+
+def of_two_procedures(store: Store, source: str) -> tuple[Order, list[int]]:
+    """An order of two procedures, each of one step, for which there is one Appointment."""
+
+    def ordered(unit: StoreUnit) -> Order:
+        patient = unit.save_patient(Patient(None, (Identifier("P1", "EHR"),), {}), AT)
+        procedures = tuple(
+            Procedure(None, f"{STUDY}.{n}", f"RP{n}", Identifier("A1", "EHR"), {},
+                      (Step(None, f"SPS{n}", SPSStatus.SCHEDULED, {}),)) for n in (1, 2)
+        )  # fmt: skip
+        order = Order(None, patient, None, Identifier("PL1", "EHR"), None, {}, procedures)
+        order = unit.save_order(order, "x", AT)
+        key = ResourceKey(source, "Appointment", "a1")
+        held = {"resourceType": "Appointment", "id": "a1", "status": "booked", "participant": [{"status": "accepted"}]}
+        keep(unit, key, held, Release.R4, AT)
+        unit.set_order_parts(order.id or 0, [OrderPart(order.id or 0, key, f"RP{n}", f"SPS{n}") for n in (1, 2)])
+        return order
+
+    order = store.write(ordered).result()
+    return order, [step.id or 0 for each in order.procedures for step in each.steps]
+
+
+@pytest.mark.parametrize("source", ["r4", "ehr-feed"])
+def test_an_appointment_for_two_procedures_is_over_when_both_are(store: Store, source: str) -> None:
+    order, steps = of_two_procedures(store, source)
+    told = Audience(fhir=(FHIRTarget("ehr", WRITING, frozenset({"Appointment"}), "ehr-feed"),), offered=WRITING)
+
+    def statuses(*now: SPSStatus) -> str:
+        def use_case(unit: StoreUnit) -> None:
+            for step, status in zip(steps, now, strict=True):
+                unit.set_step_status(step, status, "x", AT)
+            changed = unit.order(order.id or 0)
+            assert changed is not None
+            tell_by_fhir(unit, told, changed, News(None), AT)
+
+        store.write(use_case).result()
+        held = store.reader.resource(ResourceKey(source, "Appointment", "a1"))
+        assert held is not None
+        return str(held.content["status"])
+
+    assert statuses(SPSStatus.CANCELED, SPSStatus.SCHEDULED) == "booked"
+    assert statuses(SPSStatus.CANCELED, SPSStatus.COMPLETED) == "fulfilled"
+    for bundle in waiting(store) if source == "ehr-feed" else ():
+        assert [each["request"]["url"] for each in bundle["entry"]] == ["Appointment/a1"]
+
+
+def test_an_appointment_for_two_orders_is_over_when_both_are(store: Store) -> None:
+    orders: list[Order] = []
+
+    def ordered(unit: StoreUnit) -> None:
+        patient = unit.save_patient(Patient(None, (Identifier("P1", "EHR"),), {}), AT)
+        named = [{"reference": f"ServiceRequest/sr{n}"} for n in (1, 2)]
+        slot = ResourceKey("r4", "Appointment", "a1")
+        booked = {"resourceType": "Appointment", "id": "a1", "status": "booked", "basedOn": named}
+        keep(unit, slot, booked, Release.R4, AT)
+        for n in (1, 2):
+            step = Step(None, "SPS1", SPSStatus.SCHEDULED, {})
+            procedure = Procedure(None, f"{STUDY}.{n}", f"RP{n}", Identifier(f"A{n}", "EHR"), {}, (step,))
+            order = Order(None, patient, None, Identifier(f"PL{n}", "EHR"), None, {}, (procedure,))
+            order = unit.save_order(order, "x", AT)
+            key, number = ResourceKey("r4", "ServiceRequest", f"sr{n}"), order.id or 0
+            keep(unit, key, {"resourceType": "ServiceRequest", "id": key.id, "status": "active"}, Release.R4, AT)
+            unit.set_order_parts(number, [OrderPart(number, key), OrderPart(number, slot, f"RP{n}", "SPS1")])
+            orders.append(order)
+
+    def canceled(number: int) -> str:
+        def use_case(unit: StoreUnit) -> None:
+            order = unit.order(orders[number].id or 0)
+            assert order is not None
+            unit.set_step_status(order.procedures[0].steps[0].id or 0, SPSStatus.CANCELED, "x", AT)
+            order = unit.order(order.id or 0)
+            assert order is not None
+            tell_by_fhir(unit, OFFERED, order, News(None), AT)
+
+        store.write(use_case).result()
+        held = store.reader.resource(ResourceKey("r4", "Appointment", "a1"))
+        assert held is not None
+        return str(held.content["status"])
+
+    store.write(ordered).result()
+    assert canceled(0) == "booked"
+    assert canceled(1) == "cancelled"
+
+
+def test_a_second_request_of_the_same_number_is_told_with_the_first(store: Store) -> None:
+    department = Department(store)
+
+    def second(unit: StoreUnit) -> None:
+        key = ResourceKey("r4", "ServiceRequest", "again")
+        said = department.held("ServiceRequest", "sr").content
+        keep(unit, key, {**said, "id": "again"}, Release.R4, AT)
+        number = department.order.id or 0
+        unit.set_order_parts(number, [*unit.order_parts(number), OrderPart(number, key)])
+
+    store.write(second).result()
+    told = Audience(fhir=(FHIRTarget("ehr", WRITING, EVERYTHING),))
+    department.report(performed(MPPSState.IN_PROGRESS, steps=(department.steps[0],)), told)
+    (bundle,) = waiting(store)
+    urls = [each["request"]["url"] for each in bundle["entry"] if each["resource"]["resourceType"] == "ServiceRequest"]
+    assert urls == ["ServiceRequest?identifier=urn%3Aoid%3A1.2.3%7CPL1"]
+
+
+def test_what_an_orders_sender_says_of_it_is_told_to_those_who_subscribed(store: Store) -> None:
+    department = Department(store)
+    key, request = ResourceKey("r4", "Subscription", "s"), ResourceKey("r4", "ServiceRequest", "sr")
+    said = {
+        "resourceType": "Subscription", "id": "s", "status": "requested", "reason": "test",
+        "criteria": "http://modality-gateway.invalid/fhir/SubscriptionTopic/order-canceled",
+        "channel": {"type": "rest-hook", "endpoint": "https://portal.example/hook"},
+    }  # fmt: skip
+
+    def revoked(unit: StoreUnit) -> None:
+        keep(unit, key, said, Release.R4, AT)
+        subscribed(unit, Release.R4, [key], AT, OFFERED)
+        keep(unit, key, {**said, "status": "active"}, Release.R4, AT)
+        keep(unit, request, {**department.held("ServiceRequest", "sr").content, "status": "revoked"}, Release.R4, AT)
+        unit.set_order_parts(department.order.id or 0, [OrderPart(department.order.id or 0, request)])
+        for step in department.steps:
+            unit.set_step_status(step, SPSStatus.CANCELED, "x", AT)
+        order = unit.order(department.order.id or 0)
+        assert order is not None
+        for what in (Progress.CANCELED, None):  # the second time nothing becomes of it
+            tell_by_fhir(unit, OFFERED, order, News(what), AT)
+
+    store.write(revoked).result()
+    told = events_of(store.reader, key, AT, content="id-only")
+    assert told is not None
+    assert [each["request"]["url"] for each in told["entry"]] == ["Subscription/s/$status", "ServiceRequest/sr"]

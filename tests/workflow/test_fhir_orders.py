@@ -237,3 +237,51 @@ def test_the_task_says_when_whenever_it_comes(road, places):
     for place in places:
         road.put((PATIENT, ORDER, TASK)[place])
     assert road.said("ScheduledProcedureStepStartTime") == "110000"
+
+
+def test_a_start_that_names_no_day_is_refused_in_the_words_of_fhir(road):
+    answer = road.put(PATIENT, {**ORDER, "occurrenceDateTime": "2026-07"})
+    assert answer.status == 422
+    assert "send YYYY-MM-DD" in road.messages()[-1].record.reasons
+
+
+PLAN = {**ORDER, "id": "plan", "intent": "plan", "identifier": [{"system": "urn:oid:1.2.4", "value": "PLAN"}]}
+
+
+def test_an_order_waits_for_the_plan_that_it_is_based_on(road):
+    road.put(PATIENT, {**ORDER, "basedOn": [{"reference": "ServiceRequest/plan"}]})
+    assert road.statuses() == []
+    road.put(PLAN)
+    assert road.said("PlacerOrderNumberImagingServiceRequest") == "P1"
+
+
+@pytest.mark.parametrize("intents", [("plan", "order"), ("order", "plan")])
+def test_what_is_based_on_a_plan_follows_where_that_becomes_an_order(road, intents):
+    bare = {name: each for name, each in ORDER.items() if name != "identifier"}
+    road.put(PATIENT, {**PLAN, "intent": intents[0]}, {**bare, "basedOn": [{"reference": "ServiceRequest/plan"}]})
+    road.put({**PLAN, "intent": intents[1]})
+    assert road.statuses().count("SCHEDULED") == 1
+
+
+def test_requests_on_more_ways_than_can_be_gone_are_refused_at_once(road):
+    """Fourteen layers of three requests, each based on all of the layer above: five million ways."""
+    bare = {name: each for name, each in ORDER.items() if name not in ("identifier", "requester", "encounter")}
+    made, above = [], ["o1"]
+    for layer in range(14):
+        names = [f"l{layer}-{number}" for number in range(3)]
+        based = [{"reference": f"ServiceRequest/{name}"} for name in above]
+        made += [{**bare, "id": name, "basedOn": based} for name in names]
+        above = names
+    assert road.put(PATIENT, ORDER, *made).status == 422
+    assert "more than 500 steps" in road.messages()[-1].record.reasons
+
+
+def test_an_organization_at_the_top_of_very_many_is_taken(road):
+    count = 1_100  # more than functions that may call each other
+    chain = [
+        {"resourceType": "Organization", "id": f"u{number}", "name": "Unit",
+         "partOf": {"reference": f"Organization/u{number + 1}"}}
+        for number in range(count)
+    ]  # fmt: skip
+    top = {"resourceType": "Organization", "id": f"u{count}", "name": "Hospital"}
+    assert road.put(*chain, top).status == 200

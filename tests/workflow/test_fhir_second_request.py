@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fhir_roads import ORDER, PATIENT, Road, request_of
+from fhir_roads import ORDER, PATIENT, TASK, Road, request_of
 
+from gateway.domain.attributes import text
 from gateway.domain.identifiers import Identifier
 from gateway.domain.resources import Resource
 from gateway.wire.fhir_bundle import Answer
@@ -19,6 +20,7 @@ FIRST = {**ORDER, "identifier": [PLACER]}
 SECOND = {**FIRST, "id": "o1b"}
 CHANGED = {**SECOND, "code": {"text": "CT neck"}}
 NOTE = "had this number already"
+SPS = "ScheduledProcedureStepSequence"
 
 
 @pytest.fixture
@@ -162,4 +164,61 @@ def test_a_request_of_a_care_plan_speaks_of_its_order_beside_another(road: Road)
     (order,) = road.store.reader.orders(Identifier("P1", "1.2.4"), None)
     parts = {each.key.reference for each in road.store.reader.order_parts(order.id)}
     assert parts == {"ServiceRequest/o1", "ServiceRequest/o1b"}
+    assert f"ServiceRequest/o1 {NOTE}" in reasons(road)
+
+
+def described(road: Road) -> list[tuple[str, ...]]:
+    """(status, placer order number, what is to be done) of each step."""
+    keywords = "PlacerOrderNumberImagingServiceRequest", "RequestedProcedureDescription"
+    return sorted(
+        (item.status.value, *(text(item.attributes, keyword) for keyword in keywords)) for item in road.items()
+    )
+
+
+OTHER_NUMBER = {**CHANGED, "identifier": [{**PLACER, "value": "P2"}]}
+
+
+@pytest.mark.parametrize("steps", [(), ("t1", "t2")], ids=["alone", "with Tasks"])
+def test_one_that_gets_a_number_of_its_own_leaves_the_order_as_the_other_says(
+    road: Road, steps: tuple[str, ...]
+) -> None:
+    road.put(PATIENT, FIRST, CHANGED)
+    for step, order in zip(steps, (FIRST, CHANGED), strict=bool(steps)):
+        road.put({**TASK, "id": step, "basedOn": [{"reference": f"ServiceRequest/{order['id']}"}]})
+    answer = road.put(OTHER_NUMBER)
+    assert [each for each in described(road) if each[0] == "SCHEDULED"] == [
+        ("SCHEDULED", "P1", "CT head"), ("SCHEDULED", "P2", "CT neck")
+    ]  # fmt: skip
+    assert "ServiceRequest/o1 speaks of this order, too, so the order stays" in answer.notes
+    (order,) = road.store.reader.orders(Identifier("P1", "1.2.4"), None)
+    parts = {each.key.id for each in road.store.reader.order_parts(order.id)}
+    assert parts == {"o1", *steps[:1]}
+
+
+@pytest.mark.parametrize("gone", ["deleted", "a draft"])
+def test_what_the_one_that_goes_said_goes_with_it(road: Road, gone: str) -> None:
+    road.put(PATIENT, FIRST)
+    road.put({**CHANGED, "patientInstruction": "come sober"})
+    if gone == "deleted":
+        road.delete(CHANGED)
+    else:
+        road.put({**CHANGED, "status": "draft"})
+    assert described(road) == [("SCHEDULED", "P1", "CT head")]
+    assert road.said("RequestedProcedureComments") == ""
+    road.put({**FIRST, "status": "revoked"})
+    assert road.statuses() == ["CANCELED"]
+
+
+def test_the_other_one_that_cannot_be_scheduled_any_more_is_no_reason_to_refuse(road: Road) -> None:
+    road.put(PATIENT, FIRST, CHANGED)
+    road.feed = road.feed_with({**road.rules["rules"], f"{SPS}.Modality": {"from": "ServiceRequest.note.text"}})
+    assert road.delete(CHANGED).status == 204
+
+
+def test_requests_of_one_plan_speak_of_one_order_if_they_say_its_number(road: Road) -> None:
+    plan = {**FIRST, "id": "plan", "intent": "plan", "identifier": [{**PLACER, "value": "PLAN"}]}
+    based = {"basedOn": [{"reference": "ServiceRequest/plan"}]}
+    road.put(PATIENT, plan)
+    road.put({**FIRST, **based})
+    road.put({**SECOND, **based})
     assert f"ServiceRequest/o1 {NOTE}" in reasons(road)

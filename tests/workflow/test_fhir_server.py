@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -234,6 +235,63 @@ def test_entries_of_a_transaction_refer_to_each_other(job):
     job(story)
 
 
+def test_a_reference_to_a_version_of_an_entry_means_that_entry(job):
+    """Not who has the same id here (bundle.html#references: the fullUrl is looked for without the version)."""
+
+    def story(unit):
+        do(unit, put(patient(id="9")))
+        theirs = "http://ehr.example/fhir/Patient/9"
+        for number, said in enumerate(("Patient/9/_history/1", f"{theirs}/_history/1")):
+            done = do(
+                unit,
+                create(order(str(number), subject={"reference": said}), full_url="http://ehr.example/fhir/ServiceRequest/3"),
+                create(patient(), full_url=theirs),
+            )  # fmt: skip
+            made, person = done.results
+            assert made.resource["subject"] == {"reference": person.key.reference}
+            assert person.key.id != "9"
+        alone = do(unit, create(order("3", subject={"reference": "Patient/9/_history/1"})))
+        assert alone.results[0].resource["subject"] == {"reference": "Patient/9/_history/1"}
+
+    job(story)
+
+
+@pytest.mark.parametrize("places", list(permutations(range(4))))
+def test_conditional_references_find_each_other_in_whatever_order_they_come(job, places):
+    def story(unit):
+        person = create(patient(identifier=[{"system": "http://a", "value": "1"}]))
+        subject = {"reference": "Patient?identifier=http://a|1"}
+        above = create(order("1", subject=subject))
+        below = create(order("2", subject=subject, basedOn=[{"reference": "ServiceRequest?identifier=http://ehr|1"}]))
+        based = [{"reference": "ServiceRequest?identifier=http://ehr|2"}]
+        task = create({"resourceType": "Task", "status": "requested", "intent": "order", "basedOn": based})
+        said = person, above, below, task
+        done = do(unit, *(said[place] for place in places))
+        _, parent, child, step = (done.results[places.index(place)] for place in range(4))
+        assert child.resource["basedOn"] == [{"reference": parent.key.reference}]
+        assert step.resource["basedOn"] == [{"reference": child.key.reference}]
+
+    job(story)
+
+
+def test_conditional_references_in_a_circle_are_refused(job):
+    def story(unit):
+        task = create({
+            "resourceType": "Task", "status": "requested", "intent": "order",
+            "encounter": {"reference": "Encounter?identifier=http://e|1"},
+        })  # fmt: skip
+        visit = create({
+            "resourceType": "Encounter", "identifier": [{"system": "http://e", "value": "1"}],
+            "basedOn": [{"reference": "Task?status=requested"}],
+        })  # fmt: skip
+        assert set(refusals(unit, task, visit)) == {
+            (RefusalKind.BAD_VALUE, "Bundle.entry[0].resource.encounter"),
+            (RefusalKind.BAD_VALUE, "Bundle.entry[1].resource.basedOn[0]"),
+        }
+
+    job(story)
+
+
 def test_conditional_references_find_what_is_held_or_just_made(job):
     def story(unit):
         person = create(patient(identifier=[{"system": "http://a", "value": "1"}]))
@@ -436,6 +494,44 @@ def test_pages_have_what_was_asked_to_come_along(job):
         assert [each.key.id for each in far.included] == ["r1", "d1"]
         near = page("_id=s1&_include=ServiceRequest:requester:Practitioner")
         assert near.included == ()
+
+    job(story)
+
+
+class ChangedBetween:
+    """A reader under which `change` happens between its first statement and the next one, or else after it."""
+
+    def __init__(self, reader, change):
+        self._reader, self._change, self._asked = reader, change, 0
+
+    def __getattr__(self, name):
+        def asked(*values):
+            self._asked += 1
+            if self._asked == 2:
+                self.happen()
+            return getattr(self._reader, name)(*values)
+
+        return asked
+
+    def happen(self):
+        change, self._change = self._change, lambda: None
+        change()
+
+
+def test_pages_lead_on_although_the_last_resource_of_one_changes_while_it_is_read(job):
+    def story(unit):
+        for number in range(6):
+            do(unit, put(order(str(number), id=f"s{number}")), at=number)
+        reader = ChangedBetween(unit, lambda: do(unit, put(order("1", id="s1", priority="urgent")), at=99))
+        seen, cursor = [], ""
+        while True:
+            query = f"_count=2&_sort=_lastUpdated{cursor and f'&_cursor={cursor}'}"
+            page = search(reader, "r4", parse("ServiceRequest", query, Release.R4))
+            reader.happen()
+            seen += [each.key.id for each in page.matches]
+            if not (cursor := page.cursor):
+                break
+        assert seen == ["s0", "s1", "s2", "s3", "s4", "s5", "s1"]
 
     job(story)
 

@@ -193,13 +193,28 @@ def test_a_cancelled_appointment_for_one_of_two_services_leaves_the_other(severa
 # ---- another procedure ----
 
 
-def test_a_change_of_the_procedure_moves_its_step_to_the_other_modality(road):
-    road.order("NW", (CT, "", "A1"))
+@pytest.mark.parametrize("knee", ["MRKNEEL^MR knee^99PROC", "MRKNEEL^MR knee", "MRKNEEL"])
+@pytest.mark.parametrize("head", [CT, "CTHEAD^CT head", "CTHEAD"])
+def test_a_change_of_the_procedure_moves_its_step_to_the_other_modality(road, head, knee):
+    """Also where the codes are those of the catalogue, without their scheme."""
+    road.order("NW", (head, "", "A1"))
     (before,) = road.items()
-    road.order("XO", ("MRKNEEL^MR knee^99PROC", "", "A1"))
+    road.order("XO", (knee, "", "A1"))
     (after,) = road.items()
     assert after.step_id == before.step_id
     assert road.listed() == [("MRKNEEL", "MR", "MR2")]
+    assert text(after.attributes, "RequestedProcedureDescription").startswith("MR knee")
+
+
+def test_an_appointment_with_a_bare_code_leaves_the_procedure_as_it_is_said(road):
+    road.order("NW", ("CTHEAD^Head, plain^99PROC", "", "A1"))
+    (before,) = road.items()
+    road.send("SCH|AP1^OE|AP2^RIS|||||||||^^^20260706110000||||||||||||||SC|P1^OE|F1^RIS", PID, "RGS|1",
+              "AIS|1|A|CTHEAD|20260706110000", kind="SIU^S13")  # fmt: skip
+    (after,) = road.items()
+    assert text(after.step, "ScheduledProcedureStepStartTime") == "110000"
+    keyword = "RequestedProcedureCodeSequence"
+    assert values(after.attributes, keyword) == values(before.attributes, keyword)
 
 
 def test_steps_that_another_procedure_does_not_plan_are_cancelled_and_come_back_with_it(road):
