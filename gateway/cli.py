@@ -20,6 +20,7 @@ from gateway.console import (
     CONFIG,
     ConfigOption,
     JSONOption,
+    at_end,
     err,
     fail,
     out,
@@ -71,6 +72,12 @@ def main() -> None:
     except StoreError as error:  # whenever it happens, it has a text for people
         err.print(str(error), style="red", markup=False, highlight=False)
         sys.exit(1)
+
+
+@cli.callback()
+def closing(context: typer.Context) -> None:
+    """Runs before every command."""
+    context.call_on_close(at_end.close)
 
 
 @cli.command()

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, time, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -28,6 +28,8 @@ _WIDE = 200
 
 out = Console() if sys.stdout.isatty() or os.environ.get("COLUMNS") else Console(width=_WIDE)
 err = Console(stderr=True)
+at_end = ExitStack()
+"""What is closed when the command ends, however it ends."""
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -68,7 +70,8 @@ def store_of(config: Path, make: bool = False) -> "Store":
 
 
 def store_at(site: "Site", make: bool = False) -> "Store":
-    """The site's store. One that is not there is made only for commands that bring something to it."""
+    """The site's store, which closes when the command ends. One that is not there is made only for commands that bring
+    something to it."""
     from gateway.edges import logs
     from gateway.edges.database import StoreError, database_path
     from gateway.edges.store import Store
@@ -77,9 +80,11 @@ def store_at(site: "Site", make: bool = False) -> "Store":
     try:
         if not make and not database_path(site.store_url).exists():
             fail(f"{site.file}: there is no store yet; `gateway run` or `gateway worklist import` makes it.")
-        return Store(site.store_url, zone=site.settings.timezone)
+        store = Store(site.store_url, zone=site.settings.timezone)
     except StoreError as error:
         fail(str(error))
+    at_end.callback(store.close)
+    return store
 
 
 def print_json(value: Any) -> None:

@@ -28,7 +28,16 @@ from gateway.domain.order import (
     Unheld,
     effect_of,
 )
-from gateway.domain.order_matching import codes, matched_procedures, matched_steps, names_procedures, same_number
+from gateway.domain.order_matching import (
+    codes,
+    in_time_alone,
+    is_moved,
+    is_moved_as_another,
+    matched_procedures,
+    matched_steps,
+    names_procedures,
+    same_number,
+)
 from gateway.domain.refusal import Refusal, RefusalKind, Refused
 from gateway.domain.step_log import finished_before, happen
 from gateway.domain.worklist import FINISHED, TRANSITIONS, SPSStatus, StepEvent, missing_for_listing, start_of
@@ -50,6 +59,8 @@ _VISIT, _STEPS = "visit", "steps"
 _BRINGS_BACK = frozenset(
     {StepEvent.ORDERED, StepEvent.ORDERED_ANEW, StepEvent.SCHEDULED_ANEW, StepEvent.RELEASE}
 )  # what a new start makes a new appointment of, after the night took the step away
+_AS_ANOTHER = "the appointment names another procedure than its order; only its time and place were taken"
+_UNORDERED = "the appointment names a procedure that is not of its order; send an order for it to have it on the list"
 _UNREMARKABLE = frozenset({SPSStatus.SCHEDULED, SPSStatus.STARTED})
 
 
@@ -218,15 +229,20 @@ class _Change:
             self.notes.append(self.effect.note)
         if not keys_only or names_procedures(held, event):
             matched = matched_procedures(held.procedures, event.procedures)
-            for said, index in zip(event.procedures, matched, strict=True):
+            for each, index in zip(event.procedures, matched, strict=True):
                 if index is None and (self.happened is StepEvent.LEFT_OUT or self._rewords):
                     touched = True  # what is not here need not be taken back, nor reworded
                     continue
-                if index is None and keys_only:
-                    self.refusals.append(_not_held(said.where, "requested procedure"))
+                unordered = index is None and bool(held.procedures) and is_moved(each)
+                if unordered and any(place is not None for place in matched):
+                    self.notes.append(_UNORDERED)
+                    continue
+                if unordered or (index is None and keys_only):
+                    self.refusals.append(_not_held(each.where, "requested procedure"))
                     continue
                 place = len(procedures) if index is None else index
                 before = held.procedures[index] if index is not None else None
+                said = each if before is None else self._of_procedure(before, each)
                 if keys_only and before is not None:
                     after: Procedure = before
                     spoken = self._spoken(before, said)
@@ -299,6 +315,13 @@ class _Change:
         return held.provisional and self.event.placer is None and self.event.filler is None
 
     # -- procedures
+
+    def _of_procedure(self, held: Procedure, said: ProcedureInput) -> ProcedureInput:
+        """What it says of this procedure: under the code of another one, when and where alone."""
+        if not is_moved_as_another(held, said):
+            return said
+        self.notes.append(_AS_ANOTHER)
+        return in_time_alone(held, said)
 
     def _spoken(self, held: Procedure, said: ProcedureInput) -> Sequence[int]:
         """The steps that a message means which only names them; where it names none, all."""

@@ -69,6 +69,24 @@ def codes_said(said: ProcedureInput) -> list[str]:
     return codes({**said.defaults, **said.attributes})
 
 
+def is_moved(said: ProcedureInput) -> bool:
+    """Whether it only says when and where, as an appointment does of an order that somebody else gave: its code is
+    no news."""
+    return not codes(said.attributes) and bool(codes(said.defaults))
+
+
+def is_moved_as_another(held: Procedure, said: ProcedureInput) -> bool:
+    """The same by the code of another procedure than this one is."""
+    return is_moved(said) and codes(held.attributes) not in ([], codes(said.defaults))
+
+
+def in_time_alone(held: Procedure, said: ProcedureInput) -> ProcedureInput:
+    """What it says of the steps that there are, in their order: what fills gaps is of another procedure, and so would
+    further steps be."""
+    steps = tuple(replace(step, defaults={}) for step in said.steps[: len(held.steps)])
+    return replace(said, defaults={}, steps=steps)
+
+
 def _contradicts(held: Procedure, said: ProcedureInput) -> bool:
     """Whether a key that the feed gave before is given differently now."""
     pairs: tuple[tuple[str, object, object], ...] = (

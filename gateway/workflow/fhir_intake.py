@@ -114,8 +114,8 @@ def receive(
 def run_again(unit: Unit, stored: StoredMessage, feed: FHIRFeed, at: datetime) -> Receipt:
     """Run an archived request again: one that was refused as it came, of any other what it said, with today's rules.
 
-    What waited for an order or a rule acts only if nothing newer is held of it. Raises Refused, also where it still
-    cannot act.
+    What waited for an order or a rule acts only if nothing newer is held of it; where some of it can act now, the rest
+    waits on. Raises Refused, also where nothing of it can act yet.
     """
     record = stored.record
     said = _kept_of(unit, stored)
@@ -139,7 +139,7 @@ def run_again(unit: Unit, stored: StoredMessage, feed: FHIRFeed, at: datetime) -
     )  # fmt: skip
     acting.all(meanings(speech, feed))
     refusals = [*acting.refusals, *(each for several in acting.waiting.values() for each in several)]
-    if acting.refusals or (waited and refusals):
+    if acting.refusals or (waited and refusals and not acting.orders):
         raise Refused(*dict.fromkeys(refusals))
     acting.run_early()
     _settle(unit, stored.id)

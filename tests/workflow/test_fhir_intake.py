@@ -142,6 +142,33 @@ def test_what_came_before_its_order_acts_when_the_order_comes_by_another_way(roa
     assert road.messages()[early.id - 1].record.disposition == "released"
 
 
+def test_of_what_came_early_together_each_acts_when_its_own_order_comes(road):
+    other = {**ORDER, "id": "o2", "identifier": [{"system": "urn:oid:1.2.4", "value": "P2"}]}
+    road.put(PATIENT)
+    road.put({**ORDER, "status": "on-hold"}, {**other, "status": "on-hold"})
+    early = road.messages()[-1]
+    again = fhir_intake.Again(road.feed)
+
+    def order_by_hl7(order):
+        def arrives(unit):
+            meant = meaning(b"", road.feed, kept(Kept(replace(
+                speech, subjects=(f"ServiceRequest/{order['id']}",), now={**speech.now, "ServiceRequest/o1": ORDER,
+                                                                         "ServiceRequest/o2": other}
+            ))))  # fmt: skip
+            outcome = apply_events(unit, meant.events, road.feed.circumstances("ris", Stamp("", "ris"), "ris"), NOW)
+            return run_early(unit, outcome.created, {"fhir": again}.get, NOW)
+
+        return road.store.write(arrives).result()
+
+    speech = restored(road.store.reader.kept_report(early.id)).speech
+    assert order_by_hl7(ORDER)
+    assert road.statuses() == ["ON HOLD"]
+    assert [each.record.disposition for each in road.messages()[-2:]] == ["released", "early"]
+    assert order_by_hl7(other)
+    assert road.statuses() == ["ON HOLD", "ON HOLD"]
+    assert [each.record.disposition for each in road.messages()[-3:]] == ["released", "released", "accepted"]
+
+
 def test_what_waits_in_a_large_bundle_is_kept_and_acts(holding, monkeypatch):
     monkeypatch.setattr(fhir_kept, "BYTES_MAX", 100)
     holding.put(PATIENT, ORDER)

@@ -144,6 +144,43 @@ def test_appointment_of_one_of_two_procedures_finds_it_by_its_code(road):
     assert starts == {"CT": "20260705093000", "MR": "20260706080000"}
 
 
+def test_appointment_under_another_procedures_code_moves_its_order_only(road):
+    order = ImagingOrder(1, invented_person(1), START)
+    accepted(road.send_draft(rad4_orm(order)))
+    person = next(segment for segment in rad4_orm(order).segments if segment.startswith("PID"))
+    before = road.item()
+    service = "AIS|1||MRHEAD^MR head^99PROC|20260706101500"
+    said = accepted(road.send("SIU^S13", sch(f1="A9", f26=f"{order.placer}^OE"), person, service))
+    assert "names another procedure than its order" in said
+    after = road.item()
+    assert place_and_time(after)[0] == "20260706101500"
+    for keyword in ("RequestedProcedureCodeSequence", "RequestedProcedureDescription"):
+        assert values(after.attributes, keyword) == values(before.attributes, keyword)
+    for keyword in ("ScheduledProtocolCodeSequence", "Modality", "ScheduledProcedureStepDescription"):
+        assert values(after.step, keyword) == values(before.step, keyword)
+
+
+def test_appointment_adds_no_procedure_to_its_order(road):
+    order = ImagingOrder(1, invented_person(1), START)
+    accepted(road.send_draft(rad4_orm(order)))
+    person = next(segment for segment in rad4_orm(order).segments if segment.startswith("PID"))
+    services = ["AIS|1||CTHEAD^CT head^99PROC|20260706101500", "AIS|2||MRHEAD^MR head^99PROC|20260706104500"]
+    said = accepted(road.send("SIU^S13", sch(f1="A9", f26=f"{order.placer}^OE"), person, *services))
+    assert "a procedure that is not of its order" in said
+    assert place_and_time(road.item())[0] == "20260706101500"
+
+
+def test_appointment_for_none_of_its_orders_procedures_is_refused(road):
+    accepted(road.send(
+        "ORM^O01", PERSON, "ORC|NW|P1^OE|||||1^^^20260705093000", "OBR|1|P1^OE||CTHEAD^CT head^99PROC",
+        "ORC|NW|P1^OE|||||1^^^20260705100000", "OBR|2|P1^OE||MRHEAD^MR head^99PROC",
+    ))  # fmt: skip
+    before = road.items()
+    service = "AIS|1||CTABD^CT abdomen^99PROC|20260706080000"
+    assert refused(road.send("SIU^S13", sch(f1="A9", f26="P1^OE"), PERSON, service)) == "204"
+    assert road.items() == before
+
+
 def test_appointment_in_hours_and_in_unknown_units(road):
     accepted(road.send("SIU^S12", sch(**APPOINTMENT, f9="2", f10="h"), PERSON, "AIS|1||CTHEAD|20260706100000"))
     assert place_and_time(road.item())[1] == "120000"
