@@ -198,13 +198,15 @@ def fhir_look(
     reference: Annotated[
         str,
         typer.Argument(
-            help="A resource, such as ServiceRequest/o1, or its address.", metavar="[REFERENCE]", show_default=False
+            help="A resource, such as ServiceRequest/o1, or its address; or an order, accession or patient number.",
+            metavar="[REFERENCE]",
+            show_default=False,
         ),
     ] = "",
     config: ConfigOption = CONFIG,
     base: Annotated[str, typer.Option(help="Of our server: r4, r4b or r5; default: wherever it is held.")] = "",
     feed: Annotated[str, typer.Option(help="Of the server of this feed.")] = "",
-    number: Annotated[str, typer.Option(help="Instead: an order, accession or patient number.")] = "",
+    number: Annotated[str, typer.Option(help="Instead: a number that looks like a reference.")] = "",
     json_output: JSONOption = False,
 ) -> None:
     """Why is it not on the list? One resource or number: what is held, how it came, what it became, what was sent."""
@@ -212,14 +214,13 @@ def fhir_look(
     from gateway.site_tools import EXAMPLE_MINT
     from gateway.workflow.fhir_look import look, look_by_number
 
-    number = number.strip()
+    reference, number = reference.strip(), number.strip()
     if bool(reference) == bool(number):
         raise typer.BadParameter("give one of them", param_hint="REFERENCE or --number")
     if base and feed:
         raise typer.BadParameter("give one of them", param_hint="--base or --feed")
     said = _REFERENCE.fullmatch(reference)
-    if reference and said is None:
-        raise typer.BadParameter("is no reference: write such as ServiceRequest/o1", param_hint="REFERENCE")
+    number = number or reference
     site = site_of(config, fhir=True)
     sources = _sources(site, base, feed)
     feeds = fhir_feeds_of(site, EXAMPLE_MINT)
@@ -272,7 +273,7 @@ def _unknown(sources: Sequence[str], said: "re.Match[str] | None", number: str) 
         )
     return (
         f"no {said[1]}/{said[2]} is held ({where}), and no archived request brought it. Is it the id that the gateway "
-        "gave it? Look for its order by `gateway fhir look --number NUMBER`; `gateway messages list` shows what came."
+        "gave it? Look for its order by `gateway fhir look NUMBER`; `gateway messages list` shows what came."
     )
 
 

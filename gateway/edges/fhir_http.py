@@ -78,6 +78,7 @@ _ROUTES = (
     _Route("GET", "/", fhir_handlers.search, "a search names a type"),
     _Route("POST", "/$process-message", fhir_handlers.process_message, "message", (), "bundle"),
     _Route("POST", "/$validate", fhir_validate.validate, "say what would come of it", ("mode",), "resource"),
+    _Route("POST", "/Bundle/$validate", fhir_validate.validate, "say what would come of a Bundle", ("mode",), "bundle"),
     _Route("POST", "/{type}/$validate", fhir_validate.validate, "say what would come of it", ("type", "mode"),
            "resource"),
     _Route("POST", "/{type}/{id}/$validate", fhir_validate.validate, "say what would come of a change",

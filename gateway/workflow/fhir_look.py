@@ -431,7 +431,7 @@ class _Look:
             )
         if self.key is not None and self.key.type not in _ASKING:
             return f"Not on a worklist: nothing that is held orders anything for {name}.", (
-                "see whether the order came at all: gateway fhir look --number NUMBER, or gateway messages list"
+                "see whether the order came at all: gateway fhir look NUMBER, or gateway messages list"
             )
         refusals = self._refusals()
         brought = next((each for each in self.requests if each.brought and each.outcome in _WAITS), None)

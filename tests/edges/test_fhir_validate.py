@@ -224,6 +224,7 @@ def test_every_release_and_format_rehearses(
 def test_what_is_rehearsed_is_what_sending_does(service: WholeService, order: ImagingOrder) -> None:
     bundle = transaction(patient(order.person), request(order), task(order))
     said = told(rehearsed(service, "$validate", bundle))
+    assert told(rehearsed(service, "Bundle/$validate", bundle)) == said
     put(service, patient(order.person), request(order), task(order))
     (item,) = service.service.store.reader.item_of(order.accession)
     assert item.status == "SCHEDULED"
