@@ -148,37 +148,68 @@ class Segment:
 
 
 class Message:
-    """A message as read. `segments` are in the order sent, also those that nobody knows."""
+    """A message as read, from the line of each segment. MSH is cut into fields at once, the others when one of them is
+    asked for: whoever only answers a message, or keeps it, needs no more."""
 
-    __slots__ = ("_by_name", "_type", "character_set", "delimiters", "msh", "notes", "segments")
+    __slots__ = ("_by_name", "_lines", "_reading", "_segments", "_type", "msh", "notes")
 
-    def __init__(
-        self,
-        segments: tuple[Segment, ...],
-        by_name: Mapping[str, list[Segment]],
-        reading: _Reading,
-        notes: tuple[str, ...] = (),
-    ) -> None:
-        self.segments = segments
-        self.msh = segments[0]
-        self.delimiters = reading.delimiters
-        self.character_set = reading.character_set
+    def __init__(self, lines: Sequence[str], reading: _Reading, notes: tuple[str, ...] = ()) -> None:
+        self._lines = lines
+        self._reading = reading
+        self.msh = Segment("MSH", 1, lines[0], reading)
         self.notes = notes
         """What was tolerated in reading, for the archive; names places only."""
-        self._by_name = by_name
+        self._segments: tuple[Segment, ...] = ()
+        self._by_name: dict[str, list[Segment]] = {}
         self._type: tuple[str, str] | None = None
+
+    def __reduce__(self) -> tuple[type["Message"], tuple[Sequence[str], _Reading, tuple[str, ...]]]:
+        """Another process gets the lines: they are cut sooner than fields are written and read."""
+        return Message, (self._lines, self._reading, self.notes)
 
     def __repr__(self) -> str:
         return f"<Message {self.message_code}^{self.trigger_event} of {len(self.segments)} segments>"
 
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """In the order sent, also those that nobody knows."""
+        if not self._segments:
+            self._cut()
+        return self._segments
+
     def all(self, name: str) -> tuple[Segment, ...]:
         """Every segment of that name, in order."""
+        if not self._segments:
+            self._cut()
         return tuple(self._by_name.get(name, ()))
 
     def first(self, name: str) -> Segment | None:
         """The first segment of that name."""
+        if not self._segments:
+            self._cut()
         found = self._by_name.get(name)
         return found[0] if found else None
+
+    def _cut(self) -> None:
+        segments, reading = [self.msh], self._reading
+        by_name = {"MSH": [self.msh]}
+        for line in self._lines[1:]:
+            name = line[:3]
+            same = by_name.setdefault(name, [])
+            segment = Segment(name, len(same) + 1, line, reading)
+            same.append(segment)
+            segments.append(segment)
+        self._segments, self._by_name = tuple(segments), by_name
+
+    @property
+    def delimiters(self) -> Delimiters:
+        """What MSH-1 and MSH-2 declare."""
+        return self._reading.delimiters
+
+    @property
+    def character_set(self) -> CharacterSet:
+        """What the message was read with."""
+        return self._reading.character_set
 
     @property
     def charset(self) -> str:
@@ -439,24 +470,18 @@ def _cut(text: str, reading: _Reading, bounds: Bounds, notes: list[str]) -> Mess
             notes.append(f"segments end with {ends} instead of CR")
         text = text.replace("\r\n", "\r").replace("\n", "\r")
     separator = reading.delimiters.field
-    segments: list[Segment] = []
-    by_name: dict[str, list[Segment]] = {}
     lines = [line for line in text.split("\r") if line.strip()]
     if len(lines) > bounds.segments_max:
         raise _refused(
             RefusalKind.TOO_LONG, "", f"the message has {len(lines)} segments, {bounds.segments_max} are allowed",
             "cut it into several messages",
         )  # fmt: skip
-    for line in _whole_segments(lines, separator, notes):
-        name = line[:3]
-        same = by_name.setdefault(name, [])
-        segment = Segment(name, len(same) + 1, line, reading)
-        same.append(segment)
-        segments.append(segment)
+    whole = _whole_segments(lines, separator, notes)
+    message = Message(whole, reading, tuple(dict.fromkeys(notes)))
     repetition = reading.delimiters.repetition
     if repetition and text.count(repetition) > bounds.repetitions_max:
-        _check_repetitions(segments, repetition, bounds.repetitions_max)
-    return Message(tuple(segments), by_name, reading, tuple(dict.fromkeys(notes)))
+        _check_repetitions(message.segments, repetition, bounds.repetitions_max)
+    return message
 
 
 def _whole_segments(lines: list[str], separator: str, notes: list[str]) -> list[str]:
@@ -479,7 +504,7 @@ def _whole_segments(lines: list[str], separator: str, notes: list[str]) -> list[
 _BREAKS_NOTED_MAX = 10  # the archive keeps the notes of every message; ten places tell what the sender does
 
 
-def _check_repetitions(segments: list[Segment], repetition: str, repetitions_max: int) -> None:
+def _check_repetitions(segments: Sequence[Segment], repetition: str, repetitions_max: int) -> None:
     for segment in segments:
         for n, raw in enumerate(segment.fields):
             if raw.count(repetition) >= repetitions_max:
