@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import gateway.approve_commands  # registers its commands on `devices`
-import gateway.ldap_commands  # noqa: F401  (as above)
-from gateway.certificate_commands import certs
-from gateway.console import (
+import gateway.commands.approve  # registers its commands on `devices`
+import gateway.commands.ldap  # noqa: F401  (as above)
+from gateway.commands.certificates import certs
+from gateway.commands.console import (
     CONFIG,
     ConfigOption,
     JSONOption,
@@ -29,16 +29,16 @@ from gateway.console import (
     site_of,
     store_of,
 )
-from gateway.device_commands import devices
-from gateway.fhir_commands import fhir
-from gateway.mapping_commands import mappings
-from gateway.message_commands import messages
-from gateway.order_commands import orders
-from gateway.patient_commands import patients
-from gateway.queue_commands import queues
-from gateway.reconciliation_commands import performed
-from gateway.user_commands import users
-from gateway.worklist_entry_commands import worklist
+from gateway.commands.devices import devices
+from gateway.commands.fhir import fhir
+from gateway.commands.mappings import mappings
+from gateway.commands.messages import messages
+from gateway.commands.orders import orders
+from gateway.commands.patients import patients
+from gateway.commands.queues import queues
+from gateway.commands.reconciliation import performed
+from gateway.commands.users import users
+from gateway.commands.worklist_entries import worklist
 
 if TYPE_CHECKING:
     from gateway.edges.store import Store

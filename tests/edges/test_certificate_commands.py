@@ -25,8 +25,8 @@ from cryptography.x509.oid import NameOID
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from gateway.certificate_commands import CA_PASSPHRASE, P12_PASSPHRASE
 from gateway.cli import cli
+from gateway.commands.certificates import CA_PASSPHRASE, P12_PASSPHRASE
 from gateway.config import Settings
 from gateway.edges.handshake_words import Reason
 from gateway.security_settings import certificate_rule

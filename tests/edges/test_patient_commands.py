@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
+from gateway.commands.patients import patients
 from gateway.config import load_site
 from gateway.domain.attributes import TAG, element
 from gateway.domain.identifiers import Identifier, Mint
 from gateway.domain.patient import IdentifierChange, PatientInput, PatientLink, PatientMerge, PatientUpdate
 from gateway.edges.store import Store
-from gateway.patient_commands import patients
 from gateway.testing import site
 from gateway.workflow.circumstances import Circumstances
 from gateway.workflow.patients import apply_patient_event

@@ -9,15 +9,15 @@ import pytest
 from click.testing import Result
 from ruamel.yaml import YAML
 
+from gateway.commands.console import out
+from gateway.commands.reconciliation import REASON_CODES
 from gateway.config import load_site
-from gateway.console import out
 from gateway.desks import assume_overdue_completed
 from gateway.domain.discontinuation import CHOICES
 from gateway.domain.performed import Attention
 from gateway.domain.worklist import SPSStatus
 from gateway.edges.store import Store
 from gateway.outgoing import audience_of
-from gateway.reconciliation_commands import REASON_CODES
 from gateway.testing import ImagingOrder, invented_person
 from gateway.workflow.outbox import Attempt, Patience, after
 from tests.edges.performed_site import OTHER, UID, PerformedSite, began, ended

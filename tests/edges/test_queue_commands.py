@@ -14,7 +14,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from gateway.cli import cli
-from gateway.console import out
+from gateway.commands.console import out
 from gateway.edges.store import Store, StoreUnit
 from gateway.testing import ServiceProcess, invented_person, site
 from gateway.workflow.outbox import OutboxState, enqueue

@@ -9,6 +9,7 @@ import pytest
 from fhir_roads import ORDER, PATIENT, Road
 from typer.testing import CliRunner
 
+from gateway.commands.patients import patients
 from gateway.domain.facts import Stamp
 from gateway.domain.identifiers import Identifier
 from gateway.domain.patient import IdentifierChange, PatientEvent, PatientInput, PatientLink, PatientMerge
@@ -16,7 +17,6 @@ from gateway.domain.performed import MPPSState, PerformedStep
 from gateway.domain.progress import Progress
 from gateway.domain.resources import Resource, ResourceKey
 from gateway.edges.store import StoreUnit
-from gateway.patient_commands import patients
 from gateway.processing import now
 from gateway.testing import site
 from gateway.testing.fhir_validity import check

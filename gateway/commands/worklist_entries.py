@@ -8,8 +8,19 @@ from uuid import uuid4
 
 import typer
 
-from gateway.console import CONFIG, ConfigOption, JSONOption, err, fail, out, print_json, print_table, site_of, store_of
-from gateway.worklist_commands import ITEM_COLUMNS, item_row, order_ids, worklist
+from gateway.commands.console import (
+    CONFIG,
+    ConfigOption,
+    JSONOption,
+    err,
+    fail,
+    out,
+    print_json,
+    print_table,
+    site_of,
+    store_of,
+)
+from gateway.commands.worklist import ITEM_COLUMNS, item_row, order_ids, worklist
 
 if TYPE_CHECKING:
     from gateway.config import Site

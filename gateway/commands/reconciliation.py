@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.console import (
+from gateway.commands.console import (
     CONFIG,
     ActorOption,
     ConfigOption,
@@ -25,7 +25,7 @@ from gateway.console import (
     site_of,
     store_at,
 )
-from gateway.performed_commands import (
+from gateway.commands.performed import (
     PERFORMED_COLUMNS,
     UIDArgument,
     fail_refused,

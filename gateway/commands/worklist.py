@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from gateway.console import (
+from gateway.commands.console import (
     CONFIG,
     ConfigOption,
     JSONOption,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.console import CONFIG, ConfigOption, JSONOption, fail, out, print_json, print_table
+from gateway.commands.console import CONFIG, ConfigOption, JSONOption, fail, out, print_json, print_table
 
 if TYPE_CHECKING:
     from gateway.config import Settings

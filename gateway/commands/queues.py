@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.console import (
+from gateway.commands.console import (
     CONFIG,
     ActorOption,
     ConfigOption,

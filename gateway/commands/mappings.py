@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from gateway.console import (
+from gateway.commands.console import (
     CONFIG,
     ConfigOption,
     JSONOption,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.console import (
+from gateway.commands.console import (
     CONFIG,
     ConfigOption,
     JSONOption,
@@ -21,7 +21,7 @@ from gateway.console import (
     store_of,
     when,
 )
-from gateway.worklist_commands import order_ids
+from gateway.commands.worklist import order_ids
 
 if TYPE_CHECKING:
     from gateway.config import Site

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.console import CONFIG, ConfigOption, JSONOption, err, fail, out, print_json, print_table, site_of
-from gateway.device_commands import devices, ldap_of, read_devices, tell
+from gateway.commands.console import CONFIG, ConfigOption, JSONOption, err, fail, out, print_json, print_table, site_of
+from gateway.commands.devices import devices, ldap_of, read_devices, tell
 
 if TYPE_CHECKING:
     from gateway.config import Site

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from gateway.console import (
+from gateway.commands.console import (
     CONFIG,
     ConfigOption,
     JSONOption,
@@ -22,7 +22,7 @@ from gateway.console import (
     site_of,
     store_at,
 )
-from gateway.device_commands import devices
+from gateway.commands.devices import devices
 from gateway.domain.access import Permission
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.console import (
+from gateway.commands.console import (
     CONFIG,
     ConfigOption,
     JSONOption,

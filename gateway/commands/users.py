@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.console import CONFIG, ConfigOption, JSONOption, err, fail, out, print_json, print_table
+from gateway.commands.console import CONFIG, ConfigOption, JSONOption, err, fail, out, print_json, print_table
 
 if TYPE_CHECKING:
     from gateway.edges.identity_memory import Unreadable
